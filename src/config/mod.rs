@@ -1,0 +1,234 @@
+//! What the operator decided, checked: parsed once, reported whole, never read again from outside.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+/// Everything the server was told. Built once by `load`; nothing reads the environment after it.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub server: Server,
+    pub tls: Tls,
+    pub origin: Origin,
+    pub auth: Auth,
+    pub session: Session,
+    pub heartbeat: Heartbeat,
+    pub limits: Limits,
+    pub history: History,
+    pub rooms: Rooms,
+    pub backplane: Backplane,
+    pub echo: Echo,
+    pub drain: Drain,
+    pub log: Log,
+    pub traces: Traces,
+}
+
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// HTTPS and wss.
+    pub listen: SocketAddr,
+    /// Metrics and health, plain HTTP, on a thread of its own.
+    pub admin_listen: SocketAddr,
+    pub runtime: RuntimeKind,
+    /// Threads that serve connections; 0 means one per core the process may use.
+    pub threads: usize,
+    /// Serve the chat room at `/`; the client module `/conclave.js` is always there.
+    pub page: bool,
+    /// From accept to the first byte of the request (TLS handshake included).
+    pub handshake_timeout: Duration,
+    /// From the first byte of the request to the end of its head.
+    pub header_timeout: Duration,
+    /// Longest request head.
+    pub header_bytes: usize,
+    /// An HTTP connection that serves no request for this long is closed.
+    pub http_idle: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuntimeKind {
+    /// One single-threaded runtime, listener and flusher per core ("per-core").
+    PerCore,
+    /// One multi-threaded runtime ("shared").
+    Shared,
+}
+
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// PEM chain, leaf first.
+    pub certificate: PathBuf,
+    /// PEM private key.
+    pub key: PathBuf,
+    /// How often the files are compared even if no change was announced.
+    pub reload_poll: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// Exact origins, `https://*.example.com` for one label, or `*`.
+    pub allow: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Auth {
+    pub keys: Vec<Key>,
+    /// Name of the cookie that may carry the token.
+    pub cookie: String,
+    /// Clock skew allowed on `exp` and `nbf`.
+    pub leeway: Duration,
+    /// Refuse tokens without `exp`.
+    pub require_expiry: bool,
+    /// Refused tokens per second and address before the answer is 429 instead of an upgrade.
+    pub refusals_per_second: u32,
+    pub refusals_burst: u32,
+}
+
+/// One `[[auth.keys]]` entry, not yet loaded.
+#[derive(Debug, Clone)]
+pub struct Key {
+    /// "HS256" … "EdDSA". Empty only with `jwks_file`, whose keys name their own.
+    pub algorithm: String,
+    pub source: KeySource,
+    pub kid: Option<String>,
+    pub issuer: Option<String>,
+    pub audience: Vec<String>,
+    /// Put before every user id of this key's tokens.
+    pub user_prefix: String,
+    /// `conclave.toml:12`, for messages.
+    pub set_in: String,
+}
+
+#[derive(Debug, Clone)]
+pub enum KeySource {
+    /// Bytes of the file, one trailing newline removed.
+    SecretFile(PathBuf),
+    Secret(SecretString),
+    PublicKeyFile(PathBuf),
+    JwksFile(PathBuf),
+}
+
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// `POST /session` and `DELETE /session`.
+    pub enabled: bool,
+    /// The key that signs guests' tokens; a random one per start when none is set.
+    pub secret: Option<SecretString>,
+    pub ttl: Duration,
+    /// Sign-ins per minute and address.
+    pub per_minute: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct Heartbeat {
+    pub interval: Duration,
+}
+
+/// 0 means no limit, except where a field says otherwise.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Sockets and HTTP connections on this node; 0 in the file means: derived from the file limit.
+    pub connections: usize,
+    pub connections_per_address: usize,
+    pub handshakes_in_flight: usize,
+    pub message_bytes: usize,
+    /// Fragments of one message.
+    pub fragments: usize,
+    /// Per connection.
+    pub messages_per_second: u32,
+    /// Per connection; how many may come at once.
+    pub messages_burst: u32,
+    /// Per connection.
+    pub bytes_per_second: u64,
+    /// Over all connections of a user on this node.
+    pub user_messages_per_second: u32,
+    /// Over all connections of an address (IPv6: of a /64).
+    pub address_messages_per_second: u32,
+    /// Rooms one connection may be in.
+    pub rooms_per_connection: usize,
+    /// Connections in one room on this node.
+    pub room_members: usize,
+    /// Rooms on this node.
+    pub rooms: usize,
+    pub outbox_bytes: usize,
+    pub outbox_frames: usize,
+    pub outbox_age: Duration,
+    /// Sum over all outboxes of this node; the largest go first.
+    pub node_outbox_bytes: usize,
+    /// SO_SNDBUF of a client socket.
+    pub send_buffer: usize,
+    /// TCP_NOTSENT_LOWAT of a client socket.
+    pub unsent_low_water: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct History {
+    /// Messages kept per room.
+    pub messages: usize,
+    /// How long a message is kept.
+    pub age: Duration,
+    /// Bytes kept per room.
+    pub bytes: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct Rooms {
+    /// Users named in `list`; above it a room gets `count` instead of `join` and `left`.
+    pub users_shown: usize,
+    /// How long a `key` is remembered.
+    pub key_window: Duration,
+    /// How long a flush may wait for more; 0 sends at once.
+    pub flush_window: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Backplane {
+    pub kind: BackplaneKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackplaneKind {
+    Memory,
+}
+
+#[derive(Debug, Clone)]
+pub struct Echo {
+    pub enabled: bool,
+    pub message_bytes: usize,
+    pub fragments: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct Drain {
+    /// From failing readiness to closing the listeners.
+    pub grace: Duration,
+    /// Over which clients are told to come back, and closed.
+    pub time: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Log {
+    pub format: LogFormat,
+    /// A tracing filter such as `info` or `conclave=debug,info`.
+    pub level: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Json,
+    Human,
+}
+
+#[derive(Debug, Clone)]
+pub struct Traces {
+    /// OTLP over HTTP, e.g. `http://127.0.0.1:4318`; none means no traces.
+    pub endpoint: Option<String>,
+    /// Share of sessions and publishes that are traced when the caller did not decide, 0 to 1.
+    pub sample_ratio: f64,
+    /// Extra headers for the collector; may hold a secret.
+    pub headers: Vec<(String, SecretString)>,
+}
+
+/// The configuration, shared by every part.
+pub type Shared = Arc<Config>;

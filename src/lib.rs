@@ -1,0 +1,13 @@
+pub mod auth;
+pub mod cli;
+pub mod config;
+pub mod connection;
+pub mod http;
+pub mod hub;
+pub mod limits;
+pub mod net;
+pub mod protocol;
+pub mod runtime;
+pub mod shard;
+pub mod telemetry;
+pub mod websocket;

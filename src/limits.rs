@@ -1,0 +1,1 @@
+//! Every bound, its unit and its reason.
