@@ -1,1 +1,490 @@
-//! connection
+//! One client's life.
+//!
+//! A task owns the reading ([`task`]); everybody else holds a [`Conn`] that can only push to its outbox or
+//! close it. The flusher of the shard writes, and only ever tries: what the socket refuses, the task finishes.
+
+mod dispatch;
+pub mod echo;
+pub mod heartbeat;
+pub mod limits;
+pub mod outbox;
+mod replay;
+pub mod task;
+pub mod transport;
+pub mod turn_away;
+
+use std::cell::RefCell;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+
+use crate::config;
+use crate::connection::heartbeat::{Liveness, Verdict};
+use crate::connection::outbox::Outbox;
+use crate::connection::replay::{Refill, Replays};
+use crate::connection::transport::Transport;
+use crate::hub::MemberId;
+use crate::net::tls_io::{PIECE_BYTES, Sent};
+use crate::protocol::close::Close;
+use crate::protocol::server;
+use crate::telemetry::metrics::{ShardCounters, SlowConsumer};
+use crate::websocket::encoded::Frame;
+use crate::websocket::frame::Opcode;
+
+/// Pieces written for one connection before the others have their turn: 64 KiB.
+const PIECES_PER_FLUSH: usize = 4;
+
+/// `expires_at` of a connection whose token never ends.
+pub const NEVER: u64 = u64::MAX;
+
+thread_local! {
+    static PIECE: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(PIECE_BYTES));
+    static PING: Frame = Frame::of(Opcode::Ping, b"");
+}
+
+/// How much may wait for one connection.
+#[derive(Debug, Clone, Copy)]
+pub struct OutboxLimits {
+    pub bytes: usize,
+    pub frames: usize,
+    pub age_ms: u64,
+}
+
+impl OutboxLimits {
+    #[must_use]
+    pub fn new(limits: &config::Limits) -> Self {
+        let or_none = |max: usize| if max == 0 { usize::MAX } else { max };
+        let age_ms = u64::try_from(limits.outbox_age.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            bytes: or_none(limits.outbox_bytes),
+            frames: or_none(limits.outbox_frames),
+            age_ms: if age_ms == 0 { u64::MAX } else { age_ms },
+        }
+    }
+}
+
+/// One connection, as its shard holds it.
+pub struct Conn {
+    pub member: MemberId,
+    /// Unix seconds at which its token ends, leeway included; [`NEVER`] for none.
+    expires_at: AtomicU64,
+    state: Mutex<State>,
+}
+
+/// Taken by the threads of one shard only, so hardly ever contended.
+struct State {
+    /// `None` once the connection is over.
+    transport: Option<Transport>,
+    outbox: Outbox,
+    replays: Replays,
+    waker: Option<Waker>,
+    phase: Phase,
+    liveness: Liveness,
+    /// In the flusher's list of connections to write to.
+    dirty: bool,
+    /// The socket refused; the task writes on when it may.
+    waiting: bool,
+    /// In the shard's list of connections that wait.
+    watched: bool,
+    /// Since when the bytes at the front wait, shard clock.
+    stuck_since_ms: u64,
+    /// When the last ping left, shard clock; 0 when it has been answered.
+    pinged_ms: u64,
+}
+
+/// How far the end has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Open,
+    /// A close frame is queued or sent; whatever comes is discarded.
+    Closing(Close),
+    /// Nothing more is written or read.
+    Over(Close),
+}
+
+/// What became of a pushed frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// Queued; somebody else will write it.
+    Queued,
+    /// Queued, and this connection must be put on the flusher's list.
+    Dirty,
+    /// It is closing: dropped.
+    Dropped,
+    /// Over this limit: not queued.
+    Over(SlowConsumer),
+}
+
+/// What a flush left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flushed {
+    /// Nothing.
+    Done,
+    /// More than one turn could take.
+    More,
+    /// The socket is full: the task goes on, and the shard is to watch its age from now on.
+    Waiting,
+}
+
+impl Conn {
+    #[must_use]
+    pub fn new(member: MemberId, transport: Transport, expires_at: u64) -> Self {
+        let state = State {
+            transport: Some(transport),
+            outbox: Outbox::default(),
+            replays: Replays::default(),
+            waker: None,
+            phase: Phase::Open,
+            liveness: Liveness::Alive,
+            dirty: false,
+            waiting: false,
+            watched: false,
+            stuck_since_ms: 0,
+            pinged_ms: 0,
+        };
+        Self { member, expires_at: AtomicU64::new(expires_at), state: Mutex::new(state) }
+    }
+
+    /// Queues a frame.
+    pub fn push(&self, frame: Frame, limits: &OutboxLimits, now_ms: u64) -> Pushed {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Open {
+            return Pushed::Dropped;
+        }
+        // One frame always fits, however large: an outbox smaller than a message must not close everybody.
+        if !state.outbox.is_empty() {
+            let bytes = state.outbox.bytes() + state.replays.held_bytes() + frame.bytes().len();
+            if bytes > limits.bytes {
+                return Pushed::Over(SlowConsumer::Bytes);
+            }
+            if state.outbox.frames() >= limits.frames {
+                return Pushed::Over(SlowConsumer::Frames);
+            }
+        }
+        state.outbox.push(frame, now_ms);
+        state.mark_dirty()
+    }
+
+    /// Begins to replay a room; true if the flusher must look.
+    pub(crate) fn begin_replay(&self, replay: replay::Replay) -> Pushed {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Open {
+            return Pushed::Dropped;
+        }
+        state.replays.begin(replay);
+        state.mark_dirty()
+    }
+
+    /// Gives up a replay, if there is one.
+    pub fn end_replay(&self, room: u64) {
+        self.state.lock().replays.end(room);
+    }
+
+    /// Puts a frame behind the replay of `room`; gives it back if none runs.
+    ///
+    /// # Errors
+    /// The frame, when no replay of that room runs.
+    pub fn push_behind_replay(&self, room: u64, frame: Frame) -> Result<(), Frame> {
+        self.state.lock().replays.hold(room, frame)
+    }
+
+    /// Begins the end: queued frames leave first (a slow reader's do not), then `closing` where one is due, then
+    /// the close frame. Nothing that comes afterwards is sent.
+    pub fn close(&self, close: Close, reconnect_after_ms: u64, now_ms: u64) -> Pushed {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Open {
+            return Pushed::Dropped;
+        }
+        state.replays.clear();
+        if close == Close::SLOW_READER {
+            state.outbox.drop_unbegun();
+        }
+        if matches!(close.code, 1012 | 1013) {
+            let closing = server::Closing { reason: close.reason, reconnect_after_ms };
+            state.outbox.push(Frame::text(|out| closing.write(out)), now_ms);
+        }
+        state.outbox.push(Frame::close(close.code, close.reason), now_ms);
+        state.phase = Phase::Closing(close);
+        state.wake();
+        state.mark_dirty()
+    }
+
+    /// Answers the peer's close frame with `code`.
+    pub fn answer_close(&self, code: Option<u16>, now_ms: u64) -> Pushed {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Open {
+            return Pushed::Dropped;
+        }
+        state.replays.clear();
+        // RFC 6455 section 5.5.1: the answer echoes the code. Without one there is none to echo.
+        state.outbox.push(
+            code.map_or_else(|| Frame::of(Opcode::Close, b""), |code| Frame::close(code, "")),
+            now_ms,
+        );
+        state.phase = Phase::Closing(Close::NORMAL);
+        state.wake();
+        state.mark_dirty()
+    }
+
+    /// Ends the connection now, with a reset.
+    pub fn terminate(&self, close: Close) {
+        let mut state = self.state.lock();
+        if matches!(state.phase, Phase::Over(_)) {
+            return;
+        }
+        if let Some(transport) = &state.transport {
+            transport.reset_on_drop();
+        }
+        state.phase = Phase::Over(close);
+        state.wake();
+    }
+
+    /// Writes what is queued, as far as the socket takes it.
+    pub fn flush(&self, counters: &ShardCounters, now_ms: u64) -> Flushed {
+        let mut state = self.state.lock();
+        state.dirty = false;
+        if state.waiting {
+            return Flushed::Done;
+        }
+        let flushed = state.write(self.member, counters, now_ms);
+        match flushed {
+            Ok(Flushed::More) => state.dirty = true,
+            Ok(Flushed::Waiting) => {
+                state.waiting = true;
+                state.wake();
+                return if std::mem::replace(&mut state.watched, true) { Flushed::Done } else { Flushed::Waiting };
+            }
+            // A connection that has said its last word is finished by its task.
+            Ok(Flushed::Done) if matches!(state.phase, Phase::Closing(_)) => state.wake(),
+            Ok(Flushed::Done) => {}
+            Err(_) => {
+                state.phase = Phase::Over(state.phase.end().unwrap_or(Close::HEARTBEAT));
+                state.wake();
+                return Flushed::Done;
+            }
+        }
+        flushed.unwrap_or(Flushed::Done)
+    }
+
+    /// What waits, and for how long; `None` when it need not be watched any longer.
+    pub fn backlog(&self, now_ms: u64) -> Option<Backlog> {
+        let mut state = self.state.lock();
+        if !state.waiting || state.phase != Phase::Open {
+            state.watched = false;
+            return None;
+        }
+        let unsent = state.transport.as_ref().map_or(0, Transport::unsent);
+        Some(Backlog {
+            bytes: state.outbox.bytes() + state.replays.held_bytes() + unsent,
+            age_ms: now_ms.saturating_sub(state.stuck_since_ms),
+        })
+    }
+
+    /// The sweeper's visit.
+    pub fn visit(&self, limits: &OutboxLimits, now_ms: u64) -> (Verdict, Pushed) {
+        let verdict = {
+            let mut state = self.state.lock();
+            if state.phase != Phase::Open {
+                return (Verdict::Ping, Pushed::Dropped);
+            }
+            let verdict = state.liveness.on_visit();
+            if verdict == Verdict::Ping {
+                state.pinged_ms = now_ms.max(1);
+            }
+            verdict
+        };
+        match verdict {
+            Verdict::Ping => (verdict, self.push(PING.with(Frame::clone), limits, now_ms)),
+            Verdict::Terminate => (verdict, Pushed::Queued),
+        }
+    }
+
+    /// Milliseconds since the ping that this pong answers, once per ping.
+    fn on_pong(&self, now_ms: u64) -> Option<u64> {
+        let mut state = self.state.lock();
+        let pinged_ms = std::mem::take(&mut state.pinged_ms);
+        (pinged_ms > 0).then(|| now_ms.saturating_sub(pinged_ms))
+    }
+
+    /// Counts a deliberate pause in reading as life: the sweeper must not end whom we stopped listening to.
+    fn heard(&self) {
+        self.state.lock().liveness.on_heard();
+    }
+
+    /// Has the task look again.
+    pub fn wake(&self) {
+        self.state.lock().wake();
+    }
+
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.state.lock().phase
+    }
+
+    #[must_use]
+    pub fn expires_at(&self) -> u64 {
+        self.expires_at.load(Ordering::Relaxed)
+    }
+
+    fn set_expires_at(&self, expires_at: u64) {
+        self.expires_at.store(expires_at, Ordering::Relaxed);
+    }
+
+    /// For the task: reads once.
+    fn poll_receive(&self, cx: &mut Context<'_>, plain: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        let mut state = self.state.lock();
+        let Some(transport) = &mut state.transport else { return Poll::Ready(Ok(0)) };
+        let received = transport.poll_receive(cx, plain);
+        // A KeyUpdate may have to be answered at once.
+        if transport.unsent() > 0 && !state.waiting {
+            state.waiting = true;
+        }
+        if matches!(received, Poll::Ready(Ok(1..))) {
+            state.liveness.on_heard();
+        }
+        received
+    }
+
+    /// For the task: goes on writing where the flusher was refused. `Ready` when nothing waits.
+    fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        counters: &ShardCounters,
+        now_ms: impl Fn() -> u64,
+    ) -> Poll<io::Result<()>> {
+        let mut state = self.state.lock();
+        state.keep_waker(cx);
+        if !state.waiting {
+            return Poll::Ready(Ok(()));
+        }
+        let Some(transport) = &mut state.transport else { return Poll::Ready(Ok(())) };
+        std::task::ready!(transport.poll_drain(cx))?;
+        let now_ms = now_ms();
+        state.stuck_since_ms = now_ms;
+        let flushed = state.write(self.member, counters, now_ms)?;
+        state.waiting = flushed != Flushed::Done;
+        if state.waiting {
+            // Either the socket took a piece and refused the next, or others have their turn first.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// For an echo, which has no outbox: hands the first piece of `reply` to the socket as soon as that has
+    /// taken everything before it. Returns how much was taken.
+    fn poll_send(&self, cx: &mut Context<'_>, reply: &[u8], counters: &ShardCounters) -> Poll<io::Result<usize>> {
+        let mut state = self.state.lock();
+        let Some(transport) = &mut state.transport else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        std::task::ready!(transport.poll_drain(cx))?;
+        let piece = &reply[..reply.len().min(PIECE_BYTES)];
+        counters.sends.inc();
+        counters.bytes_out.add(piece.len() as u64);
+        if transport.try_send(piece)? == Sent::Waiting {
+            // What the socket refused is offered again, with a waker, right away.
+            if let Poll::Ready(Err(error)) = transport.poll_drain(cx) {
+                return Poll::Ready(Err(error));
+            }
+        }
+        Poll::Ready(Ok(piece.len()))
+    }
+
+    /// For the task: whether everything queued has left.
+    fn is_drained(&self) -> bool {
+        let state = self.state.lock();
+        state.outbox.is_empty() && state.transport.as_ref().is_none_or(|transport| transport.unsent() == 0)
+    }
+
+    /// For the task: ends the stream in order.
+    fn poll_close(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.state.lock().transport {
+            Some(transport) => transport.poll_close(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// For the task, at the very end: frees the socket, whoever still holds the connection. Returns the frames
+    /// that die with it.
+    fn finish(&self) -> usize {
+        let mut state = self.state.lock();
+        let end = state.phase.end().unwrap_or(Close::HEARTBEAT);
+        state.phase = Phase::Over(end);
+        state.transport = None;
+        state.waker = None;
+        state.replays.clear();
+        std::mem::take(&mut state.outbox).frames()
+    }
+}
+
+/// What a waiting connection holds back.
+#[derive(Debug, Clone, Copy)]
+pub struct Backlog {
+    pub bytes: usize,
+    pub age_ms: u64,
+}
+
+impl Phase {
+    /// The close that it is about, if it is over or nearly so.
+    #[must_use]
+    pub fn end(self) -> Option<Close> {
+        match self {
+            Self::Open => None,
+            Self::Closing(close) | Self::Over(close) => Some(close),
+        }
+    }
+}
+
+impl State {
+    fn mark_dirty(&mut self) -> Pushed {
+        if self.waiting || std::mem::replace(&mut self.dirty, true) { Pushed::Queued } else { Pushed::Dirty }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn keep_waker(&mut self, cx: &Context<'_>) {
+        if self.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// One turn: everything queued leaves as records of up to [`PIECE_BYTES`], one `send` each.
+    fn write(&mut self, member: MemberId, counters: &ShardCounters, now_ms: u64) -> io::Result<Flushed> {
+        if matches!(self.phase, Phase::Over(_)) {
+            return Ok(Flushed::Done);
+        }
+        let Some(transport) = &mut self.transport else { return Ok(Flushed::Done) };
+        if transport.unsent() > 0 && transport.try_drain()? == Sent::Waiting {
+            return Ok(Flushed::Waiting);
+        }
+        PIECE.with_borrow_mut(|piece| {
+            for _ in 0..PIECES_PER_FLUSH {
+                if self.outbox.is_empty() {
+                    match self.replays.refill(member, &mut self.outbox, counters, now_ms) {
+                        Refill::Nothing => return Ok(Flushed::Done),
+                        Refill::Filled => {}
+                    }
+                }
+                // A replay's age begins anew with every piece: a long one is not a slow reader.
+                self.stuck_since_ms =
+                    if self.replays.is_empty() { self.outbox.oldest_ms().unwrap_or(now_ms) } else { now_ms };
+                piece.clear();
+                self.outbox.take(PIECE_BYTES, piece);
+                counters.sends.inc();
+                counters.bytes_out.add(piece.len() as u64);
+                if transport.try_send(piece)? == Sent::Waiting {
+                    return Ok(Flushed::Waiting);
+                }
+            }
+            let more = !self.outbox.is_empty() || !self.replays.is_empty();
+            Ok(if more { Flushed::More } else { Flushed::Done })
+        })
+    }
+}

@@ -1,1 +1,39 @@
-//! hub
+//! The rooms on this node: who numbers, keeps and hands on what is said.
+//!
+//! Knows no socket and no connection: a member is a [`MemberId`], and what is for members goes to the inbox
+//! of the shard that has them, under the room's lock, so that all shards see one order.
+
+pub mod directory;
+pub mod history;
+pub mod keys;
+pub mod presence;
+pub mod room;
+
+use std::sync::Arc;
+
+pub use directory::Hub;
+pub use room::{Joined, Room};
+
+/// One connection, as the hub knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MemberId {
+    /// Index of the shard that serves it.
+    pub shard: usize,
+    /// Its number there; used again only after the shard has been told that it is gone.
+    pub slot: u32,
+}
+
+/// The user behind a member.
+#[derive(Debug, Clone)]
+pub struct User {
+    pub id: Arc<str>,
+    /// `{"id":…,"name":…,"info":…}`
+    pub json: Arc<str>,
+}
+
+/// Where a client stood: PROTOCOL.md section 5.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position<'a> {
+    pub epoch: &'a str,
+    pub seq: u64,
+}

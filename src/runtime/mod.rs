@@ -1,1 +1,21 @@
-//! runtime
+//! The process: what all its parts share, its threads and tasks, and the phases of its end.
+
+mod drain;
+mod node;
+mod rates;
+mod serve;
+mod tasks;
+
+pub use drain::Drain;
+pub use node::Node;
+pub use rates::Rate;
+pub use serve::{Ready, Start, run};
+pub use tasks::Tasks;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Milliseconds since the Unix epoch: the clock that clients see.
+#[must_use]
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,1 +1,131 @@
-//! shard
+//! One core's share: the connections that it serves, what they are to be told, and who writes it.
+//!
+//! Everything a shard does to its connections happens in its flusher and its sweeper, on its own thread; other
+//! threads reach it through its [`Inbox`] only.
+
+mod flusher;
+pub mod inbox;
+mod members;
+mod sweeper;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::config::Config;
+use crate::connection::transport::Transport;
+use crate::connection::{Conn, OutboxLimits};
+use crate::hub::MemberId;
+use crate::protocol::close::Close;
+use crate::runtime::Tasks;
+use crate::shard::inbox::{Command, Inbox};
+use crate::shard::members::Local;
+use crate::telemetry::metrics::{Metrics, ShardCounters};
+use crate::telemetry::traces::Traces;
+
+pub use flusher::round;
+
+/// One shard.
+pub struct Shard {
+    pub index: usize,
+    pub inbox: Arc<Inbox>,
+    pub counters: Arc<ShardCounters>,
+    pub outbox_limits: OutboxLimits,
+    metrics: Arc<Metrics>,
+    traces: Traces,
+    started: Instant,
+    heartbeat: Duration,
+    flush_window: Duration,
+    /// Bytes that may wait for all connections of this shard together.
+    backlog_max: usize,
+    /// Locked by this shard's own threads only.
+    local: Mutex<Local>,
+}
+
+impl std::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Shard({})", self.index)
+    }
+}
+
+impl Shard {
+    /// One of `shards`; `inbox` is known to every room.
+    #[must_use]
+    pub fn new(
+        index: usize,
+        shards: usize,
+        inbox: Arc<Inbox>,
+        config: &Config,
+        metrics: Arc<Metrics>,
+        traces: Traces,
+    ) -> Arc<Self> {
+        let counters = Arc::new(ShardCounters::default());
+        metrics.register_shard(Arc::clone(&counters));
+        Arc::new(Self {
+            index,
+            inbox,
+            counters,
+            outbox_limits: OutboxLimits::new(&config.limits),
+            metrics,
+            traces,
+            started: Instant::now(),
+            heartbeat: config.heartbeat.interval,
+            flush_window: config.rooms.flush_window,
+            backlog_max: match config.limits.node_outbox_bytes {
+                0 => usize::MAX,
+                bytes => bytes / shards,
+            },
+            local: Mutex::default(),
+        })
+    }
+
+    /// Spawns the flusher and the sweeper on the current runtime.
+    pub fn start(self: &Arc<Self>, tasks: &Tasks) {
+        tasks.spawn("flusher", flusher::run(Arc::clone(self)));
+        tasks.spawn("sweeper", sweeper::run(Arc::clone(self)));
+    }
+
+    /// This shard's clock, milliseconds since it started.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// This shard's clock, nanoseconds since it started.
+    #[must_use]
+    pub fn now_ns(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Takes a connection in.
+    pub fn register(&self, transport: Transport, expires_at: u64) -> Arc<Conn> {
+        self.counters.connections_opened.inc();
+        self.local.lock().register(self.index, transport, expires_at)
+    }
+
+    /// Has the sweeper end the connection when its new token ends.
+    pub fn watch_expiry(&self, conn: &Arc<Conn>) {
+        self.local.lock().watch_expiry(conn);
+    }
+
+    /// Closes every connection that `choose` gives a time to come back, in order with what they are being sent.
+    pub fn close_some(&self, close: Close, mut choose: impl FnMut(u32) -> Option<u64>) {
+        let slots = self.local.lock().slots();
+        for slot in slots {
+            if let Some(reconnect_after_ms) = choose(slot) {
+                self.inbox.push(Command::Close { slot, close, reconnect_after_ms });
+            }
+        }
+    }
+
+    /// Connections, in the order in which they will be visited.
+    #[must_use]
+    pub fn slots(&self) -> Vec<u32> {
+        self.local.lock().slots()
+    }
+
+    fn member(&self, slot: u32) -> MemberId {
+        MemberId { shard: self.index, slot }
+    }
+}

@@ -1,0 +1,290 @@
+//! What a client asks for, done: limits and permissions here, the rest in the hub.
+
+use crate::auth::{self, Verb};
+use crate::connection::task::Life;
+use crate::connection::NEVER;
+use crate::hub::room::{Said, Saying};
+use crate::hub::{Joined, Position, Room, User};
+use crate::hub::room::Joining;
+use crate::protocol::client::{self, ClientMessage, Page, Ref, Request, Since};
+use crate::protocol::close::Close;
+use crate::protocol::error::ErrorCode;
+use crate::protocol::{room, server};
+use crate::runtime;
+use crate::telemetry::metrics::{Limit, RateLimit, Recovery};
+use crate::websocket::encoded::Frame;
+
+use std::sync::Arc;
+
+/// When to try again where no limit names a time.
+const UNAVAILABLE_RETRY_MS: u64 = 500;
+
+/// Why a request was not done. `why` is for a person.
+struct Failed {
+    code: ErrorCode,
+    why: &'static str,
+    reason: Option<&'static str>,
+    retry_after_ms: Option<u64>,
+}
+
+impl Failed {
+    const fn new(code: ErrorCode, why: &'static str) -> Self {
+        Self { code, why, reason: None, retry_after_ms: None }
+    }
+}
+
+/// What a request is answered with, besides named replies.
+enum Done {
+    /// The named reply is on its way, or none is due.
+    Answered,
+    Ok,
+}
+
+impl Life {
+    pub(super) fn on_text(&mut self, text: &str, now_ns: u64) {
+        if let Err(failed) = self.check_rates(now_ns) {
+            self.refuse(reference_of(text), &failed);
+            if self.patience.on_refusal(now_ns) {
+                self.close(Close::ABUSE);
+            }
+            return;
+        }
+        if text.len() > self.node.config.limits.message_bytes {
+            self.node.metrics.limit_hit(Limit::MessageBytes);
+            let failed = Failed::new(ErrorCode::TooLarge, "the message is larger than `limits.message_bytes` of `connected`");
+            return self.refuse(reference_of(text), &failed);
+        }
+        match client::parse(text) {
+            Ok(request) => self.on_request(request),
+            Err(bad) => self.error(bad.reference, bad.code, &bad.message, None, None),
+        }
+    }
+
+    fn on_request(&mut self, request: Request<'_>) {
+        let reference = request.reference;
+        let done = match request.message {
+            ClientMessage::Chat { room, content, key } => {
+                self.chat(&room, content.get(), key.as_deref(), reference, request.traceparent.as_deref())
+            }
+            ClientMessage::Join { room, since } => self.join(&room, since.as_ref(), reference),
+            ClientMessage::Leave { room } => self.leave(&room),
+            ClientMessage::List { room } => self.list(&room, reference),
+            ClientMessage::History { room, page, limit } => self.history(&room, page, limit, reference),
+            ClientMessage::Auth { token } => self.reauthenticate(&token, reference),
+            ClientMessage::Ping => {
+                let pong = server::Pong { reference, time_ms: runtime::now_ms() };
+                self.reply(Frame::text(|out| pong.write(out)));
+                Ok(Done::Answered)
+            }
+        };
+        match (done, reference) {
+            (Ok(Done::Ok), Some(reference)) => self.ok(server::Done { reference, expires: None, kept: None }),
+            (Ok(_), _) => {}
+            (Err(failed), reference) => self.refuse(reference, &failed),
+        }
+    }
+
+    fn chat(
+        &mut self,
+        name: &str,
+        content: &str,
+        key: Option<&str>,
+        reference: Option<Ref<'_>>,
+        traceparent: Option<&str>,
+    ) -> Result<Done, Failed> {
+        let room = self.joined(name)?;
+        self.check_grant(name, Verb::Chat)?;
+        let span = self.node.traces.publish(self.trace.as_deref(), traceparent);
+        let said = room.say(&Saying { user: &self.user, content, key, now_ms: runtime::now_ms() });
+        let (epoch, seq) = match said {
+            Said::New { epoch, seq, members } => {
+                self.shard.counters.publishes.inc();
+                if let Some(span) = &span {
+                    // Memory backplane: the fan-out begins with the publish, on this node alone.
+                    drop(self.node.traces.fan_out(Some(&span.context()), self.shard.index, members));
+                }
+                (epoch, seq)
+            }
+            Said::Again { epoch, seq } => {
+                self.shard.counters.duplicate_publishes.inc();
+                (epoch, seq)
+            }
+            Said::Unavailable => {
+                return Err(Failed {
+                    retry_after_ms: Some(UNAVAILABLE_RETRY_MS),
+                    ..Failed::new(ErrorCode::Unavailable, "not accepted for now; try again with the same key")
+                });
+            }
+        };
+        if let Some(reference) = reference {
+            let kept = server::Kept { room_json: &room.name_json, epoch: &epoch, seq };
+            self.ok(server::Done { reference, expires: None, kept: Some(kept) });
+        }
+        Ok(Done::Answered)
+    }
+
+    fn join(&mut self, name: &str, since: Option<&Since<'_>>, reference: Option<Ref<'_>>) -> Result<Done, Failed> {
+        check_name(name)?;
+        self.check_grant(name, Verb::Join)?;
+        let again = self.rooms.iter().any(|room| &*room.name == name);
+        let rooms_max = self.node.config.limits.rooms_per_connection;
+        if !again && rooms_max > 0 && self.rooms.len() >= rooms_max {
+            self.node.metrics.limit_hit(Limit::RoomsPerConnection);
+            return Err(Failed::new(ErrorCode::TooManyRooms, "this connection is in as many rooms as it may be"));
+        }
+        let joining = Joining {
+            member: self.member(),
+            user: &self.user,
+            since: since.map(|since| Position { epoch: &since.epoch, seq: since.seq }),
+            reference,
+            again,
+            now_ms: runtime::now_ms(),
+        };
+        let (room, joined) = self.node.hub.join(name, &joining).map_err(|_| {
+            self.node.metrics.limit_hit(Limit::Rooms);
+            Failed::new(ErrorCode::Unavailable, "this node holds as many rooms as it may")
+        })?;
+        match joined {
+            Joined::Full | Joined::Gone => {
+                self.node.metrics.limit_hit(Limit::RoomMembers);
+                return Err(Failed::new(ErrorCode::RoomFull, "the room has as many members as it may"));
+            }
+            Joined::In { recovered, .. } => {
+                if let Some(recovered) = recovered {
+                    let result = if recovered { Recovery::Recovered } else { Recovery::NotRecovered };
+                    self.node.metrics.history_recovery(result);
+                    self.shard.counters.replays.add(u64::from(recovered));
+                }
+            }
+        }
+        if !again {
+            self.shard.counters.joins.inc();
+            self.rooms.push(room);
+        }
+        Ok(Done::Answered)
+    }
+
+    fn leave(&mut self, name: &str) -> Result<Done, Failed> {
+        let room = self.joined(name)?;
+        self.go_out(&room);
+        Ok(Done::Ok)
+    }
+
+    fn list(&mut self, name: &str, reference: Option<Ref<'_>>) -> Result<Done, Failed> {
+        let room = self.joined(name)?;
+        self.check_grant(name, Verb::List)?;
+        room.list(self.member(), &self.user, reference, runtime::now_ms());
+        Ok(Done::Answered)
+    }
+
+    fn history(&mut self, name: &str, page: Page, limit: usize, reference: Option<Ref<'_>>) -> Result<Done, Failed> {
+        let room = self.joined(name)?;
+        self.check_grant(name, Verb::History)?;
+        self.reply(room.history(page, limit, reference, runtime::now_ms()));
+        Ok(Done::Answered)
+    }
+
+    /// Takes a new token for the same user. A bad one changes nothing.
+    fn reauthenticate(&mut self, token: &str, reference: Option<Ref<'_>>) -> Result<Done, Failed> {
+        let verified = self.node.policy.verify(token, auth::now()).map_err(|denied| {
+            let word = denied.word().as_str();
+            self.node.metrics.auth_failure(word);
+            Failed { reason: Some(word), ..Failed::new(ErrorCode::Forbidden, "the new token is not good; the old one stays") }
+        })?;
+        let identity = Arc::clone(verified.identity());
+        if identity.user_id != self.identity.user_id {
+            return Err(Failed::new(ErrorCode::Forbidden, "the new token is another user's; the old one stays"));
+        }
+        self.user = User { id: Arc::clone(&self.user.id), json: Arc::clone(&identity.user_json) };
+        self.identity = identity;
+        self.conn.set_expires_at(verified.ends_at().unwrap_or(NEVER));
+        self.shard.watch_expiry(&self.conn);
+        self.leave_ungranted();
+        if let Some(reference) = reference {
+            self.ok(server::Done { reference, expires: verified.expires_at(), kept: None });
+        }
+        Ok(Done::Answered)
+    }
+
+    /// Rooms that the new token no longer grants are left, and that is said.
+    fn leave_ungranted(&mut self) {
+        let ungranted: Vec<_> =
+            self.rooms.iter().filter(|room| !self.identity.allows(&room.name, Verb::Join)).cloned().collect();
+        for room in ungranted {
+            self.go_out(&room);
+            let removed = server::Removed { room_json: &room.name_json, reason: server::RemovedReason::Grant };
+            self.reply(Frame::text(|out| removed.write(out)));
+        }
+    }
+
+    fn go_out(&mut self, room: &Arc<Room>) {
+        self.rooms.retain(|joined| joined.id != room.id);
+        self.shard.counters.leaves.inc();
+        if room.leave(self.member(), &self.user, runtime::now_ms()) {
+            self.node.hub.count_is_due(room);
+        }
+    }
+
+    fn joined(&self, name: &str) -> Result<Arc<Room>, Failed> {
+        match self.rooms.iter().find(|room| &*room.name == name) {
+            Some(room) => Ok(Arc::clone(room)),
+            None => {
+                check_name(name)?;
+                Err(Failed::new(ErrorCode::NotJoined, "join the room first"))
+            }
+        }
+    }
+
+    fn check_grant(&self, name: &str, verb: Verb) -> Result<(), Failed> {
+        if self.identity.allows(name, verb) {
+            return Ok(());
+        }
+        Err(Failed::new(ErrorCode::Forbidden, "your token does not allow this in this room"))
+    }
+
+    /// Token buckets of the connection, the user and the address, in this order.
+    fn check_rates(&mut self, now_ns: u64) -> Result<(), Failed> {
+        let over = |limit, wait_ns: u64| {
+            self.node.metrics.rate_limited(limit);
+            let retry_after_ms = Some(wait_ns.div_ceil(1_000_000).max(1));
+            Failed { retry_after_ms, ..Failed::new(ErrorCode::RateLimited, "too many messages; this one was not processed") }
+        };
+        self.messages.take(1, now_ns).map_err(|wait_ns| over(RateLimit::Messages, wait_ns))?;
+        self.node.user_rate.check(&self.user.id).map_err(|wait_ns| over(RateLimit::UserMessages, wait_ns))?;
+        let address = crate::net::limit_key(self.address);
+        self.node.address_rate.check(&address).map_err(|wait_ns| over(RateLimit::AddressMessages, wait_ns))
+    }
+
+    fn ok(&self, done: server::Done<'_>) {
+        self.reply(Frame::text(|out| done.write(out)));
+    }
+
+    fn refuse(&self, reference: Option<Ref<'_>>, failed: &Failed) {
+        self.error(reference, failed.code, failed.why, failed.reason, failed.retry_after_ms);
+    }
+
+    fn error(
+        &self,
+        reference: Option<Ref<'_>>,
+        code: ErrorCode,
+        message: &str,
+        reason: Option<&str>,
+        retry_after_ms: Option<u64>,
+    ) {
+        self.node.metrics.error_sent(code.as_str());
+        let error = server::Error { reference, code, message, reason, retry_after_ms };
+        self.reply(Frame::text(|out| error.write(out)));
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Failed> {
+    room::check(name).map_err(|why| Failed::new(ErrorCode::BadRoom, why))
+}
+
+/// The `ref` of a message that is refused unread: who asked with one is answered with it.
+fn reference_of(text: &str) -> Option<Ref<'_>> {
+    match client::parse(text) {
+        Ok(request) => request.reference,
+        Err(bad) => bad.reference,
+    }
+}

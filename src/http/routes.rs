@@ -1,0 +1,31 @@
+//! Every HTTP route of the one port.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use http::StatusCode;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::timeout::TimeoutLayer;
+
+use crate::http::{health, pages, session, upgrade};
+use crate::runtime::Node;
+use crate::telemetry::metrics;
+
+/// A plain route that has not answered by then never will.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The router that every connection is served with.
+#[must_use]
+pub fn router(node: &Arc<Node>) -> Router {
+    let mut plain = pages::routes(node.config.server.page).merge(health::routes(node.health.clone()));
+    if node.config.session.enabled {
+        plain = plain.merge(session::routes(Arc::clone(&node.sessions)));
+    }
+    let plain = metrics::http::measured(plain, Arc::clone(&node.metrics))
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, ANSWER_TIMEOUT))
+        .layer(CompressionLayer::new())
+        .layer(CatchPanicLayer::new());
+    plain.merge(upgrade::routes(node))
+}

@@ -1,0 +1,64 @@
+//! What every request of one connection carries: who is at the other end, and which shard serves it.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::extract::Request;
+use axum::response::Response;
+use futures_util::future::BoxFuture;
+use hyper::body::Incoming;
+use tower::Service;
+
+use crate::net::PeerAddress;
+use crate::net::idle::InService;
+use crate::shard::Shard;
+
+/// The other end of an HTTP connection, as a request extension.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub address: PeerAddress,
+    /// `1.2` or `1.3`
+    pub tls_version: &'static str,
+    pub shard: Arc<Shard>,
+    pub in_service: InService,
+}
+
+/// The router of one connection.
+#[derive(Clone)]
+pub struct HttpService<S> {
+    inner: S,
+    peer: Peer,
+}
+
+impl<S> HttpService<S> {
+    #[must_use]
+    pub fn new(inner: S, peer: Peer) -> Self {
+        Self { inner, peer }
+    }
+}
+
+impl<S> Service<http::Request<Incoming>> for HttpService<S>
+where
+    S: Service<Request, Response = Response, Error = std::convert::Infallible, Future: Send + 'static>,
+{
+    type Response = Response;
+    type Error = std::convert::Infallible;
+    type Future = BoxFuture<'static, Result<Response, std::convert::Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<Incoming>) -> Self::Future {
+        let serving = self.peer.in_service.begin();
+        let mut request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(self.peer.address);
+        request.extensions_mut().insert(self.peer.clone());
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await;
+            drop(serving);
+            answer
+        })
+    }
+}

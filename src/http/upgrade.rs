@@ -1,0 +1,246 @@
+//! `/ws` and `/echo`: Origin, then token, then the upgrade (PROTOCOL section 1).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use axum::{Extension, Router};
+use http::request::Parts;
+use http::{HeaderValue, StatusCode, header};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto::upgrade::downcast;
+
+use crate::auth::{self, Admitted, Place};
+use crate::connection::echo::Echo;
+use crate::connection::task::{Entrance, Task};
+use crate::connection::transport::{StreamIo, Transport};
+use crate::connection::turn_away::turn_away;
+use crate::connection::NEVER;
+use crate::http::service::Peer;
+use crate::net::tls_io::TlsIo;
+use crate::protocol::close::Close;
+use crate::runtime::Node;
+use crate::telemetry::metrics::{self, RateLimit, UpgradeResult};
+use crate::telemetry::traces::{TraceContext, UpgradeInfo, UpgradeSpan};
+use crate::websocket::handshake::{self, Handshake};
+
+/// Which of the two sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Rooms,
+    Echo,
+}
+
+impl Kind {
+    const fn route(self) -> &'static str {
+        match self {
+            Self::Rooms => "/ws",
+            Self::Echo => "/echo",
+        }
+    }
+}
+
+/// The socket routes. No middleware: a timeout or compression layer would break an upgrade.
+pub fn routes(node: &Arc<Node>) -> Router {
+    let mut routes = Router::new().route(Kind::Rooms.route(), any(enter).layer(Extension(Kind::Rooms)));
+    if node.config.echo.enabled {
+        routes = routes.route(Kind::Echo.route(), any(enter).layer(Extension(Kind::Echo)));
+    }
+    routes.with_state(Arc::clone(node))
+}
+
+/// What is decided about a request that may be upgraded.
+enum Verdict {
+    Welcome(Admitted),
+    TurnAway(Close),
+}
+
+/// Why a request is not even upgraded.
+enum Refused {
+    Handshake(handshake::Refused),
+    ForeignOrigin,
+    Throttled,
+}
+
+async fn enter(State(node): State<Arc<Node>>, Extension(kind): Extension<Kind>, request: Request) -> Response {
+    let started = Instant::now();
+    let (mut parts, _) = request.into_parts();
+    let Some(peer) = parts.extensions.remove::<Peer>() else {
+        // Only our own acceptor serves this router, and it always says who is there.
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let span = node.traces.upgrade(
+        &parts.headers,
+        UpgradeInfo {
+            method: parts.method.clone(),
+            route: kind.route(),
+            http: parts.version,
+            tls: Some(peer.tls_version),
+        },
+    );
+    let decided = decide(&node, &parts, &peer);
+    let (response, result, word) = match decided {
+        Ok((handshake, verdict)) => {
+            let (result, word) = match &verdict {
+                Verdict::Welcome(_) => (UpgradeResult::Admitted, "admitted"),
+                Verdict::TurnAway(close) if *close == Close::OVERLOADED => (UpgradeResult::Overloaded, close.reason),
+                Verdict::TurnAway(close) => (UpgradeResult::Denied, close.reason),
+            };
+            let response = handshake::response(handshake, &parts.headers).map(|()| axum::body::Body::empty());
+            upgrade(&node, kind, &mut parts, peer, verdict, &span);
+            (response, result, word)
+        }
+        Err(refused) => refused.answer(),
+    };
+    span.set_result(response.status().as_u16(), word);
+    node.metrics.upgrade(result, started.elapsed().as_secs_f64());
+    response
+}
+
+fn decide(node: &Node, parts: &Parts, peer: &Peer) -> Result<(Handshake, Verdict), Refused> {
+    let handshake = handshake::check(parts).map_err(Refused::Handshake)?;
+    let ours = |host: &str| node.certificates.names_host(host);
+    let origin = node.policy.origin(parts, &ours).map_err(|_| {
+        tracing::info!("upgrade refused: foreign origin");
+        Refused::ForeignOrigin
+    })?;
+    if node.drain.is_draining() {
+        return Ok((handshake, Verdict::TurnAway(Close::OVERLOADED)));
+    }
+    match node.policy.admit(parts, origin, auth::now()) {
+        Ok(admitted) => {
+            node.metrics.admitted(place_label(node, &admitted));
+            Ok((handshake, Verdict::Welcome(admitted)))
+        }
+        Err(denied) => {
+            let word = denied.word();
+            node.metrics.auth_failure(word.as_str());
+            if !node.refusals.check(peer.address.0.ip()) {
+                node.metrics.rate_limited(RateLimit::Refusals);
+                return Err(Refused::Throttled);
+            }
+            tracing::info!(reason = word.as_str(), detail = denied.detail(), "connection refused");
+            Ok((handshake, Verdict::TurnAway(word.close())))
+        }
+    }
+}
+
+fn place_label(node: &Node, admitted: &Admitted) -> metrics::Place {
+    match admitted.place() {
+        Place::Query => metrics::Place::Query,
+        Place::Bearer => metrics::Place::Bearer,
+        Place::Cookie if node.config.session.enabled && admitted.is_guest() => metrics::Place::Session,
+        Place::Cookie => metrics::Place::Cookie,
+    }
+}
+
+/// Waits, in a task of its own, for hyper to hand over the stream, and begins the connection on it.
+fn upgrade(node: &Arc<Node>, kind: Kind, parts: &mut Parts, peer: Peer, verdict: Verdict, span: &UpgradeSpan) {
+    let Some(upgrading) = parts.extensions.remove::<OnUpgrade>() else { return };
+    let (node, trace) = (Arc::clone(node), span.context());
+    // Boxed parts would outlive the upgrade in this task's memory; the connection gets a task of its own.
+    let tasks = node.tasks.clone();
+    tasks.spawn_here(async move {
+        let Ok(upgraded) = upgrading.await else { return };
+        match downcast::<TokioIo<TlsIo>>(upgraded) {
+            Ok(parts) => {
+                let (tls, mut early) = parts.io.into_inner().into_upgraded();
+                early.splice(..0, parts.read_buf.iter().copied());
+                begin(node, kind, peer, verdict, trace, Stream::Tls(tls), early);
+            }
+            Err(upgraded) => {
+                let serving = peer.in_service.begin();
+                match node.permits.admit(peer.address.0.ip()) {
+                    Ok(permit) => {
+                        let stream = Stream::Http2(StreamIo::new(upgraded, permit, serving));
+                        begin(node, kind, peer, verdict, trace, stream, Vec::new());
+                    }
+                    Err(_) => turn_away(TokioIo::new(upgraded), Close::OVERLOADED, Some(OVERLOADED_RECONNECT_MS)).await,
+                }
+            }
+        }
+    });
+}
+
+/// Somebody who found the node full or stopping looks again after so long.
+const OVERLOADED_RECONNECT_MS: u64 = 2_000;
+
+enum Stream {
+    Tls(TlsIo),
+    Http2(StreamIo),
+}
+
+fn begin(
+    node: Arc<Node>,
+    kind: Kind,
+    peer: Peer,
+    verdict: Verdict,
+    trace: Option<TraceContext>,
+    stream: Stream,
+    early: Vec<u8>,
+) {
+    let tasks = node.tasks.clone();
+    let admitted = match verdict {
+        Verdict::Welcome(admitted) => admitted,
+        Verdict::TurnAway(close) => {
+            let back = (close == Close::OVERLOADED).then_some(OVERLOADED_RECONNECT_MS);
+            node.metrics.disconnected(close.code, close.reason, metrics::Initiator::Server, 0.0);
+            match stream {
+                Stream::Tls(tls) => tasks.spawn_here(turn_away(tls, close, back)),
+                Stream::Http2(stream) => tasks.spawn_here(turn_away(stream.into_inner(), close, back)),
+            }
+            return;
+        }
+    };
+    let transport = match stream {
+        Stream::Tls(tls) => Transport::Tls(Box::new(tls)),
+        Stream::Http2(stream) => Transport::Stream(Box::new(stream)),
+    };
+    let shard = peer.shard;
+    let conn = shard.register(transport, admitted.ends_at().unwrap_or(NEVER));
+    if kind == Kind::Echo {
+        return tasks.spawn_here(Echo::new(node, shard, conn, early));
+    }
+    tasks.spawn_here(Task::new(Entrance {
+        identity: Arc::clone(admitted.identity()),
+        expires_at: admitted.expires_at(),
+        address: peer.address.0.ip(),
+        node,
+        shard,
+        conn,
+        trace,
+        early,
+    }));
+}
+
+impl Refused {
+    fn answer(self) -> (Response, UpgradeResult, &'static str) {
+        let (status, result, word, text) = match self {
+            Self::Handshake(refused) => {
+                let mut response = (refused.status(), refused.message()).into_response();
+                response.headers_mut().extend(refused.headers());
+                return (response, UpgradeResult::BadRequest, refused.label());
+            }
+            Self::ForeignOrigin => (
+                StatusCode::FORBIDDEN,
+                UpgradeResult::ForeignOrigin,
+                "foreign_origin",
+                "This origin is not on the allow-list.",
+            ),
+            Self::Throttled => (
+                StatusCode::TOO_MANY_REQUESTS,
+                UpgradeResult::Throttled,
+                "throttled",
+                "Too many refused tokens from this address.",
+            ),
+        };
+        let mut response = (status, text).into_response();
+        if matches!(self, Self::Throttled) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        (response, result, word)
+    }
+}

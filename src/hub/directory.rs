@@ -1,0 +1,145 @@
+//! Which rooms there are on this node.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::config;
+use crate::hub::room::{Joined, Joining, Room, Rules};
+use crate::shard::inbox::Inbox;
+
+/// Maps over which the names are spread, so that joining threads seldom meet. Joined members hold their room
+/// and never come here.
+const MAPS: usize = 64;
+
+/// Every room of this node.
+pub struct Hub {
+    rules: Arc<Rules>,
+    inboxes: Arc<[Arc<Inbox>]>,
+    maps: Box<[Mutex<HashMap<Arc<str>, Arc<Room>>>]>,
+    hasher: std::hash::RandomState,
+    /// `limits.rooms`; 0 means no limit.
+    rooms_max: usize,
+    rooms: AtomicUsize,
+    next_id: AtomicU64,
+    /// Rooms whose `count` is due at the next tick.
+    counts_due: Mutex<Vec<Arc<Room>>>,
+}
+
+/// The node holds as many rooms as it may.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TooManyRooms;
+
+/// What all rooms hold together.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Totals {
+    pub rooms: usize,
+    /// Users, counted once per room.
+    pub users: usize,
+    pub messages: usize,
+    pub bytes: usize,
+}
+
+impl Hub {
+    #[must_use]
+    pub fn new(config: &config::Config, inboxes: Arc<[Arc<Inbox>]>) -> Self {
+        Self {
+            rules: Arc::new(Rules::new(config)),
+            inboxes,
+            maps: (0..MAPS).map(|_| Mutex::default()).collect(),
+            hasher: std::hash::RandomState::new(),
+            rooms_max: config.limits.rooms,
+            rooms: AtomicUsize::new(0),
+            next_id: AtomicU64::new(1),
+            counts_due: Mutex::default(),
+        }
+    }
+
+    /// Lets a member into the room of that name, which begins to exist if it must.
+    ///
+    /// # Errors
+    /// [`TooManyRooms`]: the room is new and the node is full of rooms.
+    pub fn join(&self, name: &str, joining: &Joining<'_>) -> Result<(Arc<Room>, Joined), TooManyRooms> {
+        loop {
+            let room = self.room(name)?;
+            match room.join(joining) {
+                // It was removed between the look-up and the join; the next look-up makes a new one.
+                Joined::Gone => {}
+                joined => {
+                    if let Joined::In { count_is_due: true, .. } = joined {
+                        self.count_is_due(&room);
+                    }
+                    return Ok((room, joined));
+                }
+            }
+        }
+    }
+
+    /// Has the room's `count` sent at the next tick.
+    pub fn count_is_due(&self, room: &Arc<Room>) {
+        self.counts_due.lock().push(Arc::clone(room));
+    }
+
+    /// Called once a second: large rooms say how many they are.
+    pub fn send_counts(&self) {
+        let due = std::mem::take(&mut *self.counts_due.lock());
+        for room in due {
+            room.send_count();
+        }
+    }
+
+    /// Forgets old messages, and rooms that nobody can come back for. Takes one map at a time and lets others
+    /// run in between.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what was not visited is visited next time.
+    pub async fn sweep(&self, now_ms: u64) {
+        for map in &self.maps {
+            map.lock().retain(|_, room| {
+                let gone = room.sweep(now_ms);
+                if gone {
+                    self.rooms.fetch_sub(1, Ordering::Relaxed);
+                }
+                !gone
+            });
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Visits every room once: for a scrape.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for map in &self.maps {
+            for room in map.lock().values() {
+                let (users, messages, bytes) = room.measure();
+                totals.rooms += 1;
+                totals.users += users;
+                totals.messages += messages;
+                totals.bytes += bytes;
+            }
+        }
+        totals
+    }
+
+    fn room(&self, name: &str) -> Result<Arc<Room>, TooManyRooms> {
+        let map = (self.hasher.hash_one(name) as usize) % MAPS;
+        let mut map = self.maps[map].lock();
+        if let Some(room) = map.get(name) {
+            return Ok(Arc::clone(room));
+        }
+        if self.rooms_max > 0 && self.rooms.load(Ordering::Relaxed) >= self.rooms_max {
+            return Err(TooManyRooms);
+        }
+        self.rooms.fetch_add(1, Ordering::Relaxed);
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let name: Arc<str> = name.into();
+        let room = Room::new(id, Arc::clone(&name), Arc::clone(&self.rules), Arc::clone(&self.inboxes));
+        let room = Arc::new(room);
+        map.insert(name, Arc::clone(&room));
+        Ok(room)
+    }
+}

@@ -1,0 +1,376 @@
+//! One room: its order, its history, who is in it, and which shards must hear of it.
+//!
+//! Everything happens under one lock that is held for a few hundred nanoseconds: number, append, hand one
+//! command to each shard that has members. Inboxes are FIFO and fed under the lock, so every member on every
+//! shard sees one order (DESIGN section 3.3).
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::config;
+use crate::hub::history::{History, Kept};
+use crate::hub::keys::Keys;
+use crate::hub::presence::Presence;
+use crate::hub::{MemberId, Position, User};
+use crate::protocol::client::{Page, Ref};
+use crate::protocol::server;
+use crate::shard::inbox::{Command, From, Inbox};
+use crate::websocket::encoded::Frame;
+
+/// Bytes of chats in one `history` reply; a page that would be longer ends early and says `more`. Half of the
+/// default outbox, so that asking for history does not make a slow reader of anybody.
+pub const HISTORY_REPLY_BYTES: usize = 128 * 1024;
+
+/// What rooms are told by the configuration.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    pub kept: Kept,
+    pub users_shown: usize,
+    pub key_window: std::time::Duration,
+    /// Connections in one room; 0 means no limit.
+    pub members_max: usize,
+}
+
+impl Rules {
+    #[must_use]
+    pub fn new(config: &config::Config) -> Self {
+        Self {
+            kept: Kept { messages: config.history.messages, bytes: config.history.bytes, age: config.history.age },
+            users_shown: config.rooms.users_shown,
+            key_window: config.rooms.key_window,
+            members_max: config.limits.room_members,
+        }
+    }
+}
+
+/// A room and the shards that may have members of it.
+pub struct Room {
+    /// Never used twice in the life of this process.
+    pub id: u64,
+    pub name: Arc<str>,
+    /// The name as JSON.
+    pub name_json: Box<str>,
+    rules: Arc<Rules>,
+    inboxes: Arc<[Arc<Inbox>]>,
+    state: Mutex<State>,
+}
+
+impl std::fmt::Debug for Room {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Room({})", self.id)
+    }
+}
+
+struct State {
+    /// Who numbers the chats: a random word, never used again.
+    epoch: Box<str>,
+    history: History,
+    keys: Keys,
+    presence: Presence,
+    /// Connections per shard.
+    members: Box<[u32]>,
+    count_is_due: bool,
+    /// Removed from the directory: whoever still holds it must look the name up again.
+    gone: bool,
+}
+
+/// A member comes in.
+#[derive(Debug)]
+pub struct Joining<'a> {
+    pub member: MemberId,
+    pub user: &'a User,
+    pub since: Option<Position<'a>>,
+    pub reference: Option<Ref<'a>>,
+    /// It is in the room already: only the list and the replay are wanted.
+    pub again: bool,
+    pub now_ms: u64,
+}
+
+/// What became of a join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Joined {
+    /// In, and if it asked with `since`, whether everything missed will be replayed.
+    In { recovered: Option<bool>, count_is_due: bool },
+    /// `limits.room_members`
+    Full,
+    /// The room was removed a moment ago; look it up again.
+    Gone,
+}
+
+/// What is said.
+#[derive(Debug)]
+pub struct Saying<'a> {
+    pub user: &'a User,
+    /// Raw JSON.
+    pub content: &'a str,
+    pub key: Option<&'a str>,
+    pub now_ms: u64,
+}
+
+/// What became of it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Kept, and on its way to `members` connections.
+    New { epoch: Box<str>, seq: u64, members: usize },
+    /// The key was taken before: the first message's place.
+    Again { epoch: Box<str>, seq: u64 },
+    /// Not accepted: a shard is too far behind, or too many keys are remembered.
+    Unavailable,
+}
+
+/// A piece of a replay.
+#[derive(Debug)]
+pub enum Replay {
+    /// Read on from this seq when these have left.
+    Piece(u64),
+    /// That was all; the room has told the shard so, in order with its chats.
+    CaughtUp,
+    /// The next messages were forgotten meanwhile: say `reset` and read on from this seq.
+    Trimmed { epoch: Box<str>, seq: u64 },
+}
+
+impl Room {
+    pub(super) fn new(id: u64, name: Arc<str>, rules: Arc<Rules>, inboxes: Arc<[Arc<Inbox>]>) -> Self {
+        let state = State {
+            epoch: random_word(),
+            history: History::default(),
+            keys: Keys::default(),
+            presence: Presence::default(),
+            members: vec![0; inboxes.len()].into(),
+            count_is_due: false,
+            gone: false,
+        };
+        let name_json = server::quote(&name).into();
+        Self { id, name, name_json, rules, inboxes, state: Mutex::new(state) }
+    }
+
+    /// Lets a member in: `join` to the others, `list` to itself, then what it missed, then live.
+    pub fn join(self: &Arc<Self>, joining: &Joining<'_>) -> Joined {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        if state.gone {
+            return Joined::Gone;
+        }
+        let members: usize = state.members.iter().map(|count| *count as usize).sum();
+        if !joining.again && self.rules.members_max > 0 && members >= self.rules.members_max {
+            return Joined::Full;
+        }
+        let first = !joining.again && state.presence.enter(joining.user, self.rules.users_shown);
+        let count_is_due = first && self.announce(state, true, joining.user, joining.now_ms);
+        if !joining.again {
+            state.members[joining.member.shard] += 1;
+        }
+        let recovered = joining.since.map(|since| *since.epoch == *state.epoch && state.history.covers(since.seq));
+        let from = match (joining.since, recovered) {
+            (Some(since), Some(true)) if since.seq < state.history.head() => From::After(since.seq),
+            _ => From::Head,
+        };
+        let list = self.list_frame(state, joining.user, joining.reference, recovered, joining.now_ms);
+        self.inboxes[joining.member.shard].push(Command::Enter {
+            room: Arc::clone(self),
+            slot: joining.member.slot,
+            list,
+            from,
+        });
+        Joined::In { recovered, count_is_due }
+    }
+
+    /// Lets a member out; true if a `count` became due.
+    pub fn leave(&self, member: MemberId, user: &User, now_ms: u64) -> bool {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        state.members[member.shard] = state.members[member.shard].saturating_sub(1);
+        self.inboxes[member.shard].push(Command::Leave { room: self.id, slot: member.slot });
+        match state.presence.leave(&user.id, self.rules.users_shown) {
+            Some(json) => self.announce(state, false, &User { id: Arc::clone(&user.id), json }, now_ms),
+            None => false,
+        }
+    }
+
+    /// Numbers, keeps and hands on what a member says.
+    pub fn say(&self, saying: &Saying<'_>) -> Said {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        if let Some(key) = saying.key {
+            state.keys.trim(saying.now_ms, self.rules.key_window);
+            if let Some(seq) = state.keys.seq_of(&saying.user.id, key) {
+                return Said::Again { epoch: state.epoch.clone(), seq };
+            }
+            if state.keys.check_room().is_err() {
+                return Said::Unavailable;
+            }
+        }
+        if self.with_members(state).any(|(_, inbox, _)| inbox.is_full()) {
+            return Said::Unavailable;
+        }
+        let seq = state.history.head() + 1;
+        let chat = server::Chat {
+            room_json: &self.name_json,
+            seq,
+            epoch: None,
+            from_json: &saying.user.json,
+            content: saying.content,
+            time_ms: saying.now_ms,
+        };
+        let frame = Frame::text(|out| chat.write(out));
+        state.history.push(saying.now_ms, frame.clone(), &self.rules.kept);
+        if let Some(key) = saying.key {
+            state.keys.take(&saying.user.id, key, seq, saying.now_ms);
+        }
+        let mut members = 0;
+        for (_, inbox, count) in self.with_members(state) {
+            members += count as usize;
+            inbox.push(Command::Chat { room: self.id, frame: frame.clone() });
+        }
+        Said::New { epoch: state.epoch.clone(), seq, members }
+    }
+
+    /// Answers `list`, in order with the chats: the reply tells a client where it stands.
+    pub fn list(&self, member: MemberId, user: &User, reference: Option<Ref<'_>>, now_ms: u64) {
+        let mut state = self.state.lock();
+        let frame = self.list_frame(&mut state, user, reference, None, now_ms);
+        self.inboxes[member.shard].push(Command::List { room: self.id, slot: member.slot, frame });
+    }
+
+    /// The frame that answers `history`.
+    pub fn history(&self, page: Page, limit: usize, reference: Option<Ref<'_>>, now_ms: u64) -> Frame {
+        let mut state = self.state.lock();
+        state.history.trim(now_ms, &self.rules.kept);
+        let history = &state.history;
+        let mut bytes = 0;
+        let mut fits = |frame: &Frame| {
+            bytes += frame.payload().len() + 1;
+            bytes <= HISTORY_REPLY_BYTES || bytes == frame.payload().len() + 1
+        };
+        let (messages, more) = match page {
+            Page::After(seq) => {
+                let taken: Vec<_> = history.after(seq).take(limit).take_while(|(_, frame)| fits(frame)).collect();
+                let last = taken.last().map_or(seq, |(seq, _)| *seq);
+                (taken, last < history.head())
+            }
+            Page::Latest | Page::Before(_) => {
+                let end = if let Page::Before(seq) = page { seq } else { u64::MAX };
+                let mut taken: Vec<_> = history.before(end).take(limit).take_while(|(_, frame)| fits(frame)).collect();
+                taken.reverse();
+                let more = taken.first().is_some_and(|(seq, _)| *seq > history.first());
+                (taken, more)
+            }
+        };
+        let payloads: Vec<&[u8]> = messages.iter().map(|(_, frame)| frame.payload()).collect();
+        let reply = server::History {
+            reference,
+            room_json: &self.name_json,
+            epoch: &state.epoch,
+            messages: &payloads,
+            first: history.first(),
+            more,
+        };
+        Frame::text(|out| reply.write(out))
+    }
+
+    /// Hands up to `bytes` of the messages after `seq` to `take`.
+    ///
+    /// When the head is reached, the shard of `member` is told under the lock: every chat that was said before
+    /// is in history and has been handed out, every later one reaches the shard after that word.
+    pub fn replay(&self, member: MemberId, seq: u64, bytes: usize, mut take: impl FnMut(Frame)) -> Replay {
+        let state = self.state.lock();
+        if !state.history.covers(seq) {
+            return Replay::Trimmed { epoch: state.epoch.clone(), seq: state.history.first() - 1 };
+        }
+        let (mut at, mut taken) = (seq, 0);
+        for (seq, frame) in state.history.after(seq) {
+            if taken > 0 && taken + frame.bytes().len() > bytes {
+                break;
+            }
+            taken += frame.bytes().len();
+            take(frame.clone());
+            at = seq;
+        }
+        if at < state.history.head() {
+            return Replay::Piece(at);
+        }
+        self.inboxes[member.shard].push(Command::CaughtUp { room: self.id, slot: member.slot });
+        Replay::CaughtUp
+    }
+
+    /// Sends the count that is due, if it still is.
+    pub fn send_count(&self) {
+        let mut state = self.state.lock();
+        if !std::mem::take(&mut state.count_is_due) {
+            return;
+        }
+        let count = server::Count { room_json: &self.name_json, count: state.presence.count() };
+        let frame = Frame::text(|out| count.write(out));
+        self.to_members(&state, |room| Command::Presence { room, frame: frame.clone() });
+    }
+
+    /// Forgets what is too old. True if nothing is left that anybody could come back for; the room is `gone`
+    /// then and must be taken out of the directory.
+    pub(super) fn sweep(&self, now_ms: u64) -> bool {
+        let mut state = self.state.lock();
+        state.history.trim(now_ms, &self.rules.kept);
+        state.keys.trim(now_ms, self.rules.key_window);
+        state.gone = state.presence.count() == 0 && state.history.is_empty() && state.keys.is_empty();
+        state.gone
+    }
+
+    /// For the gauges: users, messages kept, bytes kept.
+    #[must_use]
+    pub fn measure(&self) -> (usize, usize, usize) {
+        let state = self.state.lock();
+        (state.presence.count(), state.history.len(), state.history.bytes())
+    }
+
+    /// Tells the members that a user came or went. In a large room a `count` becomes due instead: 10,000 joins
+    /// must not become 50 million frames. True if it became due just now.
+    fn announce(&self, state: &mut State, joined: bool, user: &User, now_ms: u64) -> bool {
+        if state.presence.count() > self.rules.users_shown {
+            return !std::mem::replace(&mut state.count_is_due, true);
+        }
+        let line = server::Presence { joined, room_json: &self.name_json, user_json: &user.json, time_ms: now_ms };
+        let frame = Frame::text(|out| line.write(out));
+        self.to_members(state, |room| Command::Presence { room, frame: frame.clone() });
+        false
+    }
+
+    fn to_members(&self, state: &State, command: impl Fn(u64) -> Command) {
+        for (_, inbox, _) in self.with_members(state) {
+            inbox.push(command(self.id));
+        }
+    }
+
+    /// The shards that have members, with how many.
+    fn with_members<'a>(&'a self, state: &'a State) -> impl Iterator<Item = (usize, &'a Inbox, u32)> {
+        let counted = self.inboxes.iter().zip(&state.members).enumerate();
+        counted.filter(|(_, (_, count))| **count > 0).map(|(shard, (inbox, count))| (shard, &**inbox, *count))
+    }
+
+    fn list_frame(
+        &self,
+        state: &mut State,
+        user: &User,
+        reference: Option<Ref<'_>>,
+        recovered: Option<bool>,
+        now_ms: u64,
+    ) -> Frame {
+        let users = state.presence.shown_to(user, self.rules.users_shown);
+        let list = server::List {
+            reference,
+            room_json: &self.name_json,
+            users_json: &users,
+            count: state.presence.count(),
+            epoch: &state.epoch,
+            seq: state.history.head(),
+            as_of_ms: now_ms,
+            recovered,
+        };
+        Frame::text(|out| list.write(out))
+    }
+}
+
+/// 80 random bits: two rooms that ever lived share one with a chance of 2^-80.
+fn random_word() -> Box<str> {
+    let bits = uuid::Uuid::new_v4().as_u128();
+    format!("{:020x}", bits >> 48).into()
+}

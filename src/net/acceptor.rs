@@ -1,0 +1,142 @@
+//! From a TCP connection to a TLS stream that has its first request, under one deadline.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum_server::accept::Accept;
+use tokio::time::{Instant as Deadline, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::http::service::{HttpService, Peer as HttpPeer};
+use crate::net::PeerAddress;
+use crate::net::certificates::Certificates;
+use crate::net::idle::{HttpIdle, InService};
+use crate::net::listener::{Accepted, Peer};
+use crate::net::permits::Permits;
+use crate::net::tls_io::{TlsFailure, TlsIo};
+use crate::shard::Shard;
+use crate::telemetry::metrics::{HandshakeResult, Metrics};
+
+/// The client connection preface of HTTP/2 (RFC 9113 section 3.4).
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// One shard's acceptor.
+#[derive(Clone)]
+pub struct Acceptor(Arc<Inner>);
+
+pub struct Inner {
+    pub shard: Arc<Shard>,
+    pub certificates: Arc<Certificates>,
+    pub permits: Arc<Permits>,
+    pub metrics: Arc<Metrics>,
+    /// From accept to the first bytes of a request, TLS included.
+    pub handshake_timeout: Duration,
+    /// Without a request for so long, an HTTP connection ends.
+    pub http_idle: Duration,
+    /// Ends handshakes at once when the node stops: axum-server looks at its own shutdown only later.
+    pub stop: CancellationToken,
+}
+
+impl Acceptor {
+    #[must_use]
+    pub fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+}
+
+impl<S: Send + 'static> Accept<Accepted, S> for Acceptor {
+    type Stream = TlsIo;
+    type Service = HttpService<S>;
+    type Future = futures_util::future::BoxFuture<'static, io::Result<(TlsIo, HttpService<S>)>>;
+
+    fn accept(&self, accepted: Accepted, service: S) -> Self::Future {
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move {
+            let address = accepted.socket.peer_addr().map(Peer)?;
+            let deadline = Deadline::now() + inner.handshake_timeout;
+            let opened = tokio::select! {
+                biased;
+                // Nothing is lost: a client in its handshake has said nothing yet.
+                () = inner.stop.cancelled() => return Err(io::ErrorKind::ConnectionAborted.into()),
+                opened = timeout_at(deadline, inner.open(accepted)) => opened,
+            };
+            let result = match &opened {
+                Ok(Ok(_)) => HandshakeResult::Ok,
+                Ok(Err(failed)) => failed.result,
+                Err(_) => HandshakeResult::TlsTimeout,
+            };
+            inner.metrics.handshake(result);
+            let mut io = match opened {
+                Ok(Ok(io)) => io,
+                Ok(Err(failed)) => {
+                    tracing::debug!(error = %failed.error, "handshake failed");
+                    return Err(failed.error);
+                }
+                Err(elapsed) => return Err(io::Error::new(io::ErrorKind::TimedOut, elapsed)),
+            };
+            let in_service = InService::default();
+            io.set_idle(HttpIdle::new(in_service.clone(), inner.http_idle));
+            let peer = HttpPeer {
+                address: PeerAddress(address.0),
+                tls_version: io.version(),
+                shard: Arc::clone(&inner.shard),
+                in_service,
+            };
+            Ok((io, HttpService::new(service, peer)))
+        })
+    }
+}
+
+struct Failed {
+    result: HandshakeResult,
+    error: io::Error,
+}
+
+impl Inner {
+    async fn open(&self, accepted: Accepted) -> Result<TlsIo, Failed> {
+        let gone = |error| Failed { result: HandshakeResult::ClientGone, error };
+        // A turn is taken only once the client has said something, so that silent ones hold no place.
+        accepted.socket.readable().await.map_err(gone)?;
+        let Some(turn) = self.permits.handshake().await else {
+            return Err(Failed { result: HandshakeResult::OverLimit, error: io::ErrorKind::QuotaExceeded.into() });
+        };
+        let started = Instant::now();
+        let mut io = TlsIo::new(accepted.socket, self.certificates.server_config(), accepted.permit)
+            .map_err(|error| Failed { result: HandshakeResult::TlsError, error: io::Error::other(error) })?;
+        io.handshake().await.map_err(|error| Failed { result: blame(&error), error })?;
+        self.metrics.tls_handshake_seconds(started.elapsed().as_secs_f64());
+        drop(turn);
+        io.wait_for_request(version_is_clear).await.map_err(gone)?;
+        Ok(io)
+    }
+}
+
+fn blame(error: &io::Error) -> HandshakeResult {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<TlsFailure>()) {
+        Some(TlsFailure::NotTls) => HandshakeResult::NotTls,
+        Some(TlsFailure::LeftEarly) | None => HandshakeResult::ClientGone,
+        Some(_) => HandshakeResult::TlsError,
+    }
+}
+
+/// Whether these first bytes are the whole HTTP/2 preface, or cannot become it.
+fn version_is_clear(first: &[u8]) -> bool {
+    let known = first.len().min(H2_PREFACE.len());
+    known == H2_PREFACE.len() || first[..known] != H2_PREFACE[..known]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hyper_is_given_no_half_preface() {
+        assert!(!version_is_clear(b""));
+        assert!(!version_is_clear(b"P"));
+        assert!(!version_is_clear(&H2_PREFACE[..23]));
+        assert!(version_is_clear(H2_PREFACE));
+        assert!(version_is_clear(b"G"));
+        assert!(version_is_clear(b"PO"));
+    }
+}

@@ -1,0 +1,191 @@
+//! How many connections there may be: on the whole node, per address, and in the middle of a handshake.
+//!
+//! A [`Permit`] lives exactly as long as what it stands for: it is owned by the TLS stream of a TCP
+//! connection, or by the socket where HTTP/2 carries several over one connection.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::net::limit_key;
+
+/// Address maps, so that accepting threads seldom meet.
+const MAPS: usize = 16;
+
+/// Handshakes that may wait for their turn, per one that may run. More than that and new ones are dropped:
+/// a client's retry is cheaper than a queue in which everybody times out.
+const WAITING_PER_HANDSHAKE: usize = 8;
+
+/// Which limit refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// `limits.connections`
+    Node,
+    /// `limits.connections_per_address`
+    Address,
+}
+
+/// Counts what is there against the limits.
+#[derive(Debug)]
+pub struct Permits {
+    node_max: usize,
+    address_max: usize,
+    node: AtomicUsize,
+    addresses: [Mutex<HashMap<IpAddr, usize>>; MAPS],
+    handshakes: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    waiting_max: usize,
+}
+
+impl Permits {
+    /// 0 means no limit, for each of the three.
+    #[must_use]
+    pub fn new(node_max: usize, address_max: usize, handshakes_max: usize) -> Arc<Self> {
+        let or_none = |max: usize| if max == 0 { usize::MAX } else { max };
+        let handshakes = or_none(handshakes_max).min(Semaphore::MAX_PERMITS);
+        Arc::new(Self {
+            node_max: or_none(node_max),
+            address_max: or_none(address_max),
+            node: AtomicUsize::new(0),
+            addresses: Default::default(),
+            handshakes: Arc::new(Semaphore::new(handshakes)),
+            waiting: AtomicUsize::new(0),
+            waiting_max: handshakes.saturating_mul(WAITING_PER_HANDSHAKE),
+        })
+    }
+
+    /// One more connection from `address`.
+    ///
+    /// # Errors
+    /// The limit that it would pass; nothing is counted then.
+    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Permit, Refused> {
+        if self.node.fetch_add(1, Ordering::Relaxed) >= self.node_max {
+            self.node.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refused::Node);
+        }
+        let key = limit_key(address);
+        let mut map = self.map(key).lock();
+        let here = map.entry(key).or_insert(0);
+        if *here >= self.address_max {
+            drop(map);
+            self.node.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refused::Address);
+        }
+        *here += 1;
+        drop(map);
+        Ok(Permit { permits: Arc::clone(self), key })
+    }
+
+    /// Waits for a turn to shake hands; `None` when too many wait already.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: dropping the future gives the place in the queue back.
+    pub async fn handshake(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(turn) = Arc::clone(&self.handshakes).try_acquire_owned() {
+            return Some(turn);
+        }
+        let _place = Waiting::enter(&self.waiting, self.waiting_max)?;
+        Arc::clone(&self.handshakes).acquire_owned().await.ok()
+    }
+
+    /// Connections that hold a permit now.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.node.load(Ordering::Relaxed)
+    }
+
+    /// The limit of the whole node.
+    #[must_use]
+    pub fn node_max(&self) -> usize {
+        self.node_max
+    }
+
+    fn map(&self, key: IpAddr) -> &Mutex<HashMap<IpAddr, usize>> {
+        let bits = match key {
+            IpAddr::V4(v4) => v4.to_bits() as usize,
+            IpAddr::V6(v6) => (v6.to_bits() >> 64) as usize,
+        };
+        &self.addresses[bits % MAPS]
+    }
+}
+
+/// The right of one connection to be there.
+#[derive(Debug)]
+pub struct Permit {
+    permits: Arc<Permits>,
+    key: IpAddr,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.permits.node.fetch_sub(1, Ordering::Relaxed);
+        let mut map = self.permits.map(self.key).lock();
+        if let Some(here) = map.get_mut(&self.key) {
+            *here -= 1;
+            if *here == 0 {
+                map.remove(&self.key);
+            }
+        }
+    }
+}
+
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn enter(waiting: &'a AtomicUsize, max: usize) -> Option<Self> {
+        let place = Self(waiting);
+        (waiting.fetch_add(1, Ordering::Relaxed) < max).then_some(place)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const BOB: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+
+    #[test]
+    fn a_permit_is_given_back_when_it_is_dropped() {
+        let permits = Permits::new(2, 1, 0);
+        let first = permits.admit(ANN).expect("within both limits");
+        assert_eq!(permits.admit(ANN).err(), Some(Refused::Address));
+        let second = permits.admit(BOB).expect("another address");
+        assert_eq!(permits.admit(ANN).err(), Some(Refused::Node));
+        drop((first, second));
+        assert_eq!(permits.held(), 0);
+        assert!(permits.admit(ANN).is_ok());
+        assert!(permits.addresses.iter().all(|map| map.lock().is_empty()), "no entry stays behind");
+    }
+
+    #[test]
+    fn one_ipv6_subscriber_is_one_address() {
+        let permits = Permits::new(0, 1, 0);
+        let _first = permits.admit("2001:db8:1:2::1".parse().expect("an address"));
+        assert!(permits.admit("2001:db8:1:2:ffff::9".parse().expect("an address")).is_err());
+        assert!(permits.admit("2001:db8:1:3::1".parse().expect("an address")).is_ok());
+    }
+
+    #[tokio::test]
+    async fn handshakes_wait_in_a_bounded_queue() {
+        let permits = Permits::new(0, 0, 1);
+        let running = permits.handshake().await.expect("the first runs");
+        let mut queue: Vec<_> = (0..WAITING_PER_HANDSHAKE).map(|_| Box::pin(permits.handshake())).collect();
+        for place in &mut queue {
+            assert!(futures_util::poll!(place.as_mut()).is_pending());
+        }
+        assert!(permits.handshake().await.is_none(), "one too many is dropped");
+        drop(running);
+        assert!(queue.remove(0).await.is_some(), "the next in line runs");
+    }
+}

@@ -1,0 +1,606 @@
+//! The TLS stream of one connection, on rustls' unbuffered API.
+//!
+//! A buffered rustls connection keeps about 9 KiB for as long as it lives. This one keeps three vectors
+//! that are *freed*, not cleared, when they are empty, and borrows everything else from its thread for the
+//! length of one synchronous call. That is most of the difference between 13.4 and 4.5 KiB per idle
+//! connection (DESIGN section 3).
+//!
+//! Until the upgrade hyper drives it as `AsyncRead + AsyncWrite`. After it, the connection's task reads with
+//! [`TlsIo::poll_receive`] and the shard's flusher writes with [`TlsIo::try_send`], which never registers a
+//! waker.
+//!
+//! Everything that knows rustls' unbuffered states is in this file.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::net::idle::HttpIdle;
+use crate::net::permits::Permit;
+
+/// Longest undecrypted tail kept between two reads: one TLS record is at most 16 KiB + 2 KiB (RFC 8446
+/// section 5.2); a client's handshake message that needs more than this is refused.
+const REST_BYTES_MAX: usize = 24 * 1024;
+/// Scratch for ciphertext from the socket: the longest tail and one read of 16 KiB.
+const RECEIVE_BYTES: usize = REST_BYTES_MAX + 16 * 1024;
+/// Plaintext that becomes one TLS record (RFC 8446 section 5.1).
+pub const PIECE_BYTES: usize = 16 * 1024;
+/// Scratch for ciphertext to the socket: one piece, its record overhead, and handshake messages
+/// (KeyUpdate answers, alerts) that leave in front of it.
+const TRANSMIT_BYTES: usize = PIECE_BYTES + 4 * 1024;
+
+/// What plain HTTP on the TLS port is told.
+const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\
+    Content-Length: 50\r\n\r\nThis port speaks HTTPS and wss. Use https:// here.";
+
+struct Scratch {
+    receive: Box<[u8]>,
+    transmit: Box<[u8]>,
+}
+
+thread_local! {
+    /// Borrowed only inside synchronous functions of this file, so never twice at once.
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+        receive: vec![0; RECEIVE_BYTES].into_boxed_slice(),
+        transmit: vec![0; TRANSMIT_BYTES].into_boxed_slice(),
+    });
+}
+
+/// Why the TLS layer gave up on the peer.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsFailure {
+    #[error("tls: {0}")]
+    Tls(#[from] rustls::Error),
+    /// TLS 1.2 ran out of record numbers (2^24 records with AES-GCM).
+    #[error("tls: keys are used up")]
+    KeysUsedUp,
+    #[error("tls: a message of more than {REST_BYTES_MAX} bytes")]
+    TooLong,
+    #[error("tls: the first bytes are not a handshake")]
+    NotTls,
+    #[error("tls: the peer left during the handshake")]
+    LeftEarly,
+}
+
+impl From<TlsFailure> for io::Error {
+    fn from(failure: TlsFailure) -> Self {
+        let kind = match failure {
+            TlsFailure::LeftEarly => io::ErrorKind::UnexpectedEof,
+            _ => io::ErrorKind::InvalidData,
+        };
+        io::Error::new(kind, failure)
+    }
+}
+
+/// What became of plaintext given to [`TlsIo::try_send`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// In the kernel.
+    Whole,
+    /// Taken, but part of it waits here for the socket; nothing more is taken until that has left.
+    Waiting,
+}
+
+/// Where rustls stands after a [`TlsIo::drive`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Handshaking,
+    Established,
+    Closed,
+}
+
+/// One TLS connection over TCP, server side.
+pub struct TlsIo {
+    socket: TcpStream,
+    tls: UnbufferedServerConnection,
+    /// Undecrypted tail of the last read: an incomplete record. At most `REST_BYTES_MAX` bytes.
+    rest: Vec<u8>,
+    /// Ciphertext that the socket did not take yet, from `out_sent` on. At most one piece and alerts.
+    out: Vec<u8>,
+    out_sent: usize,
+    /// Decrypted bytes that hyper has not read yet, from `plain_read` on; unused after the upgrade.
+    plain: Vec<u8>,
+    plain_read: usize,
+    peer_closed: bool,
+    close_notify_sent: bool,
+    /// Set by the first TLS error; after it nothing is decrypted or encrypted any more.
+    failed: bool,
+    idle: Option<HttpIdle>,
+    /// Lives exactly as long as the connection.
+    _permit: Permit,
+}
+
+impl std::fmt::Debug for TlsIo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsIo").field("rest", &self.rest.len()).field("out", &self.unsent()).finish_non_exhaustive()
+    }
+}
+
+impl TlsIo {
+    /// # Errors
+    /// When `config` cannot serve at all (no certificate, no cipher suite).
+    pub fn new(socket: TcpStream, config: Arc<ServerConfig>, permit: Permit) -> Result<Self, rustls::Error> {
+        Ok(Self {
+            socket,
+            tls: UnbufferedServerConnection::new(config)?,
+            rest: Vec::new(),
+            out: Vec::new(),
+            out_sent: 0,
+            plain: Vec::new(),
+            plain_read: 0,
+            peer_closed: false,
+            close_notify_sent: false,
+            failed: false,
+            idle: None,
+            _permit: permit,
+        })
+    }
+
+    /// Drives the handshake to its end. `Ok` means that application data may flow both ways; some of the
+    /// client's may already be here.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the state is in `self`.
+    ///
+    /// # Errors
+    /// A TLS failure (an alert was sent where the socket took it) or an I/O error.
+    pub async fn handshake(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_handshake(cx)).await
+    }
+
+    fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_drain(cx))?;
+            let mut plain = std::mem::take(&mut self.plain);
+            let read = self.poll_fill(cx, &mut plain);
+            self.plain = plain;
+            // An alert or the server's flight must leave before we wait or fail.
+            let drained = self.poll_drain(cx);
+            match read {
+                Poll::Ready(Ok(Filled { stage: Stage::Established, .. })) => {
+                    ready!(drained)?;
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Ready(Ok(Filled { stage: Stage::Closed, .. })) => {
+                    return Poll::Ready(Err(TlsFailure::LeftEarly.into()));
+                }
+                Poll::Ready(Ok(_)) if self.peer_closed => return Poll::Ready(Err(TlsFailure::LeftEarly.into())),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Waits until at least `enough` says yes to the decrypted bytes that hyper will read first.
+    ///
+    /// hyper-util waits without a timer while up to 23 bytes could still be the HTTP/2 preface, so this is
+    /// called, under the acceptor's deadline, until they cannot.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// The peer left, or broke TLS.
+    pub async fn wait_for_request(&mut self, enough: impl Fn(&[u8]) -> bool) -> io::Result<()> {
+        std::future::poll_fn(|cx| {
+            while !enough(&self.plain[self.plain_read..]) {
+                if self.peer_closed {
+                    return Poll::Ready(Err(TlsFailure::LeftEarly.into()));
+                }
+                ready!(self.poll_plain(cx))?;
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// While hyper drives the connection, ends it when no request was served for `after`.
+    pub fn set_idle(&mut self, idle: HttpIdle) {
+        self.idle = Some(idle);
+    }
+
+    /// Hyper is done: gives up what only it needed, and returns the decrypted bytes that it left.
+    pub fn into_upgraded(mut self) -> (Self, Vec<u8>) {
+        self.idle = None;
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.drain(..std::mem::take(&mut self.plain_read));
+        (self, plain)
+    }
+
+    /// Reads once from the socket and appends what it decrypts to `plain`. `Ok(0)`: the peer is done.
+    ///
+    /// May leave answers to the peer (KeyUpdate, alerts) in `out`: the caller looks at [`TlsIo::unsent`].
+    ///
+    /// # Errors
+    /// The peer broke TLS, or the socket did.
+    pub fn poll_receive(&mut self, cx: &mut Context<'_>, plain: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        let before = plain.len();
+        if self.plain_read < self.plain.len() {
+            plain.extend_from_slice(&self.plain[self.plain_read..]);
+            self.plain = Vec::new();
+            self.plain_read = 0;
+            return Poll::Ready(Ok(plain.len() - before));
+        }
+        loop {
+            if self.peer_closed || self.failed {
+                return Poll::Ready(Ok(plain.len() - before));
+            }
+            ready!(self.poll_fill(cx, plain))?;
+            if plain.len() > before {
+                return Poll::Ready(Ok(plain.len() - before));
+            }
+        }
+    }
+
+    /// Encrypts `plain` (at most [`PIECE_BYTES`]) into one record and offers it to the socket.
+    ///
+    /// Call only while [`TlsIo::unsent`] is 0, so that a blocked connection holds one encrypted piece and
+    /// otherwise only shared frames.
+    ///
+    /// # Errors
+    /// TLS is over (`KeysUsedUp`, an earlier failure), or the socket failed.
+    pub fn try_send(&mut self, plain: &[u8]) -> io::Result<Sent> {
+        debug_assert!(plain.len() <= PIECE_BYTES, "a piece must fit the scratch");
+        SCRATCH.with_borrow_mut(|scratch| {
+            let sealed = self.seal(plain, &mut scratch.transmit)?;
+            // Answers that arose meanwhile leave first: they were encrypted before this record.
+            if self.unsent() > 0 {
+                self.out.extend_from_slice(&scratch.transmit[..sealed]);
+                return self.try_drain();
+            }
+            let sent = match self.socket.try_write(&scratch.transmit[..sealed]) {
+                Ok(sent) => sent,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(error) => return Err(error),
+            };
+            if sent == sealed {
+                return Ok(Sent::Whole);
+            }
+            self.out.extend_from_slice(&scratch.transmit[sent..sealed]);
+            Ok(Sent::Waiting)
+        })
+    }
+
+    /// Offers waiting ciphertext to the socket, without a waker.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn try_drain(&mut self) -> io::Result<Sent> {
+        while self.unsent() > 0 {
+            match self.socket.try_write(&self.out[self.out_sent..]) {
+                Ok(sent) => self.out_sent += sent,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Sent::Waiting),
+                Err(error) => return Err(error),
+            }
+        }
+        self.free_out();
+        Ok(Sent::Whole)
+    }
+
+    /// As [`TlsIo::try_drain`], and has the task woken when the socket takes more.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.out_sent < self.out.len() {
+            let sent = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.out[self.out_sent..]))?;
+            self.out_sent += sent;
+        }
+        self.free_out();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Bytes of ciphertext that wait for the socket.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.out.len() - self.out_sent
+    }
+
+    /// Queues close_notify and lets it leave.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.close_notify_sent && !self.failed {
+            self.close_notify_sent = true;
+            self.queue_close_notify();
+        }
+        ready!(self.poll_drain(cx))?;
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+
+    /// Makes the coming drop answer with a reset: what the kernel still holds for this peer is given up.
+    pub fn reset_on_drop(&self) {
+        // A failure leaves the ordinary close, which is only slower to free the kernel's memory.
+        drop(socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)));
+    }
+
+    #[must_use]
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.tls.alpn_protocol()
+    }
+
+    /// `1.2` or `1.3`, as the OpenTelemetry attribute `tls.protocol.version` has it.
+    #[must_use]
+    pub fn version(&self) -> &'static str {
+        match self.tls.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_2) => "1.2",
+            _ => "1.3",
+        }
+    }
+
+    fn free_out(&mut self) {
+        if self.out.capacity() > 0 {
+            self.out = Vec::new();
+        }
+        self.out_sent = 0;
+    }
+
+    /// One read from the socket through rustls into `plain`.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, plain: &mut Vec<u8>) -> Poll<io::Result<Filled>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let held = self.rest.len();
+            let buffer = &mut scratch.receive[..];
+            buffer[..held].copy_from_slice(&self.rest);
+            let mut space = ReadBuf::new(&mut buffer[held..]);
+            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut space))?;
+            let read = space.filled().len();
+            if read == 0 {
+                self.peer_closed = true;
+                return Poll::Ready(Ok(Filled { stage: Stage::Closed }));
+            }
+            if held == 0 && !self.tls_seems_spoken(&buffer[..read]) {
+                self.failed = true;
+                self.answer_plain_http(buffer[0]);
+                return Poll::Ready(Err(TlsFailure::NotTls.into()));
+            }
+            let driven = self.drive(&mut buffer[..held + read], plain);
+            Poll::Ready(driven.map(|(stage, used)| {
+                self.keep_rest(&buffer[used..held + read]);
+                Filled { stage }
+            }))
+        })
+        .map(|filled| {
+            let filled = filled?;
+            if self.rest.len() > REST_BYTES_MAX {
+                self.failed = true;
+                return Err(TlsFailure::TooLong.into());
+            }
+            Ok(filled)
+        })
+    }
+
+    /// The first byte of a TLS connection is a handshake record's type (22), or rustls has seen one already.
+    fn tls_seems_spoken(&self, first: &[u8]) -> bool {
+        !self.tls.is_handshaking() || self.tls.protocol_version().is_some() || first[0] == 22 || first[0] == 21
+    }
+
+    /// Whoever speaks plain HTTP here (its methods begin with a capital letter) is told so, once.
+    fn answer_plain_http(&self, first: u8) {
+        if first.is_ascii_uppercase() {
+            // Offered once: the answer is a courtesy, the close that follows is the rule.
+            drop(self.socket.try_write(PLAIN_HTTP_ANSWER));
+        }
+    }
+
+    fn keep_rest(&mut self, tail: &[u8]) {
+        if tail.is_empty() {
+            self.rest = Vec::new();
+        } else {
+            self.rest.clear();
+            self.rest.extend_from_slice(tail);
+        }
+    }
+
+    /// Hands `incoming` to rustls until it wants more; answers gather in `out`, plaintext in `plain`.
+    /// Returns where rustls stands and how much of `incoming` it has used.
+    fn drive(&mut self, incoming: &mut [u8], plain: &mut Vec<u8>) -> io::Result<(Stage, usize)> {
+        let mut used = 0;
+        loop {
+            let UnbufferedStatus { discard, state, .. } = self.tls.process_tls_records(&mut incoming[used..]);
+            let stage = match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record.map_err(TlsFailure::from)?;
+                        plain.extend_from_slice(record.payload);
+                    }
+                    None
+                }
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    append(&mut self.out, |space| data.encode(space).map_err(encode_needs));
+                    None
+                }
+                Ok(ConnectionState::TransmitTlsData(data)) => {
+                    data.done();
+                    None
+                }
+                Ok(ConnectionState::PeerClosed) => {
+                    self.peer_closed = true;
+                    None
+                }
+                Ok(ConnectionState::WriteTraffic(_)) => Some(Stage::Established),
+                Ok(ConnectionState::BlockedHandshake) => Some(Stage::Handshaking),
+                // `Closed`, and early data, which is never offered.
+                Ok(_) => Some(Stage::Closed),
+                Err(error) => {
+                    used += discard;
+                    self.fail(&mut incoming[used..]);
+                    return Err(TlsFailure::from(error).into());
+                }
+            };
+            used += discard;
+            if let Some(stage) = stage {
+                return Ok((stage, used));
+            }
+        }
+    }
+
+    /// After an error rustls is called only for the alert that it may have to say.
+    fn fail(&mut self, incoming: &mut [u8]) {
+        self.failed = true;
+        let UnbufferedStatus { state, .. } = self.tls.process_tls_records(incoming);
+        if let Ok(ConnectionState::EncodeTlsData(mut data)) = state {
+            append(&mut self.out, |space| data.encode(space).map_err(encode_needs));
+            // Offered once: nobody waits for a broken peer to read why.
+            drop(self.try_drain());
+        }
+    }
+
+    /// Encrypts `plain` into `space`; returns the length of the ciphertext.
+    ///
+    /// rustls is given `rest`, never an empty slice: with half a KeyUpdate in it an empty one would make it
+    /// slice out of bounds. Whatever else it has to say first goes to `out`.
+    fn seal(&mut self, plain: &[u8], space: &mut [u8]) -> io::Result<usize> {
+        if self.failed {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        loop {
+            let UnbufferedStatus { discard, state, .. } = self.tls.process_tls_records(&mut self.rest);
+            let sealed = match state {
+                Ok(ConnectionState::WriteTraffic(mut traffic)) => Some(match traffic.encrypt(plain, space) {
+                    Ok(sealed) => Ok(sealed),
+                    Err(EncryptError::EncryptExhausted) => Err(TlsFailure::KeysUsedUp.into()),
+                    Err(EncryptError::InsufficientSize(_)) => Err(io::ErrorKind::OutOfMemory.into()),
+                }),
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        self.plain.extend_from_slice(record.map_err(TlsFailure::from)?.payload);
+                    }
+                    None
+                }
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    append(&mut self.out, |space| data.encode(space).map_err(encode_needs));
+                    None
+                }
+                Ok(ConnectionState::TransmitTlsData(data)) => {
+                    data.done();
+                    None
+                }
+                Ok(ConnectionState::PeerClosed) => {
+                    self.peer_closed = true;
+                    None
+                }
+                Ok(_) => Some(Err(io::ErrorKind::BrokenPipe.into())),
+                Err(error) => {
+                    self.failed = true;
+                    Some(Err(TlsFailure::from(error).into()))
+                }
+            };
+            if discard > 0 {
+                self.rest.drain(..discard.min(self.rest.len()));
+            }
+            if let Some(sealed) = sealed {
+                return sealed;
+            }
+        }
+    }
+
+    fn queue_close_notify(&mut self) {
+        let Self { tls, rest, out, .. } = self;
+        let UnbufferedStatus { state, .. } = tls.process_tls_records(rest);
+        if let Ok(ConnectionState::WriteTraffic(mut traffic)) = state {
+            append(out, |space| traffic.queue_close_notify(space).map_err(encrypt_needs));
+        }
+    }
+
+    /// For hyper: more decrypted bytes into `self.plain`.
+    fn poll_plain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut plain = std::mem::take(&mut self.plain);
+        let received = self.poll_receive(cx, &mut plain);
+        self.plain = plain;
+        if self.unsent() > 0 {
+            // A KeyUpdate answer or an alert: offered now, left to the next write otherwise.
+            if let Poll::Ready(Err(error)) = self.poll_drain(cx) {
+                return Poll::Ready(Err(error));
+            }
+        }
+        received
+    }
+}
+
+struct Filled {
+    stage: Stage,
+}
+
+/// Appends to `out` what `write` puts into the space it is given; it answers how much, or how much it needs.
+fn append(out: &mut Vec<u8>, mut write: impl FnMut(&mut [u8]) -> Result<usize, usize>) {
+    let start = out.len();
+    let mut space = 1024;
+    loop {
+        out.resize(start + space, 0);
+        match write(&mut out[start..]) {
+            Ok(written) => return out.truncate(start + written),
+            Err(0) => return out.truncate(start),
+            Err(needed) => space = needed,
+        }
+    }
+}
+
+fn encode_needs(error: EncodeError) -> usize {
+    match error {
+        EncodeError::InsufficientSize(size) => size.required_size,
+        EncodeError::AlreadyEncoded => 0,
+    }
+}
+
+fn encrypt_needs(error: EncryptError) -> usize {
+    match error {
+        EncryptError::InsufficientSize(size) => size.required_size,
+        EncryptError::EncryptExhausted => 0,
+    }
+}
+
+impl AsyncRead for TlsIo {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        while this.plain_read == this.plain.len() {
+            this.plain = Vec::new();
+            this.plain_read = 0;
+            match this.poll_plain(cx) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    let idle = this.idle.as_mut().is_some_and(|idle| idle.is_over(cx));
+                    return if idle { Poll::Ready(Ok(())) } else { Poll::Pending };
+                }
+            }
+        }
+        let ready = &this.plain[this.plain_read..];
+        let taken = ready.len().min(buf.remaining());
+        buf.put_slice(&ready[..taken]);
+        this.plain_read += taken;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for TlsIo {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_drain(cx))?;
+        let piece = &buf[..buf.len().min(PIECE_BYTES)];
+        if piece.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        this.try_send(piece)?;
+        Poll::Ready(Ok(piece.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_drain(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_close(cx)
+    }
+}

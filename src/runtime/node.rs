@@ -1,0 +1,53 @@
+//! What the parts of one node share.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::auth::{Policy, Refusals};
+use crate::config::Config;
+use crate::http::health::Health;
+use crate::http::session::Sessions;
+use crate::hub::Hub;
+use crate::net::certificates::Certificates;
+use crate::net::permits::Permits;
+use crate::runtime::{Drain, Rate, Tasks};
+use crate::shard::Shard;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Traces;
+
+/// One node, built once, never changed.
+pub struct Node {
+    pub config: Arc<Config>,
+    pub metrics: Arc<Metrics>,
+    pub traces: Traces,
+    pub health: Health,
+    pub policy: Arc<Policy>,
+    pub sessions: Arc<Sessions>,
+    pub refusals: Refusals,
+    pub permits: Arc<Permits>,
+    pub certificates: Arc<Certificates>,
+    pub hub: Hub,
+    pub shards: Box<[Arc<Shard>]>,
+    /// `limits.user_messages_per_second`
+    pub user_rate: Rate<Arc<str>>,
+    /// `limits.address_messages_per_second`
+    pub address_rate: Rate<IpAddr>,
+    pub tasks: Tasks,
+    pub drain: Drain,
+}
+
+impl Node {
+    /// Sockets that are open.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.counters.connections()).sum()
+    }
+
+    /// Forgets what no limiter needs any more.
+    pub fn sweep_limiters(&self) {
+        self.refusals.sweep();
+        self.sessions.sweep();
+        self.user_rate.sweep();
+        self.address_rate.sweep();
+    }
+}

@@ -1,0 +1,144 @@
+//! Which connections this shard has, and which of them are in which room.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use crate::connection::transport::Transport;
+use crate::connection::{Conn, NEVER};
+use crate::hub::MemberId;
+
+/// Rooms and slots are our own consecutive numbers: one multiplication spreads them well enough, and nobody
+/// outside can choose them.
+#[derive(Default)]
+pub(super) struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(u64::from(number));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // 2^64 divided by the golden ratio (Knuth, TAOCP 3, section 6.4).
+        let mixed = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
+
+type Numbered<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
+
+/// Members of one room on this shard. Entries lie side by side, so a broadcast walks an array.
+pub(super) type MemberMap = IndexMap<u32, Arc<Conn>, BuildHasherDefault<NumberHasher>>;
+
+/// One room's members here.
+#[derive(Default)]
+pub(super) struct Members {
+    /// Get every frame.
+    pub live: MemberMap,
+    /// Get every frame but chats, which they read from history.
+    pub replaying: MemberMap,
+    /// Where the next broadcast begins, so that nobody is always last.
+    pub turn: usize,
+}
+
+/// What only this shard touches.
+#[derive(Default)]
+pub(super) struct Local {
+    conns: Vec<Option<Arc<Conn>>>,
+    free: Vec<u32>,
+    rooms: Numbered<u64, Members>,
+    /// Connections with something to write, each once.
+    pub dirty: std::collections::VecDeque<Arc<Conn>>,
+    /// Connections whose socket is full, each once; looked over at every tick.
+    pub waiting: Vec<Arc<Conn>>,
+    /// Ends of tokens, soonest first. An entry is stale if the connection has gone or has a newer token.
+    expiries: BinaryHeap<Reverse<(u64, u32)>>,
+}
+
+impl Local {
+    pub fn register(&mut self, shard: usize, transport: Transport, expires_at: u64) -> Arc<Conn> {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.conns.push(None);
+            u32::try_from(self.conns.len() - 1).expect("fewer than 2^32 descriptors per process")
+        });
+        let conn = Arc::new(Conn::new(MemberId { shard, slot }, transport, expires_at));
+        self.conns[slot as usize] = Some(Arc::clone(&conn));
+        self.watch_expiry(&conn);
+        conn
+    }
+
+    /// The slot may be used again. Only called when every command about the old connection has been done.
+    pub fn forget(&mut self, slot: u32) {
+        if self.conns.get_mut(slot as usize).and_then(Option::take).is_some() {
+            self.free.push(slot);
+        }
+    }
+
+    pub fn conn(&self, slot: u32) -> Option<&Arc<Conn>> {
+        self.conns.get(slot as usize)?.as_ref()
+    }
+
+    pub fn slots(&self) -> Vec<u32> {
+        let taken = self.conns.iter().flatten();
+        taken.map(|conn| conn.member.slot).collect()
+    }
+
+    /// The connections of one of `buckets`: slots are dealt out in turn, so every visit is spread evenly.
+    pub fn bucket(&self, bucket: usize, buckets: usize) -> impl Iterator<Item = &Arc<Conn>> {
+        self.conns.iter().skip(bucket).step_by(buckets).flatten()
+    }
+
+    pub fn watch_expiry(&mut self, conn: &Arc<Conn>) {
+        let expires_at = conn.expires_at();
+        if expires_at != NEVER {
+            self.expiries.push(Reverse((expires_at, conn.member.slot)));
+        }
+    }
+
+    /// The next connection whose token has ended at `now_s`.
+    pub fn pop_expired(&mut self, now_s: u64) -> Option<Arc<Conn>> {
+        while let Some(Reverse((at_s, slot))) = self.expiries.peek().copied() {
+            if at_s > now_s {
+                return None;
+            }
+            self.expiries.pop();
+            if let Some(conn) = self.conn(slot)
+                && conn.expires_at() <= now_s
+            {
+                return Some(Arc::clone(conn));
+            }
+        }
+        None
+    }
+
+    pub fn room(&mut self, room: u64) -> Option<&mut Members> {
+        self.rooms.get_mut(&room)
+    }
+
+    /// The room's members, made if this is the first.
+    pub fn room_for(&mut self, room: u64) -> &mut Members {
+        self.rooms.entry(room).or_default()
+    }
+
+    pub fn leave(&mut self, room: u64, slot: u32) {
+        let Some(members) = self.rooms.get_mut(&room) else { return };
+        members.live.swap_remove(&slot);
+        members.replaying.swap_remove(&slot);
+        if members.live.is_empty() && members.replaying.is_empty() {
+            self.rooms.remove(&room);
+        }
+    }
+}
