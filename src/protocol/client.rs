@@ -184,6 +184,10 @@ impl Fault {
         }
     }
 
+    fn twice(field: Field) -> Self {
+        Self::bad_message(format!("`{}` comes more than once", field.name()))
+    }
+
     fn about<'a>(self, reference: Option<Ref<'a>>) -> BadMessage<'a> {
         BadMessage {
             reference,
@@ -214,7 +218,9 @@ pub fn parse(text: &str) -> Result<Request<'_>, BadMessage<'_>> {
 }
 
 fn reference<'a>(fields: &Fields<'a>) -> Result<Option<Ref<'a>>, Fault> {
-    fields.once(Field::Ref)?;
+    if fields.twice() == Some(Field::Ref) {
+        return Err(Fault::twice(Field::Ref));
+    }
     let Some(raw) = fields.raw(Field::Ref) else {
         return Ok(None);
     };
@@ -225,7 +231,9 @@ fn reference<'a>(fields: &Fields<'a>) -> Result<Option<Ref<'a>>, Fault> {
 }
 
 fn message<'a>(text: &str, fields: &Fields<'a>) -> Result<ClientMessage<'a>, Fault> {
-    fields.all_once()?;
+    if let Some(field) = fields.twice() {
+        return Err(Fault::twice(field));
+    }
     if scan::nests_over(NESTING_MAX, text) {
         return Err(Fault::bad_message("nested more than 32 deep"));
     }

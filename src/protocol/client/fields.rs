@@ -46,7 +46,7 @@ impl Field {
         })
     }
 
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Type => "type",
             Self::Ref => "ref",
@@ -67,8 +67,9 @@ impl Field {
 #[derive(Default)]
 pub(super) struct Fields<'a> {
     raw: [Option<&'a RawValue>; Field::COUNT],
-    /// Fields that came more than once, a bit each: parsers differ in which one they believe.
-    twice: u16,
+    /// A field that came more than once: parsers differ in which one they believe. `ref` if it is among several,
+    /// because then nobody can say where the error belongs.
+    twice: Option<Field>,
 }
 
 impl<'a> Fields<'a> {
@@ -79,8 +80,9 @@ impl<'a> Fields<'a> {
             let Some(field) = string(name).and_then(|name| Field::named(&name)) else {
                 return;
             };
-            if fields.raw[field as usize].replace(raw).is_some() {
-                fields.twice |= 1 << field as u16;
+            let again = fields.raw[field as usize].replace(raw).is_some();
+            if again && fields.twice != Some(Field::Ref) {
+                fields.twice = Some(field);
             }
         });
         match walked {
@@ -93,21 +95,8 @@ impl<'a> Fields<'a> {
         self.raw[field as usize]
     }
 
-    pub(super) fn once(&self, field: Field) -> Result<(), Fault> {
-        if self.twice & (1 << field as u16) != 0 {
-            return Err(Fault::bad_message(format!(
-                "`{}` comes more than once",
-                field.name()
-            )));
-        }
-        Ok(())
-    }
-
-    pub(super) fn all_once(&self) -> Result<(), Fault> {
-        if self.twice != 0 {
-            return Err(Fault::bad_message("a field comes more than once"));
-        }
-        Ok(())
+    pub(super) fn twice(&self) -> Option<Field> {
+        self.twice
     }
 
     pub(super) fn required(&self, field: Field) -> Result<&'a RawValue, Fault> {
