@@ -1,0 +1,268 @@
+//! From settings to the typed `Config`. Every value is in range by now; what is missing keeps its place with
+//! something harmless, so that the checks can go on and all problems are told at once.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{check, files};
+use super::problem::Problem;
+use super::schema::KEYS;
+use super::settings::Settings;
+use super::value::Value;
+use super::{
+    Auth, Backplane, BackplaneKind, Config, Drain, Echo, Heartbeat, History, Key, KeySource, Limits, Log, LogFormat,
+    Origin, Rooms, RuntimeKind, Server, Session, Tls, Traces,
+};
+
+/// Where the key of an entry of `auth.keys` may come from: exactly one of these.
+const KEY_SOURCES: [&str; 4] = ["secret_file", "secret", "public_key_file", "jwks_file"];
+
+/// Builds the configuration, reading the files that hold secrets of our own.
+pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config {
+    let secret = one_of(settings, ["session.secret", "session.secret_file"], problems);
+    let headers = one_of(settings, ["traces.headers", "traces.headers_file"], problems);
+    let keys = keys(settings, problems);
+    let read = Read(settings);
+    Config {
+        server: server(&read),
+        tls: Tls { certificate: read.path("tls.certificate"), key: read.path("tls.key"), reload_poll: read.duration("tls.reload_poll") },
+        origin: Origin { allow: read.list("origin.allow") },
+        auth: Auth {
+            keys,
+            cookie: read.text("auth.cookie"),
+            leeway: read.duration("auth.leeway"),
+            require_expiry: read.flag("auth.require_expiry"),
+            refusals_per_second: read.number("auth.refusals_per_second"),
+            refusals_burst: read.number("auth.refusals_burst"),
+        },
+        session: Session {
+            enabled: read.flag("session.enabled"),
+            secret: secret.and_then(|key| read.secret(&key, problems)),
+            ttl: read.duration("session.ttl"),
+            per_minute: read.number("session.per_minute"),
+        },
+        heartbeat: Heartbeat { interval: read.duration("heartbeat.interval") },
+        limits: limits(&read),
+        history: History { messages: read.number("history.messages"), age: read.duration("history.age"), bytes: read.size("history.bytes") },
+        rooms: Rooms {
+            users_shown: read.number("rooms.users_shown"),
+            key_window: read.duration("rooms.key_window"),
+            flush_window: read.duration("rooms.flush_window"),
+        },
+        backplane: Backplane { kind: BackplaneKind::Memory },
+        echo: Echo { enabled: read.flag("echo.enabled"), message_bytes: read.size("echo.message_bytes"), fragments: read.number("echo.fragments") },
+        drain: Drain { grace: read.duration("drain.grace"), time: read.duration("drain.time") },
+        log: Log { format: if read.text("log.format") == "human" { LogFormat::Human } else { LogFormat::Json }, level: read.text("log.level") },
+        traces: Traces {
+            endpoint: read.optional("traces.endpoint"),
+            sample_ratio: read.float("traces.sample_ratio"),
+            headers: headers.map_or_else(Vec::new, |key| read.headers(&key, problems)),
+        },
+    }
+}
+
+fn server(read: &Read) -> Server {
+    Server {
+        listen: read.address("server.listen"),
+        admin_listen: read.address("server.admin_listen"),
+        runtime: if read.text("server.runtime") == "shared" { RuntimeKind::Shared } else { RuntimeKind::PerCore },
+        threads: read.number("server.threads"),
+        page: read.flag("server.page"),
+        handshake_timeout: read.duration("server.handshake_timeout"),
+        header_timeout: read.duration("server.header_timeout"),
+        header_bytes: read.size("server.header_bytes"),
+        http_idle: read.duration("server.http_idle"),
+    }
+}
+
+fn limits(read: &Read) -> Limits {
+    Limits {
+        connections: read.number("limits.connections"),
+        connections_per_address: read.number("limits.connections_per_address"),
+        handshakes_in_flight: read.number("limits.handshakes_in_flight"),
+        message_bytes: read.size("limits.message_bytes"),
+        fragments: read.number("limits.fragments"),
+        messages_per_second: read.number("limits.messages_per_second"),
+        messages_burst: read.number("limits.messages_burst"),
+        bytes_per_second: read.size("limits.bytes_per_second") as u64,
+        user_messages_per_second: read.number("limits.user_messages_per_second"),
+        address_messages_per_second: read.number("limits.address_messages_per_second"),
+        rooms_per_connection: read.number("limits.rooms_per_connection"),
+        room_members: read.number("limits.room_members"),
+        rooms: read.number("limits.rooms"),
+        outbox_bytes: read.size("limits.outbox_bytes"),
+        outbox_frames: read.number("limits.outbox_frames"),
+        outbox_age: read.duration("limits.outbox_age"),
+        node_outbox_bytes: read.size("limits.node_outbox_bytes"),
+        send_buffer: read.size("limits.send_buffer"),
+        unsent_low_water: read.size("limits.unsent_low_water"),
+    }
+}
+
+/// Which of two keys that exclude each other holds the value.
+fn one_of(settings: &mut Settings, pair: [&str; 2], problems: &mut Vec<Problem>) -> Option<String> {
+    let kept = settings.keep_highest(&pair.map(str::to_owned));
+    if kept.len() > 1 {
+        let what = format!("{} and {} are both set", pair[0], pair[1]);
+        problems.push(Problem::error(pair[0], what, "keep one of them; the file is safer"));
+    }
+    kept.into_iter().next()
+}
+
+fn keys(settings: &mut Settings, problems: &mut Vec<Problem>) -> Vec<Key> {
+    let indexes: Vec<usize> = settings.key_entries().keys().copied().collect();
+    if let Some((expected, found)) = indexes.iter().enumerate().find(|(expected, found)| expected != *found) {
+        let what = format!("there is no entry {expected} before it");
+        problems.push(Problem::error(format!("{KEYS}[{found}]"), what, "entries are numbered from 0, without gaps"));
+    }
+    indexes.into_iter().filter_map(|index| key(settings, index, problems)).collect()
+}
+
+fn key(settings: &mut Settings, index: usize, problems: &mut Vec<Problem>) -> Option<Key> {
+    let entry = format!("{KEYS}[{index}]");
+    let dotted = |name: &str| format!("{entry}.{name}");
+    let kept = settings.keep_highest(&KEY_SOURCES.map(dotted));
+    let is_told = KEY_SOURCES.map(dotted).iter().any(|key| settings.is_tainted(key));
+    if kept.len() != 1 {
+        if !is_told {
+            let what = match kept.len() {
+                0 => "no key in this entry".to_owned(),
+                _ => format!("{} are set together", kept.join(", ")),
+            };
+            problems.push(Problem::error(&entry, what, format!("set exactly one of {}", KEY_SOURCES.join(", "))));
+        }
+        return None;
+    }
+    let read = Read(settings);
+    let path = || read.path(&kept[0]);
+    let source = match kept[0].rsplit('.').next()? {
+        "secret_file" => KeySource::SecretFile(path()),
+        "secret" => KeySource::Secret(read.secret(&kept[0], problems)?),
+        "public_key_file" => KeySource::PublicKeyFile(path()),
+        _ => KeySource::JwksFile(path()),
+    };
+    let key = Key {
+        algorithm: read.text(&dotted("algorithm")),
+        source,
+        kid: read.optional(&dotted("kid")),
+        issuer: read.optional(&dotted("issuer")),
+        audience: read.list(&dotted("audience")),
+        user_prefix: read.text(&dotted("user_prefix")),
+        set_in: settings.at(&entry).map_or_else(String::new, |at| at.short()),
+    };
+    problems.extend(check::keys::check(&entry, &key));
+    Some(key)
+}
+
+/// Typed reading. A key of the wrong kind would be a slip in `default.toml`, which a test finds; it reads as
+/// nothing or zero.
+struct Read<'a>(&'a Settings);
+
+impl Read<'_> {
+    fn flag(&self, key: &str) -> bool {
+        matches!(self.0.value(key), Some(Value::Bool(true)))
+    }
+
+    /// Whole numbers; ranges in `default.toml` keep them within every type used here.
+    fn number<T: TryFrom<i64> + Default>(&self, key: &str) -> T {
+        match self.0.value(key) {
+            Some(Value::Integer(number)) => T::try_from(*number).unwrap_or_default(),
+            _ => T::default(),
+        }
+    }
+
+    fn float(&self, key: &str) -> f64 {
+        match self.0.value(key) {
+            Some(Value::Float(number)) => *number,
+            _ => 0.0,
+        }
+    }
+
+    fn duration(&self, key: &str) -> Duration {
+        match self.0.value(key) {
+            Some(Value::Duration(time)) => *time,
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn size(&self, key: &str) -> usize {
+        match self.0.value(key) {
+            Some(Value::Size(bytes)) => usize::try_from(*bytes).unwrap_or(usize::MAX),
+            _ => 0,
+        }
+    }
+
+    fn address(&self, key: &str) -> SocketAddr {
+        match self.0.value(key) {
+            Some(Value::Address(address)) => *address,
+            _ => SocketAddr::from(([127, 0, 0, 1], 0)),
+        }
+    }
+
+    fn optional(&self, key: &str) -> Option<String> {
+        match self.0.value(key) {
+            Some(Value::Text(text)) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
+    fn text(&self, key: &str) -> String {
+        self.optional(key).unwrap_or_default()
+    }
+
+    fn path(&self, key: &str) -> PathBuf {
+        PathBuf::from(self.text(key))
+    }
+
+    fn list(&self, key: &str) -> Vec<String> {
+        match self.0.value(key) {
+            Some(Value::List(list)) => list.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The secret that `key` holds, or that the file it names holds.
+    fn secret(&self, key: &str, problems: &mut Vec<Problem>) -> Option<SecretString> {
+        match self.0.value(key)? {
+            Value::Secret(secret) => Some(secret.clone()),
+            Value::Text(path) => read_secret(key, Path::new(path), problems),
+            _ => None,
+        }
+    }
+
+    fn headers(&self, key: &str, problems: &mut Vec<Problem>) -> Vec<(String, SecretString)> {
+        let lines = match self.0.value(key) {
+            Some(Value::Secrets(list)) => list.clone(),
+            Some(Value::Text(path)) => match read_secret(key, Path::new(path), problems) {
+                Some(text) => text.expose_secret().lines().map(SecretString::from).collect(),
+                None => return Vec::new(),
+            },
+            _ => return Vec::new(),
+        };
+        let split = |line: &SecretString| {
+            let (name, value) = line.expose_secret().split_once('=')?;
+            Some((name.trim().to_owned(), SecretString::from(value.trim())))
+        };
+        let headers: Vec<_> = lines.iter().filter_map(split).collect();
+        if headers.len() != lines.len() {
+            problems.push(Problem::error(key, "a header without \"=\"", "write each as \"name=value\""));
+        }
+        headers
+    }
+}
+
+fn read_secret(key: &str, path: &Path, problems: &mut Vec<Problem>) -> Option<SecretString> {
+    match files::read_secret(path) {
+        Ok(secret) => {
+            problems.extend(check::keys::private(key, path));
+            Some(secret)
+        }
+        Err(what) => {
+            problems.push(Problem::error(key, what, "put the file there, or correct the path"));
+            None
+        }
+    }
+}
