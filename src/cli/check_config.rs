@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::config::{At, Config, Effective, Loaded, Problem, Problems, Sources, effective_table, load_with};
+use crate::config::{
+    At, Config, Effective, Loaded, Problem, Problems, Sources, effective_table, load_with,
+};
 
 /// Exit code for a configuration that `serve` would refuse (`EX_USAGE` of sysexits.h).
 pub const EXIT_BAD_CONFIG: u8 = 64;
@@ -14,7 +16,12 @@ pub fn run(sources: &Sources, print: bool, json: bool) -> u8 {
 }
 
 /// As [`run`], with the checks of other parts that `serve` makes.
-pub fn run_with(sources: &Sources, print: bool, json: bool, extra: impl FnOnce(&Config) -> Vec<Problem>) -> u8 {
+pub fn run_with(
+    sources: &Sources,
+    print: bool,
+    json: bool,
+    extra: impl FnOnce(&Config) -> Vec<Problem>,
+) -> u8 {
     let result = load_with(sources, extra);
     let code = if result.is_ok() { 0 } else { EXIT_BAD_CONFIG };
     if json {
@@ -97,32 +104,60 @@ mod tests {
     use super::*;
 
     fn sources(variables: &[(&str, &str)]) -> Sources {
-        let environment = variables.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-        Sources { environment, ..Sources::default() }
+        let environment = variables
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+            .collect();
+        Sources {
+            environment,
+            ..Sources::default()
+        }
     }
 
     #[test]
     fn a_bad_configuration_is_counted_and_exits_with_64() {
-        let sources = sources(&[("CONCLAVE_HEARTBEAT__INTERVAL", "5h"), ("CONCLAVE_SESSION__ENABLED", "true")]);
+        let sources = sources(&[
+            ("CONCLAVE_HEARTBEAT__INTERVAL", "5h"),
+            ("CONCLAVE_SESSION__ENABLED", "true"),
+        ]);
         assert_eq!(run(&sources, false, true), EXIT_BAD_CONFIG);
         let problems = load_with(&sources, |_| Vec::new()).expect_err("no certificate");
         let text = failure(&problems);
-        assert!(text.starts_with("1. error: heartbeat.interval: 5h is out of range, 1s to 10m\n   set by"), "{text}");
+        assert!(
+            text.starts_with(
+                "1. error: heartbeat.interval: 5h is out of range, 1s to 10m\n     set by"
+            ),
+            "{text}"
+        );
         assert!(text.ends_with("3 errors, 1 warning\n"), "{text}");
         let answer = to_json(&Err(problems), true);
         assert_eq!(answer["ok"], false);
-        assert_eq!(answer["problems"][0]["set_by"]["environment"], "CONCLAVE_HEARTBEAT__INTERVAL");
+        assert_eq!(
+            answer["problems"][0]["set_by"]["environment"],
+            "CONCLAVE_HEARTBEAT__INTERVAL"
+        );
     }
 
     #[test]
     fn a_good_one_says_ok_and_prints_a_table_when_asked() {
-        let effective = vec![Effective { key: "a.b".to_owned(), value_shown: "1".to_owned(), source: "default".to_owned() }];
+        let effective = vec![Effective {
+            key: "a.b".to_owned(),
+            value_shown: "1".to_owned(),
+            source: "default".to_owned(),
+        }];
         let config = crate::config::default_config();
-        let mut loaded = Loaded { config, effective, warnings: Vec::new() };
+        let mut loaded = Loaded {
+            config,
+            effective,
+            warnings: Vec::new(),
+        };
         assert_eq!(success(&loaded, false), "ok\n");
         assert!(success(&loaded, true).contains("a.b"));
         loaded.warnings.push(Problem::warning("a.b", "odd", "look"));
-        assert_eq!(success(&loaded, false), "warning: a.b: odd\n  help: look\n\nok, with 1 warning\n");
+        assert_eq!(
+            success(&loaded, false),
+            "warning: a.b: odd\n  help: look\n\nok, with 1 warning\n"
+        );
         let answer = to_json(&Ok(loaded), true);
         assert_eq!(answer["effective"][0]["key"], "a.b");
         assert_eq!(answer["problems"][0]["severity"], "warning");

@@ -16,7 +16,9 @@ pub fn run(path: Option<PathBuf>, force: bool) -> u8 {
     match write(&path, force) {
         Ok(()) => {
             let path = path.display();
-            println!("wrote {path}\nnext: set its paths and origins, then \"conclave check-config --config {path}\"");
+            println!(
+                "wrote {path}\nnext: set its paths and origins, then \"conclave check-config --config {path}\""
+            );
             0
         }
         Err(message) => {
@@ -41,11 +43,16 @@ fn write(path: &Path, force: bool) -> Result<(), String> {
     }
     let shown = path.display();
     let mut file = options.open(path).map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => format!("error: {shown} exists already\n  help: \"--force\" replaces it"),
-        ErrorKind::NotFound => format!("error: the directory of {shown} does not exist\n  help: create it first"),
+        ErrorKind::AlreadyExists => {
+            format!("error: {shown} exists already\n  help: \"--force\" replaces it")
+        }
+        ErrorKind::NotFound => {
+            format!("error: the directory of {shown} does not exist\n  help: create it first")
+        }
         _ => format!("error: cannot write {shown}: {error}"),
     })?;
-    file.write_all(PRODUCTION_TOML.as_bytes()).map_err(|error| format!("error: cannot write {shown}: {error}"))
+    file.write_all(PRODUCTION_TOML.as_bytes())
+        .map_err(|error| format!("error: cannot write {shown}: {error}"))
 }
 
 #[cfg(test)]
@@ -60,15 +67,22 @@ mod tests {
         std::fs::write(&path, "mine, and longer than nothing").expect("edit");
         assert_eq!(run(Some(path.clone()), false), 1);
         assert!(write(&path, false).expect_err("exists").contains("--force"));
-        assert_eq!(std::fs::read_to_string(&path).expect("read"), "mine, and longer than nothing");
+        assert_eq!(
+            std::fs::read_to_string(&path).expect("read"),
+            "mine, and longer than nothing"
+        );
         assert_eq!(run(Some(path.clone()), true), 0);
-        assert_eq!(std::fs::read_to_string(&path).expect("read"), PRODUCTION_TOML);
+        assert_eq!(
+            std::fs::read_to_string(&path).expect("read"),
+            PRODUCTION_TOML
+        );
     }
 
     #[test]
     fn a_missing_directory_is_named() {
         let directory = tempfile::tempdir().expect("directory");
-        let answer = write(&directory.path().join("none/conclave.toml"), false).expect_err("no directory");
+        let answer =
+            write(&directory.path().join("none/conclave.toml"), false).expect_err("no directory");
         assert!(answer.contains("create it first"), "{answer}");
     }
 }

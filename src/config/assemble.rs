@@ -7,29 +7,43 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{check, files};
 use super::problem::Problem;
 use super::schema::KEYS;
 use super::settings::Settings;
 use super::value::Value;
 use super::{
-    Auth, Backplane, BackplaneKind, Config, Drain, Echo, Heartbeat, History, Key, KeySource, Limits, Log, LogFormat,
-    Origin, Rooms, RuntimeKind, Server, Session, Tls, Traces,
+    Auth, Backplane, BackplaneKind, Config, Drain, Echo, Heartbeat, History, Key, KeySource,
+    Limits, Log, LogFormat, Origin, Rooms, RuntimeKind, Server, Session, Tls, Traces,
 };
+use super::{check, files};
 
 /// Where the key of an entry of `auth.keys` may come from: exactly one of these.
 const KEY_SOURCES: [&str; 4] = ["secret_file", "secret", "public_key_file", "jwks_file"];
 
 /// Builds the configuration, reading the files that hold secrets of our own.
 pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config {
-    let secret = one_of(settings, ["session.secret", "session.secret_file"], problems);
-    let headers = one_of(settings, ["traces.headers", "traces.headers_file"], problems);
+    let secret = one_of(
+        settings,
+        ["session.secret", "session.secret_file"],
+        problems,
+    );
+    let headers = one_of(
+        settings,
+        ["traces.headers", "traces.headers_file"],
+        problems,
+    );
     let keys = keys(settings, problems);
     let read = Read(settings);
     Config {
         server: server(&read),
-        tls: Tls { certificate: read.path("tls.certificate"), key: read.path("tls.key"), reload_poll: read.duration("tls.reload_poll") },
-        origin: Origin { allow: read.list("origin.allow") },
+        tls: Tls {
+            certificate: read.path("tls.certificate"),
+            key: read.path("tls.key"),
+            reload_poll: read.duration("tls.reload_poll"),
+        },
+        origin: Origin {
+            allow: read.list("origin.allow"),
+        },
         auth: Auth {
             keys,
             cookie: read.text("auth.cookie"),
@@ -44,18 +58,40 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
             ttl: read.duration("session.ttl"),
             per_minute: read.number("session.per_minute"),
         },
-        heartbeat: Heartbeat { interval: read.duration("heartbeat.interval") },
+        heartbeat: Heartbeat {
+            interval: read.duration("heartbeat.interval"),
+        },
         limits: limits(&read),
-        history: History { messages: read.number("history.messages"), age: read.duration("history.age"), bytes: read.size("history.bytes") },
+        history: History {
+            messages: read.number("history.messages"),
+            age: read.duration("history.age"),
+            bytes: read.size("history.bytes"),
+        },
         rooms: Rooms {
             users_shown: read.number("rooms.users_shown"),
             key_window: read.duration("rooms.key_window"),
             flush_window: read.duration("rooms.flush_window"),
         },
-        backplane: Backplane { kind: BackplaneKind::Memory },
-        echo: Echo { enabled: read.flag("echo.enabled"), message_bytes: read.size("echo.message_bytes"), fragments: read.number("echo.fragments") },
-        drain: Drain { grace: read.duration("drain.grace"), time: read.duration("drain.time") },
-        log: Log { format: if read.text("log.format") == "human" { LogFormat::Human } else { LogFormat::Json }, level: read.text("log.level") },
+        backplane: Backplane {
+            kind: BackplaneKind::Memory,
+        },
+        echo: Echo {
+            enabled: read.flag("echo.enabled"),
+            message_bytes: read.size("echo.message_bytes"),
+            fragments: read.number("echo.fragments"),
+        },
+        drain: Drain {
+            grace: read.duration("drain.grace"),
+            time: read.duration("drain.time"),
+        },
+        log: Log {
+            format: if read.text("log.format") == "human" {
+                LogFormat::Human
+            } else {
+                LogFormat::Json
+            },
+            level: read.text("log.level"),
+        },
         traces: Traces {
             endpoint: read.optional("traces.endpoint"),
             sample_ratio: read.float("traces.sample_ratio"),
@@ -68,7 +104,11 @@ fn server(read: &Read) -> Server {
     Server {
         listen: read.address("server.listen"),
         admin_listen: read.address("server.admin_listen"),
-        runtime: if read.text("server.runtime") == "shared" { RuntimeKind::Shared } else { RuntimeKind::PerCore },
+        runtime: if read.text("server.runtime") == "shared" {
+            RuntimeKind::Shared
+        } else {
+            RuntimeKind::PerCore
+        },
         threads: read.number("server.threads"),
         page: read.flag("server.page"),
         handshake_timeout: read.duration("server.handshake_timeout"),
@@ -107,32 +147,54 @@ fn one_of(settings: &mut Settings, pair: [&str; 2], problems: &mut Vec<Problem>)
     let kept = settings.keep_highest(&pair.map(str::to_owned));
     if kept.len() > 1 {
         let what = format!("{} and {} are both set", pair[0], pair[1]);
-        problems.push(Problem::error(pair[0], what, "keep one of them; the file is safer"));
+        problems.push(Problem::error(
+            pair[0],
+            what,
+            "keep one of them; the file is safer",
+        ));
     }
     kept.into_iter().next()
 }
 
 fn keys(settings: &mut Settings, problems: &mut Vec<Problem>) -> Vec<Key> {
     let indexes: Vec<usize> = settings.key_entries().keys().copied().collect();
-    if let Some((expected, found)) = indexes.iter().enumerate().find(|(expected, found)| expected != *found) {
+    if let Some((expected, found)) = indexes
+        .iter()
+        .enumerate()
+        .find(|(expected, found)| expected != *found)
+    {
         let what = format!("there is no entry {expected} before it");
-        problems.push(Problem::error(format!("{KEYS}[{found}]"), what, "entries are numbered from 0, without gaps"));
+        problems.push(Problem::error(
+            format!("{KEYS}[{found}]"),
+            what,
+            "entries are numbered from 0, without gaps",
+        ));
     }
-    indexes.into_iter().filter_map(|index| key(settings, index, problems)).collect()
+    indexes
+        .into_iter()
+        .filter_map(|index| key(settings, index, problems))
+        .collect()
 }
 
 fn key(settings: &mut Settings, index: usize, problems: &mut Vec<Problem>) -> Option<Key> {
     let entry = format!("{KEYS}[{index}]");
     let dotted = |name: &str| format!("{entry}.{name}");
     let kept = settings.keep_highest(&KEY_SOURCES.map(dotted));
-    let is_told = KEY_SOURCES.map(dotted).iter().any(|key| settings.is_tainted(key));
+    let is_told = KEY_SOURCES
+        .map(dotted)
+        .iter()
+        .any(|key| settings.is_tainted(key));
     if kept.len() != 1 {
         if !is_told {
             let what = match kept.len() {
                 0 => "no key in this entry".to_owned(),
                 _ => format!("{} are set together", kept.join(", ")),
             };
-            problems.push(Problem::error(&entry, what, format!("set exactly one of {}", KEY_SOURCES.join(", "))));
+            problems.push(Problem::error(
+                &entry,
+                what,
+                format!("set exactly one of {}", KEY_SOURCES.join(", ")),
+            ));
         }
         return None;
     }
@@ -151,7 +213,9 @@ fn key(settings: &mut Settings, index: usize, problems: &mut Vec<Problem>) -> Op
         issuer: read.optional(&dotted("issuer")),
         audience: read.list(&dotted("audience")),
         user_prefix: read.text(&dotted("user_prefix")),
-        set_in: settings.at(&entry).map_or_else(String::new, |at| at.short()),
+        set_in: settings
+            .at(&entry)
+            .map_or_else(String::new, |at| at.short()),
     };
     problems.extend(check::keys::check(&entry, &key));
     Some(key)
@@ -237,7 +301,11 @@ impl Read<'_> {
         let lines = match self.0.value(key) {
             Some(Value::Secrets(list)) => list.clone(),
             Some(Value::Text(path)) => match read_secret(key, Path::new(path), problems) {
-                Some(text) => text.expose_secret().lines().map(SecretString::from).collect(),
+                Some(text) => text
+                    .expose_secret()
+                    .lines()
+                    .map(SecretString::from)
+                    .collect(),
                 None => return Vec::new(),
             },
             _ => return Vec::new(),
@@ -248,7 +316,11 @@ impl Read<'_> {
         };
         let headers: Vec<_> = lines.iter().filter_map(split).collect();
         if headers.len() != lines.len() {
-            problems.push(Problem::error(key, "a header without \"=\"", "write each as \"name=value\""));
+            problems.push(Problem::error(
+                key,
+                "a header without \"=\"",
+                "write each as \"name=value\"",
+            ));
         }
         headers
     }
@@ -261,7 +333,11 @@ fn read_secret(key: &str, path: &Path, problems: &mut Vec<Problem>) -> Option<Se
             Some(secret)
         }
         Err(what) => {
-            problems.push(Problem::error(key, what, "put the file there, or correct the path"));
+            problems.push(Problem::error(
+                key,
+                what,
+                "put the file there, or correct the path",
+            ));
             None
         }
     }

@@ -31,12 +31,26 @@ pub fn check(config: &Config, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Ve
 fn listeners(server: &Server) -> Vec<Problem> {
     let mut problems = Vec::new();
     if do_collide(server.listen, server.admin_listen) {
-        let what = format!("{} takes the port of server.listen, {}", server.admin_listen, server.listen);
-        problems.push(Problem::error("server.admin_listen", what, "give it a port of its own, such as 127.0.0.1:9464"));
+        let what = format!(
+            "{} takes the port of server.listen, {}",
+            server.admin_listen, server.listen
+        );
+        problems.push(Problem::error(
+            "server.admin_listen",
+            what,
+            "give it a port of its own, such as 127.0.0.1:9464",
+        ));
     }
     if !server.admin_listen.ip().is_loopback() {
-        let what = format!("{} can be reached from other machines, and it serves metrics without a password", server.admin_listen);
-        problems.push(Problem::warning("server.admin_listen", what, "let a firewall or a network policy admit only what scrapes it, or listen on 127.0.0.1"));
+        let what = format!(
+            "{} can be reached from other machines, and it serves metrics without a password",
+            server.admin_listen
+        );
+        problems.push(Problem::warning(
+            "server.admin_listen",
+            what,
+            "let a firewall or a network policy admit only what scrapes it, or listen on 127.0.0.1",
+        ));
     }
     problems
 }
@@ -51,13 +65,21 @@ fn identity(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     if config.auth.keys.is_empty() && !config.session.enabled {
         let remedy = "add [[auth.keys]] with the key that your application signs its tokens with, or set session.enabled for guests";
-        problems.push(Problem::error("auth.keys", "no key, and no sign-in: nobody could ever connect", remedy));
+        problems.push(Problem::error(
+            "auth.keys",
+            "no key, and no sign-in: nobody could ever connect",
+            remedy,
+        ));
     }
     problems.extend(keys::prefixes(&config.auth.keys));
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if config.auth.cookie.is_empty() || !config.auth.cookie.bytes().all(is_name) {
         let what = "not a name that a cookie can have";
-        problems.push(Problem::error("auth.cookie", what, "use letters, digits, \"_\" and \"-\", such as conclave_token"));
+        problems.push(Problem::error(
+            "auth.cookie",
+            what,
+            "use letters, digits, \"_\" and \"-\", such as conclave_token",
+        ));
     }
     match &config.session.secret {
         Some(secret) => problems.extend(keys::length("session.secret", secret.expose_secret().len(), keys::SECRET_BYTES_MIN)),
@@ -79,15 +101,33 @@ fn outboxes(limits: &Limits) -> Vec<Problem> {
             "{} bytes cannot hold one chat of limits.message_bytes, {} bytes, and its envelope: every reader would be closed",
             limits.outbox_bytes, limits.message_bytes
         );
-        problems.push(Problem::error("limits.outbox_bytes", what, format!("at least {frame_bytes_max}, better several times that")));
+        problems.push(Problem::error(
+            "limits.outbox_bytes",
+            what,
+            format!("at least {frame_bytes_max}, better several times that"),
+        ));
     }
     if limits.node_outbox_bytes < limits.outbox_bytes {
-        let what = format!("{} bytes for all readers are less than limits.outbox_bytes for one, {}", limits.node_outbox_bytes, limits.outbox_bytes);
-        problems.push(Problem::error("limits.node_outbox_bytes", what, "raise it, or lower limits.outbox_bytes"));
+        let what = format!(
+            "{} bytes for all readers are less than limits.outbox_bytes for one, {}",
+            limits.node_outbox_bytes, limits.outbox_bytes
+        );
+        problems.push(Problem::error(
+            "limits.node_outbox_bytes",
+            what,
+            "raise it, or lower limits.outbox_bytes",
+        ));
     }
     if limits.unsent_low_water > limits.send_buffer {
-        let what = format!("{} bytes are more than limits.send_buffer, {}, and would never be reached", limits.unsent_low_water, limits.send_buffer);
-        problems.push(Problem::error("limits.unsent_low_water", what, "half of limits.send_buffer works well"));
+        let what = format!(
+            "{} bytes are more than limits.send_buffer, {}, and would never be reached",
+            limits.unsent_low_water, limits.send_buffer
+        );
+        problems.push(Problem::error(
+            "limits.unsent_low_water",
+            what,
+            "half of limits.send_buffer works well",
+        ));
     }
     problems
 }
@@ -96,14 +136,22 @@ fn rates(limits: &Limits) -> Vec<Problem> {
     let mut problems = Vec::new();
     if limits.messages_burst > 0 && limits.messages_per_second == 0 {
         let what = "a burst without limits.messages_per_second limits nothing";
-        problems.push(Problem::warning("limits.messages_burst", what, "set limits.messages_per_second too, or leave this out"));
+        problems.push(Problem::warning(
+            "limits.messages_burst",
+            what,
+            "set limits.messages_per_second too, or leave this out",
+        ));
     }
     if limits.bytes_per_second > 0 && limits.bytes_per_second < limits.message_bytes as u64 {
         let what = format!(
             "{} bytes per second are less than one message of limits.message_bytes, {}: such a message could never pass",
             limits.bytes_per_second, limits.message_bytes
         );
-        problems.push(Problem::error("limits.bytes_per_second", what, "raise it, or lower limits.message_bytes"));
+        problems.push(Problem::error(
+            "limits.bytes_per_second",
+            what,
+            "raise it, or lower limits.message_bytes",
+        ));
     }
     problems
 }
@@ -117,5 +165,9 @@ fn history(config: &Config) -> Vec<Problem> {
         "{} bytes cannot keep one chat of limits.message_bytes, {} bytes, and its envelope, though an \"ok\" promises that it is kept",
         config.history.bytes, config.limits.message_bytes
     );
-    vec![Problem::error("history.bytes", what, format!("at least {frame_bytes_max}, or history.messages = 0 for no history"))]
+    vec![Problem::error(
+        "history.bytes",
+        what,
+        format!("at least {frame_bytes_max}, or history.messages = 0 for no history"),
+    )]
 }

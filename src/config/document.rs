@@ -15,7 +15,11 @@ use super::suggest;
 /// It is no TOML; then nothing in it is known.
 pub fn read(file: &Path, text: &str) -> Result<Layer, Problem> {
     let document = Document::parse(text).map_err(|error| not_toml(file, text, &error))?;
-    let mut reader = Reader { file, text, layer: Layer::default() };
+    let mut reader = Reader {
+        file,
+        text,
+        layer: Layer::default(),
+    };
     reader.root(document.as_table());
     Ok(reader.layer)
 }
@@ -35,7 +39,11 @@ impl Reader<'_> {
                 Some(table) => self.section(section, None, table),
                 None => {
                     let what = format!("expected a section, found {}", item.type_name());
-                    let problem = Problem::error(section, what, format!("write [{section}] and its keys below"));
+                    let problem = Problem::error(
+                        section,
+                        what,
+                        format!("write [{section}] and its keys below"),
+                    );
                     self.layer.refuse(problem.at(self.at(key)));
                 }
             }
@@ -52,9 +60,16 @@ impl Reader<'_> {
             let at = self.at(key);
             match (SCHEMA.find(section, name), item.as_value()) {
                 (None, _) => self.unknown_key(section, index, name, at),
-                (Some(entry), Some(value)) => self.layer.take(entry, index, entry.kind.read_toml(value), at),
+                (Some(entry), Some(value)) => {
+                    self.layer
+                        .take(entry, index, entry.kind.read_toml(value), at)
+                }
                 (Some(entry), None) => {
-                    let problem = Problem::error(entry.dotted(), "expected a value, found a section", entry.takes());
+                    let problem = Problem::error(
+                        entry.dotted(),
+                        "expected a value, found a section",
+                        entry.takes(),
+                    );
                     self.layer.taint(entry.dotted());
                     self.layer.refuse(problem.at(at));
                 }
@@ -65,18 +80,31 @@ impl Reader<'_> {
     /// `[[auth.keys]]`, or the same as a list of inline tables.
     fn keys(&mut self, key: &Key, item: &Item) {
         let at = self.at(key);
-        let tables: Option<Vec<(Option<usize>, &dyn TableLike)>> = match (item.as_array_of_tables(), item.as_array()) {
-            (Some(tables), _) => {
-                Some(tables.iter().map(|table| (table.span().map(|span| span.start), table as _)).collect())
-            }
-            (_, Some(list)) => list
-                .iter()
-                .map(|member| Some((member.span().map(|span| span.start), member.as_inline_table()? as _)))
-                .collect(),
-            _ => None,
-        };
+        let tables: Option<Vec<(Option<usize>, &dyn TableLike)>> =
+            match (item.as_array_of_tables(), item.as_array()) {
+                (Some(tables), _) => Some(
+                    tables
+                        .iter()
+                        .map(|table| (table.span().map(|span| span.start), table as _))
+                        .collect(),
+                ),
+                (_, Some(list)) => list
+                    .iter()
+                    .map(|member| {
+                        Some((
+                            member.span().map(|span| span.start),
+                            member.as_inline_table()? as _,
+                        ))
+                    })
+                    .collect(),
+                _ => None,
+            };
         let Some(tables) = tables else {
-            let problem = Problem::error(KEYS, format!("expected entries, found {}", item.type_name()), "write [[auth.keys]] with two brackets, once per key");
+            let problem = Problem::error(
+                KEYS,
+                format!("expected entries, found {}", item.type_name()),
+                "write [[auth.keys]] with two brackets, once per key",
+            );
             self.layer.taint(KEYS.to_owned());
             self.layer.refuse(problem.at(at));
             return;
@@ -93,7 +121,10 @@ impl Reader<'_> {
         let sections = || SCHEMA.sections().filter(|known| !known.contains('.'));
         let remedy = match suggest::nearest(section, sections()) {
             Some(known) => format!("did you mean [{known}]?"),
-            None => format!("known sections are {}", sections().collect::<Vec<_>>().join(", ")),
+            None => format!(
+                "known sections are {}",
+                sections().collect::<Vec<_>>().join(", ")
+            ),
         };
         let problem = Problem::error(section, "unknown section", remedy);
         self.layer.refuse(problem.at(self.at(key)));
@@ -106,16 +137,29 @@ impl Reader<'_> {
         };
         let remedy = match suggest::nearest_key(section, name) {
             Some(meant) => {
-                self.layer.taint(index.map_or_else(|| meant.dotted(), |index| meant.dotted_in(index)));
-                let place = if meant.section == section { String::new() } else { format!(" in [{}]", meant.section) };
+                self.layer
+                    .taint(index.map_or_else(|| meant.dotted(), |index| meant.dotted_in(index)));
+                let place = if meant.section == section {
+                    String::new()
+                } else {
+                    format!(" in [{}]", meant.section)
+                };
                 format!("did you mean \"{}\"{place}?", meant.name)
             }
             None => {
-                let names = SCHEMA.entries.iter().filter(|entry| entry.section == section).map(|entry| entry.name.as_str());
-                format!("known keys of {section} are {}", names.collect::<Vec<_>>().join(", "))
+                let names = SCHEMA
+                    .entries
+                    .iter()
+                    .filter(|entry| entry.section == section)
+                    .map(|entry| entry.name.as_str());
+                format!(
+                    "known keys of {section} are {}",
+                    names.collect::<Vec<_>>().join(", ")
+                )
             }
         };
-        self.layer.refuse(Problem::error(key, "unknown key", remedy).at(at));
+        self.layer
+            .refuse(Problem::error(key, "unknown key", remedy).at(at));
     }
 
     fn at(&self, key: &Key) -> At {
@@ -123,13 +167,18 @@ impl Reader<'_> {
     }
 
     fn at_offset(&self, offset: usize) -> At {
-        At::File { file: self.file.to_owned(), line: line_of(self.text, offset) }
+        At::File {
+            file: self.file.to_owned(),
+            line: line_of(self.text, offset),
+        }
     }
 }
 
 /// The keys of a table with their spans, which the plain iterator leaves out.
 fn entries<'a>(table: &'a dyn TableLike) -> impl Iterator<Item = (&'a Key, &'a Item)> {
-    table.iter().filter_map(|(name, _)| table.get_key_value(name))
+    table
+        .iter()
+        .filter_map(|(name, _)| table.get_key_value(name))
 }
 
 /// Counted from 1.
@@ -139,17 +188,40 @@ fn line_of(text: &str, offset: usize) -> usize {
 }
 
 fn not_toml(file: &Path, text: &str, error: &toml_edit::TomlError) -> Problem {
-    let offset = error.span().map_or(text.len(), |span| span.start.min(text.len()));
+    let offset = error
+        .span()
+        .map_or(text.len(), |span| span.start.min(text.len()));
     let line = line_of(text, offset);
     let mut what = format!("not valid TOML: {}", error.message());
-    if let Some(source) = text.lines().nth(line - 1).map(str::trim_end).filter(|source| may_be_shown(source)) {
-        let start = text.as_bytes()[..offset].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let column = String::from_utf8_lossy(&text.as_bytes()[start..offset]).chars().count();
+    if let Some(source) = text
+        .lines()
+        .nth(line - 1)
+        .map(str::trim_end)
+        .filter(|source| may_be_shown(source))
+    {
+        let start = text.as_bytes()[..offset]
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |at| at + 1);
+        let column = String::from_utf8_lossy(&text.as_bytes()[start..offset])
+            .chars()
+            .count();
         let gutter = " ".repeat(line.to_string().len());
-        what.push_str(&format!("\n  {line} | {source}\n  {gutter} | {}^", " ".repeat(column)));
+        what.push_str(&format!(
+            "\n  {line} | {source}\n  {gutter} | {}^",
+            " ".repeat(column)
+        ));
     }
-    let at = At::File { file: file.to_owned(), line };
-    Problem::error("", what, "text stands in double quotes, sections in brackets").at(at)
+    let at = At::File {
+        file: file.to_owned(),
+        line,
+    };
+    Problem::error(
+        "",
+        what,
+        "text stands in double quotes, sections in brackets",
+    )
+    .at(at)
 }
 
 /// A line is quoted only if it names a key that holds no secret, or a section: a broken line may be anything.

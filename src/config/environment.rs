@@ -15,12 +15,20 @@ const STATE_DIRECTORY: &str = "CONCLAVE_STATE_DIR";
 pub fn read(variables: &[(String, String)]) -> Layer {
     let mut layer = Layer::default();
     for (name, text) in variables {
-        let Some(rest) = name.strip_prefix(PREFIX) else { continue };
+        let Some(rest) = name.strip_prefix(PREFIX) else {
+            continue;
+        };
         if name == STATE_DIRECTORY || is_service_link(rest, text) {
             continue;
         }
         match find(rest) {
-            Some((entry, index)) => take(&mut layer, entry, index, text, At::Environment(name.clone())),
+            Some((entry, index)) => take(
+                &mut layer,
+                entry,
+                index,
+                text,
+                At::Environment(name.clone()),
+            ),
             None => layer.refuse(unknown(name, rest)),
         }
     }
@@ -63,14 +71,21 @@ fn find(rest: &str) -> Option<(&'static Entry, Option<usize>)> {
 
 fn find_dotted(key: &str) -> Option<&'static Entry> {
     let (section, name) = key.rsplit_once('.')?;
-    SCHEMA.find(section, name).filter(|entry| !entry.is_repeated())
+    SCHEMA
+        .find(section, name)
+        .filter(|entry| !entry.is_repeated())
 }
 
 /// Kubernetes gives every container such variables for each Service of its namespace, so a Service called
 /// `conclave` must not keep us from starting.
 fn is_service_link(rest: &str, text: &str) -> bool {
-    let is_address = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| text.starts_with(scheme));
-    let is_part = |mark: &str| rest.find(mark).is_some_and(|at| rest[at + mark.len()..].starts_with(|c: char| c.is_ascii_digit()));
+    let is_address = ["tcp://", "udp://", "sctp://"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme));
+    let is_part = |mark: &str| {
+        rest.find(mark)
+            .is_some_and(|at| rest[at + mark.len()..].starts_with(|c: char| c.is_ascii_digit()))
+    };
     !rest.contains("__")
         && (rest.ends_with("SERVICE_HOST")
             || rest.ends_with("SERVICE_PORT")
@@ -81,13 +96,34 @@ fn is_service_link(rest: &str, text: &str) -> bool {
 
 fn unknown(name: &str, rest: &str) -> Problem {
     let flat = |name: &str| name.to_uppercase().replace("__", "_");
-    let same = SCHEMA.entries.iter().find(|entry| flat(&entry.variable()) == flat(name));
-    let parts = || rest.split_once("__").and_then(|(section, key)| suggest::nearest_key(&section.to_lowercase(), &key.to_lowercase()));
-    let bare = || SCHEMA.entries.iter().find(|entry| entry.name.eq_ignore_ascii_case(rest));
+    let same = SCHEMA
+        .entries
+        .iter()
+        .find(|entry| flat(&entry.variable()) == flat(name));
+    let parts = || {
+        let rest = rest.to_lowercase();
+        let (section, key) = match rest.strip_prefix("auth__keys__") {
+            Some(key) => (KEYS, key.split_once("__").map_or(key, |(_, key)| key)),
+            None => rest.split_once("__")?,
+        };
+        suggest::nearest_key(section, key)
+    };
+    let bare = || {
+        SCHEMA
+            .entries
+            .iter()
+            .find(|entry| entry.name.eq_ignore_ascii_case(rest))
+    };
     let like = || {
         let known: Vec<String> = SCHEMA.entries.iter().map(Entry::variable).collect();
-        let nearest = suggest::nearest(name, known.iter().map(String::as_str))?;
-        SCHEMA.entries.iter().find(|entry| entry.variable() == nearest)
+        let nearest = suggest::nearest(
+            rest,
+            known.iter().filter_map(|name| name.strip_prefix(PREFIX)),
+        )?;
+        SCHEMA
+            .entries
+            .iter()
+            .find(|entry| entry.variable().strip_prefix(PREFIX) == Some(nearest))
     };
     let remedy = match same.or_else(parts).or_else(bare).or_else(like) {
         Some(entry) => format!("did you mean {}?", entry.variable()),

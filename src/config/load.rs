@@ -50,7 +50,10 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_with(sources: &Sources, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Result<Loaded, Problems> {
+pub fn load_with(
+    sources: &Sources,
+    extra: impl FnOnce(&Config) -> Vec<Problem>,
+) -> Result<Loaded, Problems> {
     let mut settings = Settings::defaults();
     let mut problems = Vec::new();
     let is_file_known = match read_file(sources) {
@@ -66,7 +69,11 @@ pub fn load_with(sources: &Sources, extra: impl FnOnce(&Config) -> Vec<Problem>)
     problems.extend(settings.lay(environment::read(&sources.environment)));
     problems.extend(settings.lay(environment::read_flags(&sources.overrides)));
     // Without the file most of what the rules would find is not there at all.
-    let config = if is_file_known { Some(build(&mut settings, &mut problems, extra)) } else { None };
+    let config = if is_file_known {
+        Some(build(&mut settings, &mut problems, extra))
+    } else {
+        None
+    };
     finish(config, &settings, problems)
 }
 
@@ -77,21 +84,48 @@ pub fn default_config() -> Config {
 }
 
 fn read_file(sources: &Sources) -> Result<Layer, Problem> {
-    let Some(file) = &sources.file else { return Ok(Layer::default()) };
-    let remedy = || format!("write one with \"conclave config init {}\", or correct the path", file.display());
+    let Some(file) = &sources.file else {
+        return Ok(Layer::default());
+    };
+    let remedy = || {
+        format!(
+            "write one with \"conclave config init {}\", or correct the path",
+            file.display()
+        )
+    };
     let bytes = files::read(file).map_err(|what| Problem::error("", what, remedy()))?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Problem::error("", format!("not text: {}", file.display()), "a configuration is TOML, in UTF-8"))?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        Problem::error(
+            "",
+            format!("not text: {}", file.display()),
+            "a configuration is TOML, in UTF-8",
+        )
+    })?;
     document::read(file, &text)
 }
 
-fn build(settings: &mut Settings, problems: &mut Vec<Problem>, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Config {
+fn build(
+    settings: &mut Settings,
+    problems: &mut Vec<Problem>,
+    extra: impl FnOnce(&Config) -> Vec<Problem>,
+) -> Config {
     let mut found = Vec::new();
     let config = assemble::assemble(settings, &mut found);
-    let is_about_keys = |problem: &Problem| problem.severity == Severity::Error && problem.key.starts_with(KEYS);
+    let is_about_keys =
+        |problem: &Problem| problem.severity == Severity::Error && problem.key.starts_with(KEYS);
     let are_keys_wrong = settings.is_tainted(KEYS) || found.iter().any(is_about_keys);
-    found.extend(check::check(&config, |config| if are_keys_wrong { Vec::new() } else { extra(config) }));
-    let is_new = |problem: &Problem| !settings.is_tainted(&problem.key);
+    found.extend(check::check(&config, |config| {
+        if are_keys_wrong {
+            Vec::new()
+        } else {
+            extra(config)
+        }
+    }));
+    // Entries that are there and wrong have been told; that none is left to use is no news.
+    let is_new = |problem: &Problem| {
+        let is_about_none = are_keys_wrong && problem.key == KEYS;
+        !is_about_none && !settings.is_tainted(&problem.key)
+    };
     let placed = found.into_iter().filter(is_new).map(|problem| {
         let at = problem.at.clone().or_else(|| settings.at(&problem.key));
         Problem { at, ..problem }
@@ -100,17 +134,31 @@ fn build(settings: &mut Settings, problems: &mut Vec<Problem>, extra: impl FnOnc
     config
 }
 
-fn finish(config: Option<Config>, settings: &Settings, mut problems: Vec<Problem>) -> Result<Loaded, Problems> {
+fn finish(
+    config: Option<Config>,
+    settings: &Settings,
+    mut problems: Vec<Problem>,
+) -> Result<Loaded, Problems> {
     problems.sort_by_key(|problem| problem.severity);
-    let is_sound = problems.iter().all(|problem| problem.severity == Severity::Warning);
+    let is_sound = problems
+        .iter()
+        .all(|problem| problem.severity == Severity::Warning);
     match config {
         Some(config) if is_sound => {
             let effective = settings
                 .effective()
                 .into_iter()
-                .map(|(key, value_shown, source)| Effective { key, value_shown, source })
+                .map(|(key, value_shown, source)| Effective {
+                    key,
+                    value_shown,
+                    source,
+                })
                 .collect();
-            Ok(Loaded { config, effective, warnings: problems })
+            Ok(Loaded {
+                config,
+                effective,
+                warnings: problems,
+            })
         }
         _ => Err(Problems(problems)),
     }

@@ -25,10 +25,15 @@ impl At {
 
     /// The place that [`At::short`] wrote, such as `set_in` of a key; none when there is nothing.
     pub fn from_short(short: &str) -> Option<Self> {
-        let file = short.rsplit_once(':').and_then(|(file, line)| Some((file, line.parse().ok()?)));
+        let file = short
+            .rsplit_once(':')
+            .and_then(|(file, line)| Some((file, line.parse().ok()?)));
         match file {
             _ if short.is_empty() => None,
-            Some((file, line)) => Some(Self::File { file: file.into(), line }),
+            Some((file, line)) => Some(Self::File {
+                file: file.into(),
+                line,
+            }),
             None if short.starts_with('-') => Some(Self::Flag(short.to_owned())),
             None => Some(Self::Environment(short.to_owned())),
         }
@@ -81,13 +86,30 @@ pub struct Problem {
 
 impl Problem {
     /// A problem that keeps the server from starting.
-    pub fn error(key: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, at: None, key: key.into(), what: what.into(), remedy: remedy.into() }
+    pub fn error(
+        key: impl Into<String>,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            severity: Severity::Error,
+            at: None,
+            key: key.into(),
+            what: what.into(),
+            remedy: remedy.into(),
+        }
     }
 
     /// A problem that the server starts with.
-    pub fn warning(key: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { severity: Severity::Warning, ..Self::error(key, what, remedy) }
+    pub fn warning(
+        key: impl Into<String>,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(key, what, remedy)
+        }
     }
 
     /// The same problem, with the place where its cause was set.
@@ -121,7 +143,10 @@ pub struct Problems(pub Vec<Problem>);
 impl Problems {
     /// How many of them keep the server from starting.
     pub fn errors(&self) -> usize {
-        self.0.iter().filter(|problem| problem.severity == Severity::Error).count()
+        self.0
+            .iter()
+            .filter(|problem| problem.severity == Severity::Error)
+            .count()
     }
 }
 
@@ -133,7 +158,8 @@ impl fmt::Display for Problems {
         }
         for (index, problem) in self.0.iter().enumerate() {
             let separator = if index == 0 { "" } else { "\n\n" };
-            write!(f, "{separator}{}. {problem}", index + 1)?;
+            let indented = problem.to_string().replace('\n', "\n   ");
+            write!(f, "{separator}{}. {indented}", index + 1)?;
         }
         Ok(())
     }
@@ -147,8 +173,15 @@ mod tests {
 
     #[test]
     fn a_problem_says_what_where_and_how_to_fix_it() {
-        let problem = Problem::error("auth.keys[0].secret_file", "file not found: /run/secrets/jwt", "mount the secret")
-            .at(At::File { file: "conclave.toml".into(), line: 12 });
+        let problem = Problem::error(
+            "auth.keys[0].secret_file",
+            "file not found: /run/secrets/jwt",
+            "mount the secret",
+        )
+        .at(At::File {
+            file: "conclave.toml".into(),
+            line: 12,
+        });
         assert_eq!(
             problem.to_string(),
             "error: auth.keys[0].secret_file: file not found: /run/secrets/jwt\n  \
@@ -159,7 +192,10 @@ mod tests {
     #[test]
     fn the_short_form_of_a_place_can_be_read_back() {
         for at in [
-            At::File { file: "etc/conclave.toml".into(), line: 7 },
+            At::File {
+                file: "etc/conclave.toml".into(),
+                line: 7,
+            },
             At::Environment("CONCLAVE_AUTH__KEYS__0__SECRET".to_owned()),
             At::Flag("--listen".to_owned()),
         ] {
@@ -170,8 +206,14 @@ mod tests {
 
     #[test]
     fn several_are_numbered() {
-        let all = Problems(vec![Problem::error("a", "bad", ""), Problem::warning("", "odd", "look")]);
-        assert_eq!(all.to_string(), "1. error: a: bad\n\n2. warning: odd\n  help: look");
+        let all = Problems(vec![
+            Problem::error("a", "bad", ""),
+            Problem::warning("", "odd", "look"),
+        ]);
+        assert_eq!(
+            all.to_string(),
+            "1. error: a: bad\n\n2. warning: odd\n     help: look"
+        );
         assert_eq!(all.errors(), 1);
     }
 }

@@ -49,7 +49,12 @@ impl Entry {
     pub fn variable(&self) -> String {
         let number = if self.is_repeated() { "__0" } else { "" };
         let section = self.section.replace('.', "__");
-        format!("{}{section}{number}__{}", super::environment::PREFIX, self.name).to_uppercase()
+        format!(
+            "{}{section}{number}__{}",
+            super::environment::PREFIX,
+            self.name
+        )
+        .to_uppercase()
     }
 
     /// The default as a person reads it.
@@ -63,8 +68,16 @@ impl Entry {
 
     /// What may be written there, for a remedy.
     pub fn takes(&self) -> String {
-        let range = self.kind.range_shown().map(|range| format!(", {range}")).unwrap_or_default();
-        let default = if self.required { "it has no default".to_owned() } else { format!("the default is {}", self.default_shown()) };
+        let range = self
+            .kind
+            .range_shown()
+            .map(|range| format!(", {range}"))
+            .unwrap_or_default();
+        let default = if self.required {
+            "it has no default".to_owned()
+        } else {
+            format!("the default is {}", self.default_shown())
+        };
         format!("it takes {}{range}; {default}", self.kind.expected())
     }
 }
@@ -76,13 +89,16 @@ pub struct Schema {
 }
 
 /// The schema; reading it cannot fail for a binary whose tests have passed.
-pub static SCHEMA: LazyLock<Schema> =
-    LazyLock::new(|| Schema::parse(DEFAULT_TOML).expect("default.toml is part of the binary, and a test parses it"));
+pub static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
+    Schema::parse(DEFAULT_TOML).expect("default.toml is part of the binary, and a test parses it")
+});
 
 impl Schema {
     /// The key `name` of `section`.
     pub fn find(&self, section: &str, name: &str) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.section == section && entry.name == name)
+        self.entries
+            .iter()
+            .find(|entry| entry.section == section && entry.name == name)
     }
 
     /// Whether there is such a section.
@@ -93,18 +109,23 @@ impl Schema {
     /// Sections in order, each once.
     pub fn sections(&self) -> impl Iterator<Item = &str> {
         let mut last = "";
-        self.entries.iter().map(|entry| entry.section.as_str()).filter(move |section| {
-            let is_new = *section != last;
-            last = section;
-            is_new
-        })
+        self.entries
+            .iter()
+            .map(|entry| entry.section.as_str())
+            .filter(move |section| {
+                let is_new = *section != last;
+                last = section;
+                is_new
+            })
     }
 
     fn parse(text: &str) -> Result<Self, String> {
         let document: DocumentMut = text.parse().map_err(|error| format!("{error}"))?;
         let mut entries = Vec::new();
         for (section, item) in document.iter() {
-            let table = item.as_table().ok_or_else(|| format!("{section} is not a section"))?;
+            let table = item
+                .as_table()
+                .ok_or_else(|| format!("{section} is not a section"))?;
             read_section(section, table, &mut entries)?;
         }
         Ok(Self { entries })
@@ -117,7 +138,10 @@ fn read_section(section: &str, table: &Table, entries: &mut Vec<Entry>) -> Resul
             read_section(&format!("{section}.{name}"), template, entries)?;
             continue;
         }
-        let comment = table.key(name).and_then(|key| key.leaf_decor().prefix()).and_then(|prefix| prefix.as_str());
+        let comment = table
+            .key(name)
+            .and_then(|key| key.leaf_decor().prefix())
+            .and_then(|prefix| prefix.as_str());
         let entry = read_entry(section, name, item, comment.unwrap_or_default());
         entries.push(entry.map_err(|error| format!("{section}.{name}: {error}"))?);
     }
@@ -126,7 +150,9 @@ fn read_section(section: &str, table: &Table, entries: &mut Vec<Entry>) -> Resul
 
 fn read_entry(section: &str, name: &str, item: &Item, comment: &str) -> Result<Entry, String> {
     let lines = || comment.lines().map(str::trim);
-    let annotation = lines().find_map(|line| line.strip_prefix("#:")).ok_or("no line with #:")?;
+    let annotation = lines()
+        .find_map(|line| line.strip_prefix("#:"))
+        .ok_or("no line with #:")?;
     let annotation = annotation.trim();
     let (annotation, required) = match annotation.strip_suffix(" required") {
         Some(rest) => (rest, true),
@@ -143,7 +169,14 @@ fn read_entry(section: &str, name: &str, item: &Item, comment: &str) -> Result<E
         Some("") => Value::unset(&kind),
         _ => kind.read_toml(default).map_err(|mismatch| mismatch.what)?,
     };
-    Ok(Entry { section: section.to_owned(), name: name.to_owned(), kind, required, default, meaning: meaning.join(" ") })
+    Ok(Entry {
+        section: section.to_owned(),
+        name: name.to_owned(),
+        kind,
+        required,
+        default,
+        meaning: meaning.join(" "),
+    })
 }
 
 #[cfg(test)]
@@ -157,7 +190,10 @@ mod tests {
         assert!(schema.sections().any(|section| section == KEYS));
         let listen = schema.find("server", "listen").expect("server.listen");
         assert_eq!(listen.variable(), "CONCLAVE_SERVER__LISTEN");
-        assert_eq!(schema.find(KEYS, "kid").expect("kid").variable(), "CONCLAVE_AUTH__KEYS__0__KID");
+        assert_eq!(
+            schema.find(KEYS, "kid").expect("kid").variable(),
+            "CONCLAVE_AUTH__KEYS__0__KID"
+        );
     }
 
     #[test]

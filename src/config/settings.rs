@@ -20,12 +20,22 @@ pub struct Layer {
 
 impl Layer {
     /// Notes a value, or why it is none; `index` is the entry of `auth.keys` that it belongs to.
-    pub fn take(&mut self, entry: &Entry, index: Option<usize>, value: Result<Value, Mismatch>, at: At) {
+    pub fn take(
+        &mut self,
+        entry: &Entry,
+        index: Option<usize>,
+        value: Result<Value, Mismatch>,
+        at: At,
+    ) {
         let key = index.map_or_else(|| entry.dotted(), |index| entry.dotted_in(index));
         match value {
             Ok(value) => self.given.push((key, value, at)),
             Err(mismatch) => {
-                let remedy = if mismatch.remedy.is_empty() { entry.takes() } else { mismatch.remedy };
+                let remedy = if mismatch.remedy.is_empty() {
+                    entry.takes()
+                } else {
+                    mismatch.remedy
+                };
                 self.taint(key.clone());
                 self.refuse(Problem::error(key, mismatch.what, remedy).at(at));
             }
@@ -77,9 +87,23 @@ impl Settings {
     pub fn defaults() -> Self {
         let single = SCHEMA.entries.iter().filter(|entry| !entry.is_repeated());
         let settings = single
-            .map(|entry| (entry.dotted(), Setting { value: entry.default.clone(), at: None, layer: 0 }))
+            .map(|entry| {
+                (
+                    entry.dotted(),
+                    Setting {
+                        value: entry.default.clone(),
+                        at: None,
+                        layer: 0,
+                    },
+                )
+            })
             .collect();
-        Self { settings, key_entries: BTreeMap::new(), tainted: BTreeSet::new(), layers: 0 }
+        Self {
+            settings,
+            key_entries: BTreeMap::new(),
+            tainted: BTreeSet::new(),
+            layers: 0,
+        }
     }
 
     /// Lays `layer` over what is there, and returns what was wrong with it.
@@ -87,7 +111,14 @@ impl Settings {
         self.layers += 1;
         let number = self.layers;
         for (key, value, at) in layer.given {
-            self.settings.insert(key, Setting { value, at: Some(at), layer: number });
+            self.settings.insert(
+                key,
+                Setting {
+                    value,
+                    at: Some(at),
+                    layer: number,
+                },
+            );
         }
         for (index, at) in layer.key_entries {
             self.key_entries.entry(index).or_insert(at);
@@ -98,19 +129,27 @@ impl Settings {
 
     /// The value of `key`, unless nobody set it and it has no default.
     pub fn value(&self, key: &str) -> Option<&Value> {
-        self.settings.get(key).map(|setting| &setting.value).filter(|value| !value.is_unset())
+        self.settings
+            .get(key)
+            .map(|setting| &setting.value)
+            .filter(|value| !value.is_unset())
     }
 
     /// Where `key` was set, or the entry of `auth.keys` that it belongs to.
     pub fn at(&self, key: &str) -> Option<At> {
-        let own = self.settings.get(key).and_then(|setting| setting.at.clone());
+        let own = self
+            .settings
+            .get(key)
+            .and_then(|setting| setting.at.clone());
         own.or_else(|| self.key_entries.get(&entry_index(key)?).cloned())
     }
 
     /// Whether enough has been said about `key`, or about an entry of the list it names.
     pub fn is_tainted(&self, key: &str) -> bool {
         let list = format!("{key}[");
-        self.tainted.iter().any(|known| known == key || known.starts_with(&list))
+        self.tainted
+            .iter()
+            .any(|known| known == key || known.starts_with(&list))
     }
 
     /// Entries of `auth.keys`, with their place.
@@ -122,13 +161,27 @@ impl Settings {
     /// variable with a secret goes before a file that names a `secret_file`.
     pub fn keep_highest(&mut self, keys: &[String]) -> Vec<String> {
         let is_set = |setting: &&Setting| setting.layer > 0 && !setting.value.is_unset();
-        let layer_of = |key: &String| self.settings.get(key).filter(is_set).map(|setting| setting.layer);
-        let Some(highest) = keys.iter().filter_map(layer_of).max() else { return Vec::new() };
-        let (kept, passed): (Vec<String>, Vec<String>) =
-            keys.iter().filter(|key| layer_of(key).is_some()).cloned().partition(|key| layer_of(key) == Some(highest));
+        let layer_of = |key: &String| {
+            self.settings
+                .get(key)
+                .filter(is_set)
+                .map(|setting| setting.layer)
+        };
+        let Some(highest) = keys.iter().filter_map(layer_of).max() else {
+            return Vec::new();
+        };
+        let (kept, passed): (Vec<String>, Vec<String>) = keys
+            .iter()
+            .filter(|key| layer_of(key).is_some())
+            .cloned()
+            .partition(|key| layer_of(key) == Some(highest));
         for key in passed {
             if let Some(setting) = self.settings.get_mut(&key) {
-                *setting = Setting { value: Value::Text(String::new()), at: None, layer: 0 };
+                *setting = Setting {
+                    value: Value::Text(String::new()),
+                    at: None,
+                    layer: 0,
+                };
             }
         }
         kept
@@ -139,7 +192,11 @@ impl Settings {
         let mut rows = Vec::new();
         for entry in &SCHEMA.entries {
             let keys = match entry.is_repeated() {
-                true => self.key_entries.keys().map(|index| entry.dotted_in(*index)).collect(),
+                true => self
+                    .key_entries
+                    .keys()
+                    .map(|index| entry.dotted_in(*index))
+                    .collect(),
                 false => vec![entry.dotted()],
             };
             rows.extend(keys.into_iter().filter_map(|key| self.row(key)));
@@ -149,7 +206,10 @@ impl Settings {
 
     fn row(&self, key: String) -> Option<(String, String, String)> {
         let setting = self.settings.get(&key)?;
-        let source = setting.at.as_ref().map_or_else(|| "default".to_owned(), At::short);
+        let source = setting
+            .at
+            .as_ref()
+            .map_or_else(|| "default".to_owned(), At::short);
         Some((key, setting.value.show(), source))
     }
 }

@@ -19,7 +19,8 @@ struct Place(TempDir);
 impl Place {
     fn new() -> Self {
         let place = Self(tempfile::tempdir().expect("directory"));
-        let pair = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("certificate");
+        let pair =
+            rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("certificate");
         place.write("tls.crt", &pair.cert.pem());
         place.write("tls.key", &pair.signing_key.serialize_pem());
         place.write("jwt", &format!("{SECRET}\n"));
@@ -39,7 +40,10 @@ impl Place {
     /// `DIR` stands for the directory.
     fn sources(&self, toml: &str) -> Sources {
         self.write("conclave.toml", &self.fill(toml));
-        Sources { file: Some(self.path().join("conclave.toml")), ..Sources::default() }
+        Sources {
+            file: Some(self.path().join("conclave.toml")),
+            ..Sources::default()
+        }
     }
 
     fn fill(&self, text: &str) -> String {
@@ -63,13 +67,25 @@ secret_file = "DIR/jwt"
 "#;
 
 fn variables(list: &[(&str, &str)]) -> Vec<(String, String)> {
-    list.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+    list.iter()
+        .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+        .collect()
 }
 
 /// One line per problem: severity, key, what.
 fn told(result: Result<Loaded, Problems>) -> Vec<String> {
     let problems = result.map_or_else(|problems| problems.0, |loaded| loaded.warnings);
-    problems.iter().map(|problem| format!("{} {}: {}", problem.severity.as_str(), problem.key, problem.what)).collect()
+    problems
+        .iter()
+        .map(|problem| {
+            format!(
+                "{} {}: {}",
+                problem.severity.as_str(),
+                problem.key,
+                problem.what
+            )
+        })
+        .collect()
 }
 
 #[test]
@@ -89,8 +105,14 @@ fn the_struct_and_default_toml_have_the_same_keys() {
     }
     assert!(fields.remove("auth.keys"));
     let twins = ["session.secret_file", "traces.headers_file"];
-    let single = SCHEMA.entries.iter().filter(|entry| !entry.is_repeated()).map(Entry::dotted);
-    let known: BTreeSet<String> = single.filter(|key| !twins.contains(&key.as_str())).collect();
+    let single = SCHEMA
+        .entries
+        .iter()
+        .filter(|entry| !entry.is_repeated())
+        .map(Entry::dotted);
+    let known: BTreeSet<String> = single
+        .filter(|key| !twins.contains(&key.as_str()))
+        .collect();
     assert_eq!(fields, known);
 }
 
@@ -99,26 +121,77 @@ fn the_defaults_are_these() {
     let config = default_config();
     assert_eq!(config.server.listen.to_string(), "0.0.0.0:8443");
     assert_eq!(config.server.admin_listen.to_string(), "127.0.0.1:9464");
-    assert_eq!((config.server.runtime, config.server.threads, config.server.page), (RuntimeKind::PerCore, 0, false));
+    assert_eq!(
+        (
+            config.server.runtime,
+            config.server.threads,
+            config.server.page
+        ),
+        (RuntimeKind::PerCore, 0, false)
+    );
     assert_eq!(config.server.header_bytes, 64 << 10);
-    assert_eq!((config.auth.cookie.as_str(), config.auth.require_expiry), ("conclave_token", true));
-    assert_eq!((config.auth.refusals_per_second, config.auth.refusals_burst), (50, 1000));
-    assert_eq!((config.session.enabled, config.session.ttl), (false, Duration::from_secs(12 * 3600)));
+    assert_eq!(
+        (config.auth.cookie.as_str(), config.auth.require_expiry),
+        ("conclave_token", true)
+    );
+    assert_eq!(
+        (config.auth.refusals_per_second, config.auth.refusals_burst),
+        (50, 1000)
+    );
+    assert_eq!(
+        (config.session.enabled, config.session.ttl),
+        (false, Duration::from_secs(12 * 3600))
+    );
     assert_eq!(config.heartbeat.interval, Duration::from_secs(30));
-    assert_eq!((config.limits.message_bytes, config.limits.fragments), (64 << 10, 1024));
-    assert_eq!((config.limits.outbox_bytes, config.limits.node_outbox_bytes), (256 << 10, 256 << 20));
-    assert_eq!((config.history.messages, config.history.bytes), (1000, 1 << 20));
-    assert_eq!((config.rooms.users_shown, config.rooms.flush_window), (100, Duration::ZERO));
-    assert_eq!((config.echo.message_bytes, config.echo.fragments), (17 << 20, 70_000));
-    assert_eq!((config.drain.grace, config.drain.time), (Duration::from_secs(5), Duration::from_secs(25)));
-    assert_eq!((config.log.format, config.log.level.as_str()), (LogFormat::Json, "info"));
-    assert_eq!((config.traces.endpoint, config.traces.sample_ratio), (None, 0.01));
-    assert!(config.auth.keys.is_empty() && config.session.secret.is_none() && config.traces.headers.is_empty());
+    assert_eq!(
+        (config.limits.message_bytes, config.limits.fragments),
+        (64 << 10, 1024)
+    );
+    assert_eq!(
+        (config.limits.outbox_bytes, config.limits.node_outbox_bytes),
+        (256 << 10, 256 << 20)
+    );
+    assert_eq!(
+        (config.history.messages, config.history.bytes),
+        (1000, 1 << 20)
+    );
+    assert_eq!(
+        (config.rooms.users_shown, config.rooms.flush_window),
+        (100, Duration::ZERO)
+    );
+    assert_eq!(
+        (config.echo.message_bytes, config.echo.fragments),
+        (17 << 20, 70_000)
+    );
+    assert_eq!(
+        (config.drain.grace, config.drain.time),
+        (Duration::from_secs(5), Duration::from_secs(25))
+    );
+    assert_eq!(
+        (config.log.format, config.log.level.as_str()),
+        (LogFormat::Json, "info")
+    );
+    assert_eq!(
+        (config.traces.endpoint, config.traces.sample_ratio),
+        (None, 0.01)
+    );
+    assert!(
+        config.auth.keys.is_empty()
+            && config.session.secret.is_none()
+            && config.traces.headers.is_empty()
+    );
 }
 
 #[test]
 fn bounds_in_code_and_in_default_toml_agree() {
-    let range = |section, name| SCHEMA.find(section, name).expect(name).kind.range_shown().expect("a range");
+    let range = |section, name| {
+        SCHEMA
+            .find(section, name)
+            .expect(name)
+            .kind
+            .range_shown()
+            .expect("a range")
+    };
     let heartbeat_min = format!("{}s to", crate::limits::HEARTBEAT_MIN.as_secs());
     assert!(range("heartbeat", "interval").starts_with(&heartbeat_min));
     let outbox_min = format!("{}KiB to", crate::limits::OUTBOX_BYTES_MIN >> 10);
@@ -129,55 +202,114 @@ fn bounds_in_code_and_in_default_toml_agree() {
 fn the_production_file_fits_on_a_screen_and_loads() {
     assert!(PRODUCTION_TOML.lines().count() <= 40);
     let place = Place::new();
-    let text = PRODUCTION_TOML.replace("certs/", "DIR/").replace("/run/secrets/", "DIR/");
+    let text = PRODUCTION_TOML
+        .replace("certs/", "DIR/")
+        .replace("/run/secrets/", "DIR/");
     let loaded = load(&place.sources(&text)).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.warnings, []);
     assert_eq!(loaded.config.origin.allow, ["https://app.example.com"]);
     assert_eq!(loaded.config.auth.keys[0].algorithm, "HS256");
-    let line = text.lines().position(|line| line.starts_with("[[auth.keys]]")).expect("keys") + 1;
-    assert_eq!(loaded.config.auth.keys[0].set_in, format!("{}:{line}", place.path().join("conclave.toml").display()));
+    let line = text
+        .lines()
+        .position(|line| line.starts_with("[[auth.keys]]"))
+        .expect("keys")
+        + 1;
+    assert_eq!(
+        loaded.config.auth.keys[0].set_in,
+        format!("{}:{line}", place.path().join("conclave.toml").display())
+    );
 }
 
 #[test]
 fn every_default_can_be_written_into_a_file() {
     let place = Place::new();
     let mut text = String::new();
-    for section in SCHEMA.sections().filter(|section| !["tls", KEYS].contains(section)) {
+    for section in SCHEMA
+        .sections()
+        .filter(|section| !["tls", KEYS].contains(section))
+    {
         text.push_str(&format!("[{section}]\n"));
-        for entry in SCHEMA.entries.iter().filter(|entry| entry.section == section && !entry.default.is_unset()) {
+        for entry in SCHEMA
+            .entries
+            .iter()
+            .filter(|entry| entry.section == section && !entry.default.is_unset())
+        {
             let shown = entry.default.show();
-            let is_bare = matches!(entry.kind, value::Kind::Bool | value::Kind::Integer(_) | value::Kind::Float(_));
-            let value = if is_bare { shown } else { format!("\"{shown}\"") };
+            let is_bare = matches!(
+                entry.kind,
+                value::Kind::Bool | value::Kind::Integer(_) | value::Kind::Float(_)
+            );
+            let value = if is_bare {
+                shown
+            } else {
+                format!("\"{shown}\"")
+            };
             text.push_str(&format!("{} = {value}\n", entry.name));
         }
     }
-    let loaded = place.load(&text).unwrap_or_else(|problems| panic!("{problems}"));
-    assert_eq!(format!("{:?}", loaded.config.limits), format!("{:?}", default_config().limits));
+    let loaded = place
+        .load(&text)
+        .unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(
+        format!("{:?}", loaded.config.limits),
+        format!("{:?}", default_config().limits)
+    );
 }
 
 #[test]
 fn flags_go_before_variables_and_variables_before_the_file() {
     let place = Place::new();
-    let mut sources = place.sources(&format!("{NEEDED}[server]\nlisten = \"127.0.0.1:1\"\npage = true\n[log]\nlevel = \"warn\"\n"));
+    let mut sources = place.sources(&format!(
+        "{NEEDED}[server]\nlisten = \"127.0.0.1:1\"\npage = true\n[log]\nlevel = \"warn\"\n"
+    ));
     sources.environment = variables(&[
         ("CONCLAVE_SERVER__LISTEN", "127.0.0.1:2"),
         ("CONCLAVE_LOG__LEVEL", "debug"),
-        ("CONCLAVE_ORIGIN__ALLOW", "https://a.example, https://b.example"),
+        (
+            "CONCLAVE_ORIGIN__ALLOW",
+            "https://a.example, https://b.example",
+        ),
         ("CONCLAVE_LIMITS__MESSAGE_BYTES", "32768"),
         ("CONCLAVE_AUTH__KEYS__0__ISSUER", "shop"),
         ("HOME", "/root"),
     ]);
-    sources.overrides = vec![("server.listen".to_owned(), "127.0.0.1:3".to_owned(), "--listen".to_owned())];
+    sources.overrides = vec![(
+        "server.listen".to_owned(),
+        "127.0.0.1:3".to_owned(),
+        "--listen".to_owned(),
+    )];
     let loaded = load(&sources).unwrap_or_else(|problems| panic!("{problems}"));
     let config = &loaded.config;
-    assert_eq!((config.server.listen.port(), config.server.page, config.log.level.as_str()), (3, true, "debug"));
-    assert_eq!(config.origin.allow, ["https://a.example", "https://b.example"]);
+    assert_eq!(
+        (
+            config.server.listen.port(),
+            config.server.page,
+            config.log.level.as_str()
+        ),
+        (3, true, "debug")
+    );
+    assert_eq!(
+        config.origin.allow,
+        ["https://a.example", "https://b.example"]
+    );
     assert_eq!(config.limits.message_bytes, 32 << 10);
     assert_eq!(config.auth.keys[0].issuer.as_deref(), Some("shop"));
-    let source = |key: &str| loaded.effective.iter().find(|row| row.key == key).expect("row").source.clone();
+    let source = |key: &str| {
+        loaded
+            .effective
+            .iter()
+            .find(|row| row.key == key)
+            .expect("row")
+            .source
+            .clone()
+    };
     assert_eq!(source("server.listen"), "--listen");
     assert_eq!(source("log.level"), "CONCLAVE_LOG__LEVEL");
-    assert!(source("server.page").ends_with("conclave.toml:11"), "{}", source("server.page"));
+    assert!(
+        source("server.page").ends_with("conclave.toml:11"),
+        "{}",
+        source("server.page")
+    );
     assert_eq!(source("drain.time"), "default");
 }
 
@@ -195,12 +327,23 @@ fn a_server_can_be_configured_by_variables_alone() {
         ("CONCLAVE_SESSION__ENABLED", "true"),
         ("CONCLAVE_SESSION__SECRET_FILE", &path("jwt")),
     ]);
-    let loaded = load(&Sources { environment, ..Sources::default() }).unwrap_or_else(|problems| panic!("{problems}"));
+    let loaded = load(&Sources {
+        environment,
+        ..Sources::default()
+    })
+    .unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.config.auth.keys.len(), 2);
     assert_eq!(loaded.config.auth.keys[1].audience, ["a", "b"]);
     let secret = loaded.config.session.secret.as_ref().expect("secret");
-    assert_eq!(secret.expose_secret(), SECRET, "one trailing newline is removed");
-    assert_eq!(loaded.config.auth.keys[0].set_in, "CONCLAVE_AUTH__KEYS__0__ALGORITHM");
+    assert_eq!(
+        secret.expose_secret(),
+        SECRET,
+        "one trailing newline is removed"
+    );
+    assert_eq!(
+        loaded.config.auth.keys[0].set_in,
+        "CONCLAVE_AUTH__KEYS__0__ALGORITHM"
+    );
 }
 
 #[test]
@@ -209,13 +352,27 @@ fn a_higher_layer_replaces_a_twin_and_the_same_layer_may_not_have_both() {
     let mut sources = place.sources(NEEDED);
     sources.environment = variables(&[("CONCLAVE_AUTH__KEYS__0__SECRET", SECRET)]);
     let loaded = load(&sources).unwrap_or_else(|problems| panic!("{problems}"));
-    assert!(matches!(loaded.config.auth.keys[0].source, KeySource::Secret(_)));
+    assert!(matches!(
+        loaded.config.auth.keys[0].source,
+        KeySource::Secret(_)
+    ));
 
-    let both = format!("secret = \"{SECRET}\"\n[session]\nsecret = \"{SECRET}\"\nsecret_file = \"DIR/jwt\"\n");
+    let both = format!(
+        "secret = \"{SECRET}\"\n[session]\nsecret = \"{SECRET}\"\nsecret_file = \"DIR/jwt\"\n"
+    );
     let told = told(place.load(&both));
     assert_eq!(told.len(), 2, "{told:#?}");
-    assert!(told.iter().any(|line| line.contains("auth.keys[0].secret_file, auth.keys[0].secret are set together")), "{told:#?}");
-    assert!(told.iter().any(|line| line.contains("session.secret and session.secret_file are both set")), "{told:#?}");
+    assert!(
+        told.iter()
+            .any(|line| line
+                .contains("auth.keys[0].secret_file, auth.keys[0].secret are set together")),
+        "{told:#?}"
+    );
+    assert!(
+        told.iter()
+            .any(|line| line.contains("session.secret and session.secret_file are both set")),
+        "{told:#?}"
+    );
 }
 
 #[test]
@@ -226,75 +383,397 @@ fn one_mistake_is_told_once_with_line_and_remedy() {
     std::fs::write(place.path().join("binary"), [0xff, 0xfe]).expect("write");
     for (toml, line, key, what, remedy) in [
         // Names.
-        ("[servr]\n", 9, "servr", "unknown section", "did you mean [server]?"),
-        ("[zzz]\n", 9, "zzz", "unknown section", "known sections are server, tls"),
-        ("[server]\nlisten_on = \"x\"\n", 10, "server.listen_on", "unknown key", "did you mean \"listen\"?"),
-        ("[server]\nreload_poll = \"1s\"\n", 10, "server.reload_poll", "unknown key", "did you mean \"reload_poll\" in [tls]?"),
-        ("[drain]\nzzz = 1\n", 10, "drain.zzz", "unknown key", "known keys of drain are grace, time"),
-        ("isuer = \"a\"\n", 9, "auth.keys[0].isuer", "unknown key", "did you mean \"issuer\"?"),
-        ("[backplane]\nkind = \"redis\"\n", 10, "backplane.kind", "found \"redis\"", "this build has the memory backplane only"),
-        ("[server]\nruntime = \"percore\"\n", 10, "server.runtime", "expected \"per-core\" or \"shared\"", "did you mean \"per-core\"?"),
+        (
+            "[servr]\n",
+            9,
+            "servr",
+            "unknown section",
+            "did you mean [server]?",
+        ),
+        (
+            "[zzz]\n",
+            9,
+            "zzz",
+            "unknown section",
+            "known sections are server, tls",
+        ),
+        (
+            "[server]\nlisten_on = \"x\"\n",
+            10,
+            "server.listen_on",
+            "unknown key",
+            "did you mean \"listen\"?",
+        ),
+        (
+            "[server]\nreload_poll = \"1s\"\n",
+            10,
+            "server.reload_poll",
+            "unknown key",
+            "did you mean \"reload_poll\" in [tls]?",
+        ),
+        (
+            "[drain]\nzzz = 1\n",
+            10,
+            "drain.zzz",
+            "unknown key",
+            "known keys of drain are grace, time",
+        ),
+        (
+            "isuer = \"a\"\n",
+            9,
+            "auth.keys[0].isuer",
+            "unknown key",
+            "did you mean \"issuer\"?",
+        ),
+        (
+            "[backplane]\nkind = \"redis\"\n",
+            10,
+            "backplane.kind",
+            "found \"redis\"",
+            "this build has the memory backplane only",
+        ),
+        (
+            "[server]\nruntime = \"percore\"\n",
+            10,
+            "server.runtime",
+            "expected \"per-core\" or \"shared\"",
+            "did you mean \"per-core\"?",
+        ),
         // Kinds.
-        ("[heartbeat]\ninterval = 30\n", 10, "heartbeat.interval", "expected a duration with its unit such as \"30s\", found the number 30", "1s to 10m; the default is 30s"),
-        ("[heartbeat]\ninterval = \"30\"\n", 10, "heartbeat.interval", "found \"30\"", "takes a duration"),
-        ("[server]\npage = \"yes\"\n", 10, "server.page", "expected true or false, found the text \"yes\"", "the default is false"),
-        ("[server]\nthreads = 1.5\n", 10, "server.threads", "found the number 1.5", "whole number"),
-        ("[server]\nlisten = \":8443\"\n", 10, "server.listen", "found \":8443\"", "\"0.0.0.0:8443\""),
-        ("[server]\nlisten = \"localhost:8443\"\n", 10, "server.listen", "found", "names are not looked up"),
-        ("[server]\nlisten = \"10.0.0.1\"\n", 10, "server.listen", "found", "a port is missing"),
-        ("[origin]\nallow = [1]\n", 10, "origin.allow", "expected a list of texts", "takes a list"),
-        ("[limits]\nmessage_bytes = -1\n", 10, "limits.message_bytes", "cannot be negative", "takes a size"),
-        ("[limits]\nmessage_bytes = \"64 apples\"\n", 10, "limits.message_bytes", "found \"64 apples\"", "64KiB"),
-        ("[log]\nlevel = {a = 1}\n", 10, "log.level", "expected text, found a table", "info"),
+        (
+            "[heartbeat]\ninterval = 30\n",
+            10,
+            "heartbeat.interval",
+            "expected a duration with its unit such as \"30s\", found the number 30",
+            "1s to 10m; the default is 30s",
+        ),
+        (
+            "[heartbeat]\ninterval = \"30\"\n",
+            10,
+            "heartbeat.interval",
+            "found \"30\"",
+            "takes a duration",
+        ),
+        (
+            "[server]\npage = \"yes\"\n",
+            10,
+            "server.page",
+            "expected true or false, found the text \"yes\"",
+            "the default is false",
+        ),
+        (
+            "[server]\nthreads = 1.5\n",
+            10,
+            "server.threads",
+            "found the number 1.5",
+            "whole number",
+        ),
+        (
+            "[server]\nlisten = \":8443\"\n",
+            10,
+            "server.listen",
+            "found \":8443\"",
+            "\"0.0.0.0:8443\"",
+        ),
+        (
+            "[server]\nlisten = \"localhost:8443\"\n",
+            10,
+            "server.listen",
+            "found",
+            "names are not looked up",
+        ),
+        (
+            "[server]\nlisten = \"10.0.0.1\"\n",
+            10,
+            "server.listen",
+            "found",
+            "a port is missing",
+        ),
+        (
+            "[origin]\nallow = [1]\n",
+            10,
+            "origin.allow",
+            "expected a list of texts",
+            "takes a list",
+        ),
+        (
+            "[limits]\nmessage_bytes = -1\n",
+            10,
+            "limits.message_bytes",
+            "cannot be negative",
+            "takes a size",
+        ),
+        (
+            "[limits]\nmessage_bytes = \"64 apples\"\n",
+            10,
+            "limits.message_bytes",
+            "found \"64 apples\"",
+            "64KiB",
+        ),
+        (
+            "[log]\nlevel = {a = 1}\n",
+            10,
+            "log.level",
+            "expected text, found a table",
+            "info",
+        ),
         // Ranges.
-        ("[heartbeat]\ninterval = \"11m\"\n", 10, "heartbeat.interval", "11m is out of range, 1s to 10m", "the default is 30s"),
-        ("[heartbeat]\ninterval = \"500ms\"\n", 10, "heartbeat.interval", "500ms is out of range", "1s to 10m"),
-        ("[limits]\nmessage_bytes = \"1GiB\"\n", 10, "limits.message_bytes", "1GiB is out of range, 1KiB to 64MiB", "64KiB"),
-        ("[traces]\nsample_ratio = nan\n", 10, "traces.sample_ratio", "out of range, 0 to 1", "0.01"),
-        ("[server]\nthreads = -1\n", 10, "server.threads", "-1 is out of range, 0 to 1024", "default is 0"),
+        (
+            "[heartbeat]\ninterval = \"11m\"\n",
+            10,
+            "heartbeat.interval",
+            "11m is out of range, 1s to 10m",
+            "the default is 30s",
+        ),
+        (
+            "[heartbeat]\ninterval = \"500ms\"\n",
+            10,
+            "heartbeat.interval",
+            "500ms is out of range",
+            "1s to 10m",
+        ),
+        (
+            "[limits]\nmessage_bytes = \"1GiB\"\n",
+            10,
+            "limits.message_bytes",
+            "1GiB is out of range, 1KiB to 64MiB",
+            "64KiB",
+        ),
+        (
+            "[traces]\nsample_ratio = nan\n",
+            10,
+            "traces.sample_ratio",
+            "out of range, 0 to 1",
+            "0.01",
+        ),
+        (
+            "[server]\nthreads = -1\n",
+            10,
+            "server.threads",
+            "-1 is out of range, 0 to 1024",
+            "default is 0",
+        ),
         // Keys.
-        ("public_key_file = \"DIR/jwt\"\n", 5, "auth.keys[0]", "are set together", "set exactly one of"),
-        ("[[auth.keys]]\nalgorithm = \"HS256\"\n", 9, "auth.keys[1]", "no key in this entry", "set exactly one of"),
-        ("[[auth.keys]]\nsecret_file = \"DIR/jwt\"\n", 9, "auth.keys[1].algorithm", "not set", "HS256"),
-        ("[[auth.keys]]\nalgorithm = \"none\"\nsecret_file = \"DIR/jwt\"\n", 10, "auth.keys[1].algorithm", "found \"none\"", "HS256"),
-        ("[[auth.keys]]\nalgorithm = \"hs256\"\nsecret_file = \"DIR/jwt\"\n", 10, "auth.keys[1].algorithm", "found \"hs256\"", "did you mean \"HS256\"?"),
-        ("[[auth.keys]]\nalgorithm = \"ES256\"\nsecret_file = \"DIR/jwt\"\n", 10, "auth.keys[1].algorithm", "verified with a public key", "public_key_file"),
-        ("[[auth.keys]]\nalgorithm = \"HS256\"\npublic_key_file = \"DIR/tls.crt\"\n", 10, "auth.keys[1].algorithm", "no public key", "secret_file"),
-        ("[[auth.keys]]\nalgorithm = \"HS256\"\nsecret_file = \"DIR/none\"\n", 11, "auth.keys[1].secret_file", "file not found: DIR/none", "correct the path"),
-        ("[[auth.keys]]\njwks_file = \"DIR\"\n", 10, "auth.keys[1].jwks_file", "a directory, not a file", "correct the path"),
-        ("[[auth.keys]]\nalgorithm = \"HS256\"\nsecret_file = \"DIR/short\"\n", 11, "auth.keys[1].secret_file", "a secret of 7 bytes is too short, at least 32", "openssl rand"),
-        ("[[auth.keys]]\nalgorithm = \"HS512\"\nsecret_file = \"DIR/jwt\"\n", 11, "auth.keys[1].secret_file", "too short, at least 64", "openssl rand"),
-        ("[[auth.keys]]\nalgorithm = \"HS256\"\nsecret = \"hunter2\"\n", 11, "auth.keys[1].secret", "too short", "openssl rand"),
+        (
+            "public_key_file = \"DIR/jwt\"\n",
+            5,
+            "auth.keys[0]",
+            "are set together",
+            "set exactly one of",
+        ),
+        (
+            "[[auth.keys]]\nalgorithm = \"HS256\"\n",
+            9,
+            "auth.keys[1]",
+            "no key in this entry",
+            "set exactly one of",
+        ),
+        (
+            "[[auth.keys]]\nsecret_file = \"DIR/jwt\"\n",
+            9,
+            "auth.keys[1].algorithm",
+            "not set",
+            "HS256",
+        ),
+        (
+            "[[auth.keys]]\nalgorithm = \"none\"\nsecret_file = \"DIR/jwt\"\n",
+            10,
+            "auth.keys[1].algorithm",
+            "found \"none\"",
+            "HS256",
+        ),
+        (
+            "[[auth.keys]]\nalgorithm = \"hs256\"\nsecret_file = \"DIR/jwt\"\n",
+            10,
+            "auth.keys[1].algorithm",
+            "found \"hs256\"",
+            "did you mean \"HS256\"?",
+        ),
+        (
+            "[[auth.keys]]\nalgorithm = \"ES256\"\nsecret_file = \"DIR/jwt\"\n",
+            10,
+            "auth.keys[1].algorithm",
+            "verified with a public key",
+            "public_key_file",
+        ),
+        (
+            "[[auth.keys]]\nalgorithm = \"HS256\"\npublic_key_file = \"DIR/tls.crt\"\n",
+            10,
+            "auth.keys[1].algorithm",
+            "no public key",
+            "secret_file",
+        ),
+        (
+            "[[auth.keys]]\nalgorithm = \"HS256\"\nsecret_file = \"DIR/none\"\n",
+            11,
+            "auth.keys[1].secret_file",
+            "file not found: DIR/none",
+            "correct the path",
+        ),
+        (
+            "[[auth.keys]]\njwks_file = \"DIR\"\n",
+            10,
+            "auth.keys[1].jwks_file",
+            "a directory, not a file",
+            "correct the path",
+        ),
+        (
+            "[[auth.keys]]\nalgorithm = \"HS256\"\nsecret_file = \"DIR/short\"\n",
+            11,
+            "auth.keys[1].secret_file",
+            "a secret of 7 bytes is too short, at least 32",
+            "openssl rand",
+        ),
+        (
+            "[[auth.keys]]\nalgorithm = \"HS512\"\nsecret_file = \"DIR/jwt\"\n",
+            11,
+            "auth.keys[1].secret_file",
+            "too short, at least 64",
+            "openssl rand",
+        ),
+        (
+            "[[auth.keys]]\nalgorithm = \"HS256\"\nsecret = \"hunter2\"\n",
+            11,
+            "auth.keys[1].secret",
+            "too short",
+            "openssl rand",
+        ),
         // Rules.
-        ("[origin]\nallow = [\"app.example.com\"]\n", 10, "origin.allow", "no scheme", "https://app.example.com"),
-        ("[session]\nenabled = true\nsecret_file = \"DIR/jwt\"\n[origin]\nallow = [\"*\"]\n", 13, "origin.allow", "session.enabled", "list the origins"),
-        ("[session]\nsecret_file = \"DIR/none\"\n", 10, "session.secret_file", "file not found", "correct the path"),
-        ("[session]\nsecret_file = \"DIR/binary\"\n", 10, "session.secret_file", "not text", "correct the path"),
-        ("[session]\nsecret = \"hunter2\"\n", 10, "session.secret", "too short", "openssl rand"),
-        ("[auth]\ncookie = \"a b\"\n", 10, "auth.cookie", "not a name", "letters"),
-        ("[server]\nadmin_listen = \"127.0.0.1:8443\"\n", 10, "server.admin_listen", "takes the port", "127.0.0.1:9464"),
-        ("[limits]\noutbox_bytes = \"64KiB\"\n", 10, "limits.outbox_bytes", "cannot hold one chat", "at least 73728"),
-        ("[limits]\noutbox_bytes = \"512MiB\"\n", 0, "limits.node_outbox_bytes", "are less than limits.outbox_bytes", "raise it"),
-        ("[limits]\nunsent_low_water = \"1MiB\"\n", 10, "limits.unsent_low_water", "would never be reached", "half"),
-        ("[limits]\nbytes_per_second = 1000\n", 10, "limits.bytes_per_second", "could never pass", "raise it"),
-        ("[history]\nbytes = \"16KiB\"\n", 10, "history.bytes", "promises that it is kept", "history.messages = 0"),
-        ("[log]\nlevel = \"inof\"\n", 10, "log.level", "unknown level \"inof\"", "did you mean \"info\"?"),
-        ("[traces]\nendpoint = \"127.0.0.1:4318\"\n", 10, "traces.endpoint", "not a", "http://127.0.0.1:4318"),
-        ("[traces]\nheaders = [\"hunter2\"]\n", 10, "traces.headers", "a header without \"=\"", "name=value"),
-        ("[traces]\nheaders = [\"a b=hunter2\"]\n", 10, "traces.headers", "header 1 is none that HTTP allows", "name=value"),
+        (
+            "[origin]\nallow = [\"app.example.com\"]\n",
+            10,
+            "origin.allow",
+            "no scheme",
+            "https://app.example.com",
+        ),
+        (
+            "[session]\nenabled = true\nsecret_file = \"DIR/jwt\"\n[origin]\nallow = [\"*\"]\n",
+            13,
+            "origin.allow",
+            "session.enabled",
+            "list the origins",
+        ),
+        (
+            "[session]\nsecret_file = \"DIR/none\"\n",
+            10,
+            "session.secret_file",
+            "file not found",
+            "correct the path",
+        ),
+        (
+            "[session]\nsecret_file = \"DIR/binary\"\n",
+            10,
+            "session.secret_file",
+            "not text",
+            "correct the path",
+        ),
+        (
+            "[session]\nsecret = \"hunter2\"\n",
+            10,
+            "session.secret",
+            "too short",
+            "openssl rand",
+        ),
+        (
+            "[auth]\ncookie = \"a b\"\n",
+            10,
+            "auth.cookie",
+            "not a name",
+            "letters",
+        ),
+        (
+            "[server]\nadmin_listen = \"127.0.0.1:8443\"\n",
+            10,
+            "server.admin_listen",
+            "takes the port",
+            "127.0.0.1:9464",
+        ),
+        (
+            "[limits]\noutbox_bytes = \"64KiB\"\n",
+            10,
+            "limits.outbox_bytes",
+            "cannot hold one chat",
+            "at least 73728",
+        ),
+        (
+            "[limits]\noutbox_bytes = \"512MiB\"\n",
+            0,
+            "limits.node_outbox_bytes",
+            "are less than limits.outbox_bytes",
+            "raise it",
+        ),
+        (
+            "[limits]\nunsent_low_water = \"1MiB\"\n",
+            10,
+            "limits.unsent_low_water",
+            "would never be reached",
+            "half",
+        ),
+        (
+            "[limits]\nbytes_per_second = 1000\n",
+            10,
+            "limits.bytes_per_second",
+            "could never pass",
+            "raise it",
+        ),
+        (
+            "[history]\nbytes = \"16KiB\"\n",
+            10,
+            "history.bytes",
+            "promises that it is kept",
+            "history.messages = 0",
+        ),
+        (
+            "[log]\nlevel = \"inof\"\n",
+            10,
+            "log.level",
+            "unknown level \"inof\"",
+            "did you mean \"info\"?",
+        ),
+        (
+            "[traces]\nendpoint = \"127.0.0.1:4318\"\n",
+            10,
+            "traces.endpoint",
+            "not a",
+            "http://127.0.0.1:4318",
+        ),
+        (
+            "[traces]\nheaders = [\"hunter2\"]\n",
+            10,
+            "traces.headers",
+            "a header without \"=\"",
+            "name=value",
+        ),
+        (
+            "[traces]\nheaders = [\"a b=hunter2\"]\n",
+            10,
+            "traces.headers",
+            "header 1 is none that HTTP allows",
+            "name=value",
+        ),
     ] {
         let problems = place.load(toml).map(|_| ()).expect_err(toml);
         assert_eq!(problems.0.len(), 1, "{toml}\n{problems}");
         let problem = &problems.0[0];
-        assert_eq!((problem.severity, problem.key.as_str()), (Severity::Error, key), "{toml}\n{problem}");
-        assert!(problem.what.contains(&place.fill(what)), "{toml}\n{problem}");
+        assert_eq!(
+            (problem.severity, problem.key.as_str()),
+            (Severity::Error, key),
+            "{toml}\n{problem}"
+        );
+        assert!(
+            problem.what.contains(&place.fill(what)),
+            "{toml}\n{problem}"
+        );
         assert!(problem.remedy.contains(remedy), "{toml}\n{problem}");
         let found = match &problem.at {
             Some(At::File { line, .. }) => *line,
             _ => 0,
         };
         assert_eq!(found, line, "{toml}\n{problem}");
-        assert!(!problems.to_string().contains("hunter2"), "{toml}\n{problem}");
+        assert!(
+            !problems.to_string().contains("hunter2"),
+            "{toml}\n{problem}"
+        );
     }
 }
 
@@ -302,20 +781,55 @@ fn one_mistake_is_told_once_with_line_and_remedy() {
 fn what_a_person_should_know_is_a_warning() {
     let place = Place::new();
     place.write("open", SECRET);
-    std::fs::set_permissions(place.path().join("open"), PermissionsExt::from_mode(0o640)).expect("mode");
+    std::fs::set_permissions(place.path().join("open"), PermissionsExt::from_mode(0o640))
+        .expect("mode");
     for (toml, key, what) in [
-        ("[server]\nadmin_listen = \"0.0.0.0:9464\"\n", "server.admin_listen", "can be reached from other machines"),
-        ("[origin]\nallow = [\"*\"]\n", "origin.allow", "every web site"),
-        ("[session]\nenabled = true\n", "session.enabled", "signed out whenever the server restarts"),
-        ("[limits]\nmessages_burst = 5\n", "limits.messages_burst", "limits nothing"),
-        ("[[auth.keys]]\nalgorithm = \"HS256\"\nsecret_file = \"DIR/open\"\n", "auth.keys[1].secret_file", "can be read by its group"),
-        ("[[auth.keys]]\nalgorithm = \"HS256\"\nsecret_file = \"DIR/jwt\"\nissuer = \"b\"\n", "auth.keys[1].user_prefix", "different issuers"),
-        ("[session]\nenabled = true\nsecret_file = \"DIR/open\"\n", "session.secret_file", "can be read by its group"),
+        (
+            "[server]\nadmin_listen = \"0.0.0.0:9464\"\n",
+            "server.admin_listen",
+            "can be reached from other machines",
+        ),
+        (
+            "[origin]\nallow = [\"*\"]\n",
+            "origin.allow",
+            "every web site",
+        ),
+        (
+            "[session]\nenabled = true\n",
+            "session.enabled",
+            "signed out whenever the server restarts",
+        ),
+        (
+            "[limits]\nmessages_burst = 5\n",
+            "limits.messages_burst",
+            "limits nothing",
+        ),
+        (
+            "[[auth.keys]]\nalgorithm = \"HS256\"\nsecret_file = \"DIR/open\"\n",
+            "auth.keys[1].secret_file",
+            "can be read by its group",
+        ),
+        (
+            "[[auth.keys]]\nalgorithm = \"HS256\"\nsecret_file = \"DIR/jwt\"\nissuer = \"b\"\n",
+            "auth.keys[1].user_prefix",
+            "different issuers",
+        ),
+        (
+            "[session]\nenabled = true\nsecret_file = \"DIR/open\"\n",
+            "session.secret_file",
+            "can be read by its group",
+        ),
     ] {
-        let loaded = place.load(toml).unwrap_or_else(|problems| panic!("{toml}\n{problems}"));
+        let loaded = place
+            .load(toml)
+            .unwrap_or_else(|problems| panic!("{toml}\n{problems}"));
         assert_eq!(loaded.warnings.len(), 1, "{toml}\n{:?}", loaded.warnings);
         assert_eq!(loaded.warnings[0].key, key, "{toml}");
-        assert!(loaded.warnings[0].what.contains(what), "{toml}\n{}", loaded.warnings[0]);
+        assert!(
+            loaded.warnings[0].what.contains(what),
+            "{toml}\n{}",
+            loaded.warnings[0]
+        );
     }
 }
 
@@ -326,7 +840,11 @@ fn all_mistakes_are_told_at_once() {
         "[servr]\n[tls]\ncertificate = \"DIR/none.crt\"\nkey = \"DIR/tls.key\"\n[heartbeat]\ninterval = \"5h\"\n[server]\nlisten = \"127.0.0.1:9464\"\n",
     );
     sources.environment = variables(&[("CONCLAVE_LOG__LEVL", "info")]);
-    sources.overrides = vec![("server.threads".to_owned(), "many".to_owned(), "--threads".to_owned())];
+    sources.overrides = vec![(
+        "server.threads".to_owned(),
+        "many".to_owned(),
+        "--threads".to_owned(),
+    )];
     let told = told(load(&sources));
     let expected = [
         "error servr: unknown section",
@@ -346,12 +864,32 @@ fn all_mistakes_are_told_at_once() {
 #[test]
 fn unknown_variables_are_refused_with_the_right_name() {
     for (name, text, remedy) in [
-        ("CONCLAVE_SERVER_LISTEN", "x", Some("CONCLAVE_SERVER__LISTEN?")),
+        (
+            "CONCLAVE_SERVER_LISTEN",
+            "x",
+            Some("CONCLAVE_SERVER__LISTEN?"),
+        ),
         ("CONCLAVE_LISTEN", "x", Some("CONCLAVE_SERVER__LISTEN?")),
-        ("CONCLAVE_server__listen", "x", Some("CONCLAVE_SERVER__LISTEN?")),
-        ("CONCLAVE_TLS__CERT", "x", Some("CONCLAVE_TLS__CERTIFICATE?")),
-        ("CONCLAVE_AUTH__KEYS__0__SECRETFILE", "x", Some("CONCLAVE_AUTH__KEYS__0__SECRET_FILE?")),
-        ("CONCLAVE_AUTH__KEYS__FIRST__SECRET", "hunter2", Some("CONCLAVE_AUTH__KEYS__0__SECRET?")),
+        (
+            "CONCLAVE_server__listen",
+            "x",
+            Some("CONCLAVE_SERVER__LISTEN?"),
+        ),
+        (
+            "CONCLAVE_TLS__CERT",
+            "x",
+            Some("CONCLAVE_TLS__CERTIFICATE?"),
+        ),
+        (
+            "CONCLAVE_AUTH__KEYS__0__SECRETFILE",
+            "x",
+            Some("CONCLAVE_AUTH__KEYS__0__SECRET_FILE?"),
+        ),
+        (
+            "CONCLAVE_AUTH__KEYS__FIRST__SECRET",
+            "hunter2",
+            Some("CONCLAVE_AUTH__KEYS__0__SECRET?"),
+        ),
         ("CONCLAVE_", "x", Some("conclave config env")),
         ("CONCLAVE_QQQ__ZZZ", "x", Some("conclave config env")),
         // Not ours, or no key.
@@ -380,14 +918,23 @@ fn unknown_variables_are_refused_with_the_right_name() {
 #[test]
 fn what_is_no_toml_is_shown_with_a_caret() {
     let place = Place::new();
-    let problems = load(&place.sources("[server]\nlisten = \"0.0.0.0:8443\npage = true\n")).expect_err("open text");
+    let problems = load(&place.sources("[server]\nlisten = \"0.0.0.0:8443\npage = true\n"))
+        .expect_err("open text");
     let text = problems.to_string();
     assert!(text.starts_with("error: not valid TOML: "), "{text}");
-    assert!(text.contains("\n  2 | listen = \"0.0.0.0:8443\n    |          ") && text.contains('^'), "{text}");
+    assert!(
+        text.contains("\n  2 | listen = \"0.0.0.0:8443\n    |          ") && text.contains('^'),
+        "{text}"
+    );
     assert!(text.contains("conclave.toml line 2\n"), "{text}");
 
-    let twice = load(&place.sources("[server]\npage = true\npage = false\n")).expect_err("twice").to_string();
-    assert!(twice.contains("duplicate key") && twice.contains("line 3"), "{twice}");
+    let twice = load(&place.sources("[server]\npage = true\npage = false\n"))
+        .expect_err("twice")
+        .to_string();
+    assert!(
+        twice.contains("duplicate key") && twice.contains("line 3"),
+        "{twice}"
+    );
 }
 
 #[test]
@@ -407,15 +954,24 @@ fn a_broken_line_with_a_secret_is_not_shown() {
     ] {
         let problems = load(&place.sources(toml)).expect_err(toml);
         assert_eq!(problems.0.len(), 1, "{toml}");
-        assert!(!problems.to_string().contains("hunter2"), "{toml}\n{problems}");
+        assert!(
+            !problems.to_string().contains("hunter2"),
+            "{toml}\n{problems}"
+        );
     }
 }
 
 #[test]
 fn a_file_that_was_asked_for_must_be_there() {
-    let sources = Sources { file: Some("/nowhere/conclave.toml".into()), ..Sources::default() };
+    let sources = Sources {
+        file: Some("/nowhere/conclave.toml".into()),
+        ..Sources::default()
+    };
     let text = load(&sources).expect_err("missing").to_string();
-    assert!(text.starts_with("error: file not found: /nowhere/conclave.toml\n  help: "), "{text}");
+    assert!(
+        text.starts_with("error: file not found: /nowhere/conclave.toml\n  help: "),
+        "{text}"
+    );
     assert!(text.contains("conclave config init"), "{text}");
 }
 
@@ -425,7 +981,11 @@ fn entries_of_keys_are_numbered_without_gaps() {
     let mut sources = place.sources(NEEDED);
     sources.environment = variables(&[("CONCLAVE_AUTH__KEYS__2__ISSUER", "a")]);
     let told = told(load(&sources));
-    assert!(told.iter().any(|line| line.starts_with("error auth.keys[2]: there is no entry 1 before it")), "{told:#?}");
+    assert!(
+        told.iter()
+            .any(|line| line.starts_with("error auth.keys[2]: there is no entry 1 before it")),
+        "{told:#?}"
+    );
 }
 
 #[test]
@@ -434,7 +994,11 @@ fn inline_entries_and_dotted_keys_mean_the_same() {
     let toml = "tls.certificate = \"DIR/tls.crt\"\ntls.key = \"DIR/tls.key\"\nauth.keys = [\n  { algorithm = \"HS256\", secret_file = \"DIR/jwt\", audience = \"shop\" },\n]\n";
     let loaded = load(&place.sources(toml)).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.config.auth.keys[0].audience, ["shop"]);
-    assert!(loaded.config.auth.keys[0].set_in.ends_with(":4"), "{}", loaded.config.auth.keys[0].set_in);
+    assert!(
+        loaded.config.auth.keys[0].set_in.ends_with(":4"),
+        "{}",
+        loaded.config.auth.keys[0].set_in
+    );
 }
 
 #[test]
@@ -448,16 +1012,29 @@ fn single_brackets_for_keys_are_explained() {
 #[test]
 fn secrets_are_shown_nowhere() {
     let place = Place::new();
-    place.write("headers", "authorization=Bearer canary-header\nx-tenant=canary-tenant\n");
+    place.write(
+        "headers",
+        "authorization=Bearer canary-header\nx-tenant=canary-tenant\n",
+    );
     let secret = "canary-0123456789abcdef0123456789abcdef";
     let toml = format!(
         "[[auth.keys]]\nalgorithm = \"HS256\"\nsecret = \"{secret}\"\n[session]\nenabled = true\nsecret = \"{secret}\"\n[traces]\nheaders_file = \"DIR/headers\"\n"
     );
-    let loaded = place.load(&toml).unwrap_or_else(|problems| panic!("{problems}"));
+    let loaded = place
+        .load(&toml)
+        .unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.config.traces.headers[1].0, "x-tenant");
     let shown = format!("{loaded:?}\n{}", effective_table(&loaded.effective));
     assert!(!shown.contains("canary"), "{shown}");
-    let row = |key: &str| loaded.effective.iter().find(|row| row.key == key).expect("row").value_shown.clone();
+    let row = |key: &str| {
+        loaded
+            .effective
+            .iter()
+            .find(|row| row.key == key)
+            .expect("row")
+            .value_shown
+            .clone()
+    };
     assert_eq!(row("session.secret"), "***");
     assert_eq!(row("auth.keys[1].secret"), "***");
     assert_eq!(row("auth.keys[0].secret_file"), place.fill("DIR/jwt"));
@@ -466,10 +1043,19 @@ fn secrets_are_shown_nowhere() {
 #[test]
 fn checks_of_other_parts_are_asked_once_the_entries_of_keys_are_sound() {
     let place = Place::new();
-    let extra = |config: &Config| vec![Problem::error(format!("{KEYS}[0]"), format!("{} key", config.auth.keys.len()), "")];
+    let extra = |config: &Config| {
+        vec![Problem::error(
+            format!("{KEYS}[0]"),
+            format!("{} key", config.auth.keys.len()),
+            "",
+        )]
+    };
     let problems = load_with(&place.sources(NEEDED), extra).expect_err("extra");
     assert_eq!(problems.0[0].what, "1 key");
-    assert!(matches!(problems.0[0].at, Some(At::File { line: 5, .. })), "{problems}");
+    assert!(
+        matches!(problems.0[0].at, Some(At::File { line: 5, .. })),
+        "{problems}"
+    );
     let broken = place.sources(&format!("{NEEDED}[[auth.keys]]\n"));
     let problems = load_with(&broken, extra).expect_err("broken");
     assert_eq!(problems.0.len(), 1, "{problems}");
@@ -479,11 +1065,18 @@ fn checks_of_other_parts_are_asked_once_the_entries_of_keys_are_sound() {
 fn tables_have_every_key() {
     let (markdown, variables) = (table_markdown(), env_table());
     for entry in &SCHEMA.entries {
-        assert!(markdown.contains(&entry.name) && markdown.contains(&entry.meaning.replace('|', "\\|")), "{}", entry.name);
+        assert!(
+            markdown.contains(&entry.name) && markdown.contains(&entry.meaning.replace('|', "\\|")),
+            "{}",
+            entry.name
+        );
         assert!(variables.contains(&entry.variable()), "{}", entry.name);
     }
     assert_eq!(markdown.lines().count(), SCHEMA.entries.len() + 2);
-    assert!(markdown.contains("| `heartbeat.interval` | `30s` | duration, 1s to 10m |"), "{markdown}");
+    assert!(
+        markdown.contains("| `heartbeat.interval` | `30s` | duration, 1s to 10m |"),
+        "{markdown}"
+    );
 }
 
 #[test]
@@ -491,7 +1084,16 @@ fn readme_has_the_table_as_generated() {
     const MARKER: &str = "<!-- config-table -->";
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
     // A packaged crate may come without its README; one that is there must agree.
-    let Ok(readme) = std::fs::read_to_string(path) else { return };
-    let block = readme.split(MARKER).nth(1).unwrap_or_else(|| panic!("README.md has no block between two {MARKER}"));
-    assert_eq!(block.trim(), table_markdown().trim(), "replace README's block with the output of this test");
+    let Ok(readme) = std::fs::read_to_string(path) else {
+        return;
+    };
+    let block = readme
+        .split(MARKER)
+        .nth(1)
+        .unwrap_or_else(|| panic!("README.md has no block between two {MARKER}"));
+    assert_eq!(
+        block.trim(),
+        table_markdown().trim(),
+        "replace README's block with the output of this test"
+    );
 }

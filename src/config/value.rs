@@ -55,7 +55,10 @@ pub struct Mismatch {
 
 impl Mismatch {
     fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), remedy: String::new() }
+        Self {
+            what: what.into(),
+            remedy: String::new(),
+        }
     }
 }
 
@@ -67,8 +70,12 @@ impl Kind {
             "bool" => Self::Bool,
             "integer" => Self::Integer(bounds(rest, |text| text.parse().ok())?),
             "float" => Self::Float(bounds(rest, |text| text.parse().ok())?),
-            "duration" => Self::Duration(bounds(rest, |text| humantime::parse_duration(text).ok())?),
-            "size" => Self::Size(bounds(rest, |text| text.parse::<ByteSize>().ok().map(|size| size.as_u64()))?),
+            "duration" => {
+                Self::Duration(bounds(rest, |text| humantime::parse_duration(text).ok())?)
+            }
+            "size" => Self::Size(bounds(rest, |text| {
+                text.parse::<ByteSize>().ok().map(|size| size.as_u64())
+            })?),
             "address" => Self::Address,
             "text" => Self::Text,
             "path" => Self::Path,
@@ -92,11 +99,19 @@ impl Kind {
             Self::Integer(_) => "a whole number".to_owned(),
             Self::Float(_) => "a number".to_owned(),
             Self::Duration(_) => "a duration with its unit such as \"30s\"".to_owned(),
-            Self::Size(_) => "a size with its unit such as \"64KiB\", or a number of bytes".to_owned(),
-            Self::Address => "an IP address with a port such as \"127.0.0.1:9464\" or \"[::]:8443\"".to_owned(),
+            Self::Size(_) => {
+                "a size with its unit such as \"64KiB\", or a number of bytes".to_owned()
+            }
+            Self::Address => {
+                "an IP address with a port such as \"127.0.0.1:9464\" or \"[::]:8443\"".to_owned()
+            }
             Self::Text | Self::Secret => "text".to_owned(),
             Self::Path => "a path".to_owned(),
-            Self::Word(words) => words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or "),
+            Self::Word(words) => words
+                .iter()
+                .map(|word| format!("\"{word}\""))
+                .collect::<Vec<_>>()
+                .join(" or "),
             Self::List => "a list of texts".to_owned(),
             Self::Secrets => "a list of texts, each \"name=value\"".to_owned(),
         }
@@ -113,7 +128,11 @@ impl Kind {
             Self::Address => "address".to_owned(),
             Self::Text => "text".to_owned(),
             Self::Path => "path".to_owned(),
-            Self::Word(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
+            Self::Word(words) => words
+                .iter()
+                .map(|word| format!("`{word}`"))
+                .collect::<Vec<_>>()
+                .join(", "),
             Self::List => "list".to_owned(),
             Self::Secret => "secret".to_owned(),
             Self::Secrets => "list of secrets".to_owned(),
@@ -125,8 +144,16 @@ impl Kind {
         match self {
             Self::Integer(range) => Some(format!("{} to {}", range.start(), range.end())),
             Self::Float(range) => Some(format!("{} to {}", range.start(), range.end())),
-            Self::Duration(range) => Some(format!("{} to {}", show_duration(*range.start()), show_duration(*range.end()))),
-            Self::Size(range) => Some(format!("{} to {}", show_size(*range.start()), show_size(*range.end()))),
+            Self::Duration(range) => Some(format!(
+                "{} to {}",
+                show_duration(*range.start()),
+                show_duration(*range.end())
+            )),
+            Self::Size(range) => Some(format!(
+                "{} to {}",
+                show_size(*range.start()),
+                show_size(*range.end())
+            )),
             _ => None,
         }
     }
@@ -138,14 +165,21 @@ impl Kind {
             Self::Bool => Value::Bool(text.parse().map_err(|_| wrong())?),
             Self::Integer(_) => Value::Integer(text.parse().map_err(|_| wrong())?),
             Self::Float(_) => Value::Float(text.parse().map_err(|_| wrong())?),
-            Self::Duration(_) => Value::Duration(humantime::parse_duration(text).map_err(|_| wrong())?),
+            Self::Duration(_) => {
+                Value::Duration(humantime::parse_duration(text).map_err(|_| wrong())?)
+            }
             Self::Size(_) => Value::Size(text.parse::<ByteSize>().map_err(|_| wrong())?.as_u64()),
             Self::Address => Value::Address(read_address(text)?),
             Self::Text | Self::Path => Value::Text(text.to_owned()),
             Self::Word(words) => read_word(words, text, wrong())?,
             Self::List => Value::List(split_list(text)),
             Self::Secret => Value::Secret(text.into()),
-            Self::Secrets => Value::Secrets(split_list(text).into_iter().map(SecretString::from).collect()),
+            Self::Secrets => Value::Secrets(
+                split_list(text)
+                    .into_iter()
+                    .map(SecretString::from)
+                    .collect(),
+            ),
         };
         self.in_range(value)
     }
@@ -155,22 +189,32 @@ impl Kind {
         let value = match self {
             Self::Bool => item.as_bool().map(Value::Bool),
             Self::Integer(_) => item.as_integer().map(Value::Integer),
-            Self::Float(_) => item.as_float().or(item.as_integer().map(|number| number as f64)).map(Value::Float),
+            Self::Float(_) => item
+                .as_float()
+                .or(item.as_integer().map(|number| number as f64))
+                .map(Value::Float),
             Self::Size(_) if item.is_integer() => {
-                let bytes = item.as_integer().and_then(|bytes| u64::try_from(bytes).ok());
-                Some(Value::Size(bytes.ok_or_else(|| Mismatch::new("a size cannot be negative"))?))
+                let bytes = item
+                    .as_integer()
+                    .and_then(|bytes| u64::try_from(bytes).ok());
+                Some(Value::Size(
+                    bytes.ok_or_else(|| Mismatch::new("a size cannot be negative"))?,
+                ))
             }
             Self::List => read_list(item).map(Value::List),
-            Self::Secrets => {
-                read_list(item).map(|list| Value::Secrets(list.into_iter().map(SecretString::from).collect()))
-            }
+            Self::Secrets => read_list(item)
+                .map(|list| Value::Secrets(list.into_iter().map(SecretString::from).collect())),
             _ => match item.as_str() {
                 Some(text) => return self.read_text(text),
                 None => None,
             },
         };
         let Some(value) = value else {
-            return Err(Mismatch::new(format!("expected {}, found {}", self.expected(), self.describe(item))));
+            return Err(Mismatch::new(format!(
+                "expected {}, found {}",
+                self.expected(),
+                self.describe(item)
+            )));
         };
         self.in_range(value)
     }
@@ -178,10 +222,16 @@ impl Kind {
     /// What stands in the file instead; the value itself only where it can be no secret.
     fn describe(&self, item: &toml_edit::Value) -> String {
         match item {
-            toml_edit::Value::Integer(number) if !self.is_secret() => format!("the number {}", number.value()),
-            toml_edit::Value::Float(number) if !self.is_secret() => format!("the number {}", number.value()),
+            toml_edit::Value::Integer(number) if !self.is_secret() => {
+                format!("the number {}", number.value())
+            }
+            toml_edit::Value::Float(number) if !self.is_secret() => {
+                format!("the number {}", number.value())
+            }
             toml_edit::Value::Boolean(flag) if !self.is_secret() => format!("{}", flag.value()),
-            toml_edit::Value::String(text) if !self.is_secret() => format!("the text \"{}\"", text.value()),
+            toml_edit::Value::String(text) if !self.is_secret() => {
+                format!("the text \"{}\"", text.value())
+            }
             toml_edit::Value::Array(_) => "a list".to_owned(),
             toml_edit::Value::InlineTable(_) => "a table".to_owned(),
             toml_edit::Value::Datetime(_) => "a date".to_owned(),
@@ -202,7 +252,10 @@ impl Kind {
             return Ok(value);
         }
         let range = self.range_shown().unwrap_or_default();
-        Err(Mismatch::new(format!("{} is out of range, {range}", value.show())))
+        Err(Mismatch::new(format!(
+            "{} is out of range, {range}",
+            value.show()
+        )))
     }
 }
 
@@ -246,8 +299,13 @@ impl Value {
     }
 }
 
-fn bounds<T: PartialOrd>(text: &str, read: impl Fn(&str) -> Option<T>) -> Result<RangeInclusive<T>, String> {
-    let (start, end) = text.split_once("..").ok_or_else(|| format!("no range in \"{text}\""))?;
+fn bounds<T: PartialOrd>(
+    text: &str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<RangeInclusive<T>, String> {
+    let (start, end) = text
+        .split_once("..")
+        .ok_or_else(|| format!("no range in \"{text}\""))?;
     match (read(start), read(end)) {
         (Some(start), Some(end)) if start < end => Ok(start..=end),
         _ => Err(format!("not a range: {text}")),
@@ -256,12 +314,21 @@ fn bounds<T: PartialOrd>(text: &str, read: impl Fn(&str) -> Option<T>) -> Result
 
 fn read_address(text: &str) -> Result<SocketAddr, Mismatch> {
     text.parse().map_err(|_| {
-        let mut mismatch = Mismatch::new(format!("expected {}, found \"{text}\"", Kind::Address.expected()));
+        let mut mismatch = Mismatch::new(format!(
+            "expected {}, found \"{text}\"",
+            Kind::Address.expected()
+        ));
         mismatch.remedy = match text.rsplit_once(':') {
-            Some(("" | "*", port)) => format!("for every address of the machine write \"0.0.0.0:{port}\" or \"[::]:{port}\""),
-            Some(("localhost", port)) => format!("write \"127.0.0.1:{port}\"; names are not looked up"),
+            Some(("" | "*", port)) => format!(
+                "for every address of the machine write \"0.0.0.0:{port}\" or \"[::]:{port}\""
+            ),
+            Some(("localhost", port)) => {
+                format!("write \"127.0.0.1:{port}\"; names are not looked up")
+            }
             None if text.parse::<std::net::IpAddr>().is_ok() => "a port is missing".to_owned(),
-            None if text.parse::<u16>().is_ok() => format!("write \"0.0.0.0:{text}\" for every address of the machine"),
+            None if text.parse::<u16>().is_ok() => {
+                format!("write \"0.0.0.0:{text}\" for every address of the machine")
+            }
             _ => String::new(),
         };
         mismatch
@@ -273,7 +340,9 @@ fn read_word(words: &[String], text: &str, wrong: Mismatch) -> Result<Value, Mis
         return Ok(Value::Text(text.to_owned()));
     }
     let remedy = match super::suggest::nearest(text, words.iter().map(String::as_str)) {
-        _ if matches!(text, "redis" | "nats") => "this build has the memory backplane only".to_owned(),
+        _ if matches!(text, "redis" | "nats") => {
+            "this build has the memory backplane only".to_owned()
+        }
         Some(word) => format!("did you mean \"{word}\"?"),
         None => String::new(),
     };
@@ -283,12 +352,20 @@ fn read_word(words: &[String], text: &str, wrong: Mismatch) -> Result<Value, Mis
 fn read_list(item: &toml_edit::Value) -> Option<Vec<String>> {
     match item.as_str() {
         Some(only) => Some(vec![only.to_owned()]),
-        None => item.as_array()?.iter().map(|member| member.as_str().map(str::to_owned)).collect(),
+        None => item
+            .as_array()?
+            .iter()
+            .map(|member| member.as_str().map(str::to_owned))
+            .collect(),
     }
 }
 
 fn split_list(text: &str) -> Vec<String> {
-    text.split(',').map(str::trim).filter(|member| !member.is_empty()).map(str::to_owned).collect()
+    text.split(',')
+        .map(str::trim)
+        .filter(|member| !member.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The largest unit that leaves no fraction: `24h`, `90s`.
@@ -298,7 +375,9 @@ fn show_duration(time: Duration) -> String {
     if nanos != millis * 1_000_000 {
         return humantime::format_duration(time).to_string();
     }
-    let unit = UNITS_MS.iter().find(|(ms, _)| millis >= *ms && millis.is_multiple_of(*ms));
+    let unit = UNITS_MS
+        .iter()
+        .find(|(ms, _)| millis >= *ms && millis.is_multiple_of(*ms));
     match unit {
         Some((ms, unit)) => format!("{}{unit}", millis / ms),
         None if millis == 0 => "0s".to_owned(),
@@ -308,8 +387,16 @@ fn show_duration(time: Duration) -> String {
 
 /// The largest unit that leaves no fraction: `64KiB`, `1000`.
 fn show_size(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match UNITS.iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit)) {
+    const UNITS: [(u64, &str); 4] = [
+        (1 << 40, "TiB"),
+        (1 << 30, "GiB"),
+        (1 << 20, "MiB"),
+        (1 << 10, "KiB"),
+    ];
+    match UNITS
+        .iter()
+        .find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit))
+    {
         Some((unit, name)) => format!("{}{name}", bytes / unit),
         None => bytes.to_string(),
     }

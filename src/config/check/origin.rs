@@ -20,31 +20,51 @@ pub fn check(allow: &[String], is_session_enabled: bool) -> Vec<Problem> {
 fn any_origin(is_session_enabled: bool) -> Problem {
     if is_session_enabled {
         let what = "\"*\" together with session.enabled: any web page could act as the guest whose cookie the browser sends along";
-        return Problem::error(KEY, what, "list the origins of your pages, or turn session.enabled off");
+        return Problem::error(
+            KEY,
+            what,
+            "list the origins of your pages, or turn session.enabled off",
+        );
     }
     let what = "\"*\" lets pages of every web site connect, if they have a token";
-    Problem::warning(KEY, what, "list the origins of your pages; tokens from cookies are refused as it is")
+    Problem::warning(
+        KEY,
+        what,
+        "list the origins of your pages; tokens from cookies are refused as it is",
+    )
 }
 
 /// Why `entry` is neither an origin as browsers send it (RFC 6454 section 6.2), nor a wildcard, and what it
 /// should be.
 fn mistake(entry: &str) -> Option<(&'static str, String)> {
-    let example = || "write it as the browser does, such as https://app.example.com or https://app.example.com:8443".to_owned();
+    let example = || {
+        "write it as the browser does, such as https://app.example.com or https://app.example.com:8443".to_owned()
+    };
     if entry == "*" {
         return None;
     }
     if entry == "null" {
-        return Some(("sent by sandboxed pages of any site, so it stands for nobody", "leave it out".to_owned()));
+        return Some((
+            "sent by sandboxed pages of any site, so it stands for nobody",
+            "leave it out".to_owned(),
+        ));
     }
     let Some((scheme, rest)) = entry.split_once("://") else {
-        let remedy = if is_host(entry) { format!("did you mean https://{entry}?") } else { example() };
+        let remedy = if is_host(entry) {
+            format!("did you mean https://{entry}?")
+        } else {
+            example()
+        };
         return Some(("no scheme", remedy));
     };
     if !is_scheme(scheme) {
         return Some(("not a scheme", example()));
     }
     if let Some(at) = rest.find(['/', '?', '#']) {
-        return Some(("an origin has no path", format!("did you mean {scheme}://{}?", &rest[..at])));
+        return Some((
+            "an origin has no path",
+            format!("did you mean {scheme}://{}?", &rest[..at]),
+        ));
     }
     if rest.contains('@') {
         return Some(("an origin has no user", example()));
@@ -57,20 +77,30 @@ fn authority(scheme: &str, authority: &str) -> Option<&'static str> {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (authority, None),
     };
-    if port.is_some_and(|port| port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) || port.parse::<u16>().is_err()) {
+    if port.is_some_and(|port| {
+        port.is_empty()
+            || !port.bytes().all(|byte| byte.is_ascii_digit())
+            || port.parse::<u16>().is_err()
+    }) {
         return Some("not a port");
     }
     if let Some(base) = host.strip_prefix("*.") {
         return match () {
-            () if scheme != "https" => Some("a wildcard needs https, or anyone on the way could be a page of yours"),
-            () if !base.contains('.') => Some("a wildcard right under a top-level domain covers strangers"),
+            () if scheme != "https" => {
+                Some("a wildcard needs https, or anyone on the way could be a page of yours")
+            }
+            () if !base.contains('.') => {
+                Some("a wildcard right under a top-level domain covers strangers")
+            }
             () if !is_host(base) => Some("\"*\" stands for one label, at the front, once"),
             () => None,
         };
     }
     match () {
         () if host.contains('*') => Some("\"*\" stands for one whole label, at the front, once"),
-        () if !host.is_ascii() => Some("browsers send such names in their ASCII form, which starts with \"xn--\""),
+        () if !host.is_ascii() => {
+            Some("browsers send such names in their ASCII form, which starts with \"xn--\"")
+        }
         () if is_ipv6(host) || is_host(host) => None,
         () => Some("not a host name"),
     }
@@ -78,7 +108,9 @@ fn authority(scheme: &str, authority: &str) -> Option<&'static str> {
 
 fn is_scheme(scheme: &str) -> bool {
     scheme.starts_with(|first: char| first.is_ascii_alphabetic())
-        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+        && scheme
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
 }
 
 fn is_host(host: &str) -> bool {
@@ -90,7 +122,9 @@ fn is_host(host: &str) -> bool {
 }
 
 fn is_ipv6(host: &str) -> bool {
-    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let inner = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
     inner.is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok())
 }
 
@@ -123,8 +157,16 @@ mod tests {
             ("app.example.com", "no scheme", "https://app.example.com?"),
             ("", "no scheme", "such as"),
             ("null", "sandboxed", "leave it out"),
-            ("https://app.example.com/", "no path", "did you mean https://app.example.com?"),
-            ("https://app.example.com/ws", "no path", "did you mean https://app.example.com?"),
+            (
+                "https://app.example.com/",
+                "no path",
+                "did you mean https://app.example.com?",
+            ),
+            (
+                "https://app.example.com/ws",
+                "no path",
+                "did you mean https://app.example.com?",
+            ),
             ("https://a?b", "no path", "https://a?"),
             ("https://ann@example.com", "no user", ""),
             ("https://example.com:port", "not a port", ""),

@@ -18,17 +18,31 @@ pub fn check(log: &Log, traces: &Traces) -> Vec<Problem> {
 }
 
 fn level(filter: &str) -> Option<Problem> {
-    let remedy = format!("a level is one of {}; a filter looks like conclave=debug,info", LEVELS.join(", "));
-    let bare = filter.split(',').map(str::trim).find(|part| is_unknown_level(part));
+    let remedy = format!(
+        "a level is one of {}; a filter looks like conclave=debug,info",
+        LEVELS.join(", ")
+    );
+    let bare = filter
+        .split(',')
+        .map(str::trim)
+        .find(|part| is_unknown_level(part));
     if let Some(word) = bare {
         let remedy = match crate::config::suggest::nearest(word, LEVELS) {
             Some(level) => format!("did you mean \"{level}\"?"),
             None => remedy,
         };
-        return Some(Problem::error("log.level", format!("unknown level \"{word}\""), remedy));
+        return Some(Problem::error(
+            "log.level",
+            format!("unknown level \"{word}\""),
+            remedy,
+        ));
     }
     let error = EnvFilter::try_new(filter).err()?;
-    Some(Problem::error("log.level", format!("not a filter: {error}"), remedy))
+    Some(Problem::error(
+        "log.level",
+        format!("not a filter: {error}"),
+        remedy,
+    ))
 }
 
 /// The filter takes a lone word for the name of a module and would log nothing but that.
@@ -39,14 +53,28 @@ fn is_unknown_level(part: &str) -> bool {
 
 /// The endpoint is not quoted: it may carry a password.
 fn endpoint(endpoint: &str) -> Option<Problem> {
-    let problem = |what: &str| Some(Problem::error("traces.endpoint", what, "write it as http://127.0.0.1:4318"));
-    let Ok(uri) = endpoint.parse::<Uri>() else { return problem("not a URL") };
+    let problem = |what: &str| {
+        Some(Problem::error(
+            "traces.endpoint",
+            what,
+            "write it as http://127.0.0.1:4318",
+        ))
+    };
+    let Ok(uri) = endpoint.parse::<Uri>() else {
+        return problem("not a URL");
+    };
     match (uri.scheme_str(), uri.authority()) {
         (Some("http" | "https"), Some(authority)) if authority.as_str().contains('@') => {
             let remedy = "send it in traces.headers_file, as \"authorization=Basic ...\"";
-            Some(Problem::error("traces.endpoint", "a password in a URL ends up in logs", remedy))
+            Some(Problem::error(
+                "traces.endpoint",
+                "a password in a URL ends up in logs",
+                remedy,
+            ))
         }
-        (Some("http" | "https"), Some(_)) if uri.query().is_some() => problem("a collector's URL has no query"),
+        (Some("http" | "https"), Some(_)) if uri.query().is_some() => {
+            problem("a collector's URL has no query")
+        }
         (Some("http" | "https"), Some(_)) => None,
         _ => problem("not an http or https URL"),
     }
@@ -55,11 +83,16 @@ fn endpoint(endpoint: &str) -> Option<Problem> {
 /// Values are not quoted; of a name only its number is told, since a line without "=" may be a value.
 fn headers(traces: &Traces) -> Option<Problem> {
     let is_wrong = |(name, value): &(String, secrecy::SecretString)| {
-        HeaderName::from_bytes(name.as_bytes()).is_err() || HeaderValue::from_str(value.expose_secret()).is_err()
+        HeaderName::from_bytes(name.as_bytes()).is_err()
+            || HeaderValue::from_str(value.expose_secret()).is_err()
     };
     let index = traces.headers.iter().position(is_wrong)?;
     let what = format!("header {} is none that HTTP allows", index + 1);
-    Some(Problem::error("traces.headers", what, "write each as \"name=value\", in ASCII"))
+    Some(Problem::error(
+        "traces.headers",
+        what,
+        "write each as \"name=value\", in ASCII",
+    ))
 }
 
 #[cfg(test)]
@@ -81,7 +114,10 @@ mod tests {
             let remedy = level(filter).map(|problem| problem.remedy);
             match problem {
                 None => assert_eq!(remedy, None, "{filter}"),
-                Some(part) => assert!(remedy.as_ref().is_some_and(|remedy| remedy.contains(part)), "{filter}: {remedy:?}"),
+                Some(part) => assert!(
+                    remedy.as_ref().is_some_and(|remedy| remedy.contains(part)),
+                    "{filter}: {remedy:?}"
+                ),
             }
         }
     }
@@ -100,7 +136,10 @@ mod tests {
         ] {
             let problem = endpoint(url);
             assert_eq!(problem.is_none(), is_good, "{url}");
-            assert!(problem.is_none_or(|problem| !problem.to_string().contains("hunter2")), "{url}");
+            assert!(
+                problem.is_none_or(|problem| !problem.to_string().contains("hunter2")),
+                "{url}"
+            );
         }
     }
 }

@@ -40,15 +40,27 @@ fn chain(path: &Path, problems: &mut Vec<Problem>) -> Option<Vec<Vec<u8>>> {
             return None;
         }
         Err(_) => {
-            problems.push(Problem::error(CERTIFICATE, format!("damaged PEM: {}", path.display()), "copy the file again, whole"));
+            problems.push(Problem::error(
+                CERTIFICATE,
+                format!("damaged PEM: {}", path.display()),
+                "copy the file again, whole",
+            ));
             return None;
         }
     };
     let mut public_keys = Vec::new();
     for (index, der) in certificates.iter().enumerate() {
         let Ok((_, certificate)) = X509Certificate::from_der(der) else {
-            let what = format!("certificate {} of {} cannot be read", index + 1, path.display());
-            problems.push(Problem::error(CERTIFICATE, what, "\"openssl x509 -noout -text -in FILE\" shows what it is"));
+            let what = format!(
+                "certificate {} of {} cannot be read",
+                index + 1,
+                path.display()
+            );
+            problems.push(Problem::error(
+                CERTIFICATE,
+                what,
+                "\"openssl x509 -noout -text -in FILE\" shows what it is",
+            ));
             return None;
         };
         if index == 0 {
@@ -65,14 +77,26 @@ fn in_time(certificate: &X509Certificate<'_>, path: &Path, now_s: i64) -> Option
     let path = path.display();
     if validity.not_before.timestamp() > now_s {
         let what = format!("{path} is not valid before {}", validity.not_before);
-        return Some(Problem::error(CERTIFICATE, what, "check the clock of this machine, or wait"));
+        return Some(Problem::error(
+            CERTIFICATE,
+            what,
+            "check the clock of this machine, or wait",
+        ));
     }
     let left_s = validity.not_after.timestamp() - now_s;
     let renew = "renew it; a running server takes the new pair by itself";
     if left_s <= 0 {
-        return Some(Problem::error(CERTIFICATE, format!("{path} expired on {}", validity.not_after), renew));
+        return Some(Problem::error(
+            CERTIFICATE,
+            format!("{path} expired on {}", validity.not_after),
+            renew,
+        ));
     }
-    let what = format!("{path} expires in {} days, on {}", left_s / DAY_S, validity.not_after);
+    let what = format!(
+        "{path} expires in {} days, on {}",
+        left_s / DAY_S,
+        validity.not_after
+    );
     (left_s < EXPIRY_WARNING_DAYS * DAY_S).then(|| Problem::warning(CERTIFICATE, what, renew))
 }
 
@@ -80,19 +104,35 @@ fn in_time(certificate: &X509Certificate<'_>, path: &Path, now_s: i64) -> Option
 fn private_key(path: &Path, problems: &mut Vec<Problem>) -> Option<Vec<u8>> {
     let pem = pem(KEY, path, problems)?;
     if files::readers(path) == Readers::World {
-        let what = format!("{} can be read by every user of this machine", path.display());
-        problems.push(Problem::warning(KEY, what, format!("chmod 600 {}", path.display())));
+        let what = format!(
+            "{} can be read by every user of this machine",
+            path.display()
+        );
+        problems.push(Problem::warning(
+            KEY,
+            what,
+            format!("chmod 600 {}", path.display()),
+        ));
     }
     let Ok(key) = PrivateKeyDer::from_pem_slice(&pem) else {
         problems.push(wrong_label(KEY, path, &pem, "a private key"));
         return None;
     };
     let Ok(signer) = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key) else {
-        let what = format!("the private key in {} is damaged or of a kind that TLS does not use", path.display());
-        problems.push(Problem::error(KEY, what, "use ECDSA P-256 or P-384, Ed25519, or RSA of at least 2048 bits"));
+        let what = format!(
+            "the private key in {} is damaged or of a kind that TLS does not use",
+            path.display()
+        );
+        problems.push(Problem::error(
+            KEY,
+            what,
+            "use ECDSA P-256 or P-384, Ed25519, or RSA of at least 2048 bits",
+        ));
         return None;
     };
-    signer.public_key().map(|key: SubjectPublicKeyInfoDer<'_>| key.to_vec())
+    signer
+        .public_key()
+        .map(|key: SubjectPublicKeyInfoDer<'_>| key.to_vec())
 }
 
 fn belong(chain: &[Vec<u8>], key: &[u8]) -> Option<Problem> {
@@ -100,8 +140,13 @@ fn belong(chain: &[Vec<u8>], key: &[u8]) -> Option<Problem> {
     match place {
         Some(0) => None,
         Some(_) => {
-            let what = "the chain is in the wrong order: the certificate of this key is not the first";
-            Some(Problem::error(CERTIFICATE, what, "put the server's own certificate first, then the intermediates"))
+            let what =
+                "the chain is in the wrong order: the certificate of this key is not the first";
+            Some(Problem::error(
+                CERTIFICATE,
+                what,
+                "put the server's own certificate first, then the intermediates",
+            ))
         }
         None => {
             let what = format!(
@@ -109,7 +154,11 @@ fn belong(chain: &[Vec<u8>], key: &[u8]) -> Option<Problem> {
                 fingerprint(&chain[0]),
                 fingerprint(key)
             );
-            Some(Problem::error(KEY, what, "name the two files that were made together"))
+            Some(Problem::error(
+                KEY,
+                what,
+                "name the two files that were made together",
+            ))
         }
     }
 }
@@ -117,7 +166,11 @@ fn belong(chain: &[Vec<u8>], key: &[u8]) -> Option<Problem> {
 fn pem(key: &'static str, path: &Path, problems: &mut Vec<Problem>) -> Option<Vec<u8>> {
     let remedy = "\"conclave dev\" makes a throw-away certificate; for production ask your certificate authority";
     if path.as_os_str().is_empty() {
-        problems.push(Problem::error(key, "not set", "name a PEM file; \"conclave config init\" writes a configuration to start from"));
+        problems.push(Problem::error(
+            key,
+            "not set",
+            "name a PEM file; \"conclave config init\" writes a configuration to start from",
+        ));
         return None;
     }
     match files::read(path) {
@@ -132,34 +185,59 @@ fn pem(key: &'static str, path: &Path, problems: &mut Vec<Problem>) -> Option<Ve
 /// Names what is in the file instead, by its label and nothing else of it.
 fn wrong_label(key: &'static str, path: &Path, pem: &[u8], expected: &str) -> Problem {
     let text = String::from_utf8_lossy(pem);
-    let label = text.lines().find_map(|line| line.trim().strip_prefix("-----BEGIN ")?.strip_suffix("-----"));
+    let label = text.lines().find_map(|line| {
+        line.trim()
+            .strip_prefix("-----BEGIN ")?
+            .strip_suffix("-----")
+    });
     let path = path.display();
     match label {
         Some("ENCRYPTED PRIVATE KEY") => {
-            let remedy = "decrypt it, \"openssl pkey -in FILE -out tls.key\", and keep that file private";
-            Problem::error(key, format!("{path} is encrypted, and there is nobody to ask for the passphrase"), remedy)
+            let remedy =
+                "decrypt it, \"openssl pkey -in FILE -out tls.key\", and keep that file private";
+            Problem::error(
+                key,
+                format!("{path} is encrypted, and there is nobody to ask for the passphrase"),
+                remedy,
+            )
         }
-        Some(label) if label.ends_with("PRIVATE KEY") && key == KEY => {
-            Problem::error(key, format!("damaged PEM: {path}"), "copy the file again, whole")
-        }
+        Some(label) if label.ends_with("PRIVATE KEY") && key == KEY => Problem::error(
+            key,
+            format!("damaged PEM: {path}"),
+            "copy the file again, whole",
+        ),
         Some(label) => {
             let remedy = "are tls.certificate and tls.key exchanged?";
-            Problem::error(key, format!("expected {expected}, found \"{label}\" in {path}"), remedy)
+            Problem::error(
+                key,
+                format!("expected {expected}, found \"{label}\" in {path}"),
+                remedy,
+            )
         }
         None => {
             let remedy = "it starts with \"-----BEGIN\"; \"openssl x509 -inform DER -in FILE\" turns a DER certificate into one";
-            Problem::error(key, format!("expected {expected}, found no PEM in {path}"), remedy)
+            Problem::error(
+                key,
+                format!("expected {expected}, found no PEM in {path}"),
+                remedy,
+            )
         }
     }
 }
 
 fn fingerprint(der: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 fn now_s() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
