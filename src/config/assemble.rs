@@ -1,21 +1,15 @@
 //! From settings to the typed `Config`. Every value is in range by now; what is missing keeps its place with
 //! something harmless, so that the checks can go on and all problems are told at once.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use secrecy::{ExposeSecret, SecretString};
-
+use super::check;
 use super::problem::Problem;
+use super::read::Read;
 use super::schema::KEYS;
 use super::settings::Settings;
-use super::value::Value;
 use super::{
     Auth, Backplane, BackplaneKind, Config, Drain, Echo, Heartbeat, History, Key, KeySource,
     Limits, Log, LogFormat, Origin, Rooms, RuntimeKind, Server, Session, Tls, Traces,
 };
-use super::{check, files};
 
 /// Where the key of an entry of `auth.keys` may come from: exactly one of these.
 const KEY_SOURCES: [&str; 4] = ["secret_file", "secret", "public_key_file", "jwks_file"];
@@ -219,126 +213,4 @@ fn key(settings: &mut Settings, index: usize, problems: &mut Vec<Problem>) -> Op
     };
     problems.extend(check::keys::check(&entry, &key));
     Some(key)
-}
-
-/// Typed reading. A key of the wrong kind would be a slip in `default.toml`, which a test finds; it reads as
-/// nothing or zero.
-struct Read<'a>(&'a Settings);
-
-impl Read<'_> {
-    fn flag(&self, key: &str) -> bool {
-        matches!(self.0.value(key), Some(Value::Bool(true)))
-    }
-
-    /// Whole numbers; ranges in `default.toml` keep them within every type used here.
-    fn number<T: TryFrom<i64> + Default>(&self, key: &str) -> T {
-        match self.0.value(key) {
-            Some(Value::Integer(number)) => T::try_from(*number).unwrap_or_default(),
-            _ => T::default(),
-        }
-    }
-
-    fn float(&self, key: &str) -> f64 {
-        match self.0.value(key) {
-            Some(Value::Float(number)) => *number,
-            _ => 0.0,
-        }
-    }
-
-    fn duration(&self, key: &str) -> Duration {
-        match self.0.value(key) {
-            Some(Value::Duration(time)) => *time,
-            _ => Duration::ZERO,
-        }
-    }
-
-    fn size(&self, key: &str) -> usize {
-        match self.0.value(key) {
-            Some(Value::Size(bytes)) => usize::try_from(*bytes).unwrap_or(usize::MAX),
-            _ => 0,
-        }
-    }
-
-    fn address(&self, key: &str) -> SocketAddr {
-        match self.0.value(key) {
-            Some(Value::Address(address)) => *address,
-            _ => SocketAddr::from(([127, 0, 0, 1], 0)),
-        }
-    }
-
-    fn optional(&self, key: &str) -> Option<String> {
-        match self.0.value(key) {
-            Some(Value::Text(text)) => Some(text.clone()),
-            _ => None,
-        }
-    }
-
-    fn text(&self, key: &str) -> String {
-        self.optional(key).unwrap_or_default()
-    }
-
-    fn path(&self, key: &str) -> PathBuf {
-        PathBuf::from(self.text(key))
-    }
-
-    fn list(&self, key: &str) -> Vec<String> {
-        match self.0.value(key) {
-            Some(Value::List(list)) => list.clone(),
-            _ => Vec::new(),
-        }
-    }
-
-    /// The secret that `key` holds, or that the file it names holds.
-    fn secret(&self, key: &str, problems: &mut Vec<Problem>) -> Option<SecretString> {
-        match self.0.value(key)? {
-            Value::Secret(secret) => Some(secret.clone()),
-            Value::Text(path) => read_secret(key, Path::new(path), problems),
-            _ => None,
-        }
-    }
-
-    fn headers(&self, key: &str, problems: &mut Vec<Problem>) -> Vec<(String, SecretString)> {
-        let lines = match self.0.value(key) {
-            Some(Value::Secrets(list)) => list.clone(),
-            Some(Value::Text(path)) => match read_secret(key, Path::new(path), problems) {
-                Some(text) => text
-                    .expose_secret()
-                    .lines()
-                    .map(SecretString::from)
-                    .collect(),
-                None => return Vec::new(),
-            },
-            _ => return Vec::new(),
-        };
-        let split = |line: &SecretString| {
-            let (name, value) = line.expose_secret().split_once('=')?;
-            Some((name.trim().to_owned(), SecretString::from(value.trim())))
-        };
-        let headers: Vec<_> = lines.iter().filter_map(split).collect();
-        if headers.len() != lines.len() {
-            problems.push(Problem::error(
-                key,
-                "a header without \"=\"",
-                "write each as \"name=value\"",
-            ));
-        }
-        headers
-    }
-}
-
-fn read_secret(key: &str, path: &Path, problems: &mut Vec<Problem>) -> Option<SecretString> {
-    match files::read_secret(path) {
-        Ok(secret) => {
-            problems.extend(check::keys::private(key, path));
-            Some(secret)
-        }
-        Err(what) => {
-            problems.push(Problem::error(
-                key,
-                what,
-                "put the file there, or correct the path",
-            ));
-            None
-        }
-    }
 }

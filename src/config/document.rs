@@ -175,7 +175,7 @@ impl Reader<'_> {
 }
 
 /// The keys of a table with their spans, which the plain iterator leaves out.
-fn entries<'a>(table: &'a dyn TableLike) -> impl Iterator<Item = (&'a Key, &'a Item)> {
+fn entries(table: &dyn TableLike) -> impl Iterator<Item = (&Key, &Item)> {
     table
         .iter()
         .filter_map(|(name, _)| table.get_key_value(name))

@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 
 use toml_edit::{DocumentMut, Item, Table};
 
-use super::value::{Kind, Value};
+use super::kind::Kind;
+use super::value::Value;
 
 /// The file that the server is built with.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");

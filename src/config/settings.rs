@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::kind::Mismatch;
 use super::problem::{At, Problem};
 use super::schema::{Entry, KEYS, SCHEMA};
-use super::value::{Mismatch, Value};
+use super::value::Value;
 
 /// What one source gave, and what was wrong with it.
 #[derive(Debug, Default)]
