@@ -1,1 +1,3 @@
-//! cli
+//! The command line: one file or folder per verb.
+pub mod check_config;
+pub mod config_init;

@@ -1,11 +1,33 @@
 //! What the operator decided, checked: parsed once, reported whole, never read again from outside.
 
+mod assemble;
+mod check;
+mod document;
+mod environment;
+mod files;
+mod kind;
+mod load;
+mod print;
+mod problem;
+mod read;
+mod schema;
+mod settings;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod value;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
+
+pub use check::check;
+pub use load::{Effective, Loaded, Sources, default_config, load, load_with};
+pub use print::{PRODUCTION_TOML, effective_table, env_table, table_markdown};
+pub use problem::{At, Problem, Problems, Severity};
 
 /// Everything the server was told. Built once by `load`; nothing reads the environment after it.
 #[derive(Debug, Clone)]

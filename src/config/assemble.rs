@@ -1,0 +1,216 @@
+//! From settings to the typed `Config`. Every value is in range by now; what is missing keeps its place with
+//! something harmless, so that the checks can go on and all problems are told at once.
+
+use super::check;
+use super::problem::Problem;
+use super::read::Read;
+use super::schema::KEYS;
+use super::settings::Settings;
+use super::{
+    Auth, Backplane, BackplaneKind, Config, Drain, Echo, Heartbeat, History, Key, KeySource,
+    Limits, Log, LogFormat, Origin, Rooms, RuntimeKind, Server, Session, Tls, Traces,
+};
+
+/// Where the key of an entry of `auth.keys` may come from: exactly one of these.
+const KEY_SOURCES: [&str; 4] = ["secret_file", "secret", "public_key_file", "jwks_file"];
+
+/// Builds the configuration, reading the files that hold secrets of our own.
+pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config {
+    let secret = one_of(
+        settings,
+        ["session.secret", "session.secret_file"],
+        problems,
+    );
+    let headers = one_of(
+        settings,
+        ["traces.headers", "traces.headers_file"],
+        problems,
+    );
+    let keys = keys(settings, problems);
+    let read = Read(settings);
+    Config {
+        server: server(&read),
+        tls: Tls {
+            certificate: read.path("tls.certificate"),
+            key: read.path("tls.key"),
+            reload_poll: read.duration("tls.reload_poll"),
+        },
+        origin: Origin {
+            allow: read.list("origin.allow"),
+        },
+        auth: Auth {
+            keys,
+            cookie: read.text("auth.cookie"),
+            leeway: read.duration("auth.leeway"),
+            require_expiry: read.flag("auth.require_expiry"),
+            refusals_per_second: read.number("auth.refusals_per_second"),
+            refusals_burst: read.number("auth.refusals_burst"),
+        },
+        session: Session {
+            enabled: read.flag("session.enabled"),
+            secret: secret.and_then(|key| read.secret(&key, problems)),
+            ttl: read.duration("session.ttl"),
+            per_minute: read.number("session.per_minute"),
+        },
+        heartbeat: Heartbeat {
+            interval: read.duration("heartbeat.interval"),
+        },
+        limits: limits(&read),
+        history: History {
+            messages: read.number("history.messages"),
+            age: read.duration("history.age"),
+            bytes: read.size("history.bytes"),
+        },
+        rooms: Rooms {
+            users_shown: read.number("rooms.users_shown"),
+            key_window: read.duration("rooms.key_window"),
+            flush_window: read.duration("rooms.flush_window"),
+        },
+        backplane: Backplane {
+            kind: BackplaneKind::Memory,
+        },
+        echo: Echo {
+            enabled: read.flag("echo.enabled"),
+            message_bytes: read.size("echo.message_bytes"),
+            fragments: read.number("echo.fragments"),
+        },
+        drain: Drain {
+            grace: read.duration("drain.grace"),
+            time: read.duration("drain.time"),
+        },
+        log: Log {
+            format: if read.text("log.format") == "human" {
+                LogFormat::Human
+            } else {
+                LogFormat::Json
+            },
+            level: read.text("log.level"),
+        },
+        traces: Traces {
+            endpoint: read.optional("traces.endpoint"),
+            sample_ratio: read.float("traces.sample_ratio"),
+            headers: headers.map_or_else(Vec::new, |key| read.headers(&key, problems)),
+        },
+    }
+}
+
+fn server(read: &Read) -> Server {
+    Server {
+        listen: read.address("server.listen"),
+        admin_listen: read.address("server.admin_listen"),
+        runtime: if read.text("server.runtime") == "shared" {
+            RuntimeKind::Shared
+        } else {
+            RuntimeKind::PerCore
+        },
+        threads: read.number("server.threads"),
+        page: read.flag("server.page"),
+        handshake_timeout: read.duration("server.handshake_timeout"),
+        header_timeout: read.duration("server.header_timeout"),
+        header_bytes: read.size("server.header_bytes"),
+        http_idle: read.duration("server.http_idle"),
+    }
+}
+
+fn limits(read: &Read) -> Limits {
+    Limits {
+        connections: read.number("limits.connections"),
+        connections_per_address: read.number("limits.connections_per_address"),
+        handshakes_in_flight: read.number("limits.handshakes_in_flight"),
+        message_bytes: read.size("limits.message_bytes"),
+        fragments: read.number("limits.fragments"),
+        messages_per_second: read.number("limits.messages_per_second"),
+        messages_burst: read.number("limits.messages_burst"),
+        bytes_per_second: read.size("limits.bytes_per_second") as u64,
+        user_messages_per_second: read.number("limits.user_messages_per_second"),
+        address_messages_per_second: read.number("limits.address_messages_per_second"),
+        rooms_per_connection: read.number("limits.rooms_per_connection"),
+        room_members: read.number("limits.room_members"),
+        rooms: read.number("limits.rooms"),
+        outbox_bytes: read.size("limits.outbox_bytes"),
+        outbox_frames: read.number("limits.outbox_frames"),
+        outbox_age: read.duration("limits.outbox_age"),
+        node_outbox_bytes: read.size("limits.node_outbox_bytes"),
+        send_buffer: read.size("limits.send_buffer"),
+        unsent_low_water: read.size("limits.unsent_low_water"),
+    }
+}
+
+/// Which of two keys that exclude each other holds the value.
+fn one_of(settings: &mut Settings, pair: [&str; 2], problems: &mut Vec<Problem>) -> Option<String> {
+    let kept = settings.keep_highest(&pair.map(str::to_owned));
+    if kept.len() > 1 {
+        let what = format!("{} and {} are both set", pair[0], pair[1]);
+        problems.push(Problem::error(
+            pair[0],
+            what,
+            "keep one of them; the file is safer",
+        ));
+    }
+    kept.into_iter().next()
+}
+
+fn keys(settings: &mut Settings, problems: &mut Vec<Problem>) -> Vec<Key> {
+    let indexes: Vec<usize> = settings.key_entries().keys().copied().collect();
+    if let Some((expected, found)) = indexes
+        .iter()
+        .enumerate()
+        .find(|(expected, found)| expected != *found)
+    {
+        let what = format!("there is no entry {expected} before it");
+        problems.push(Problem::error(
+            format!("{KEYS}[{found}]"),
+            what,
+            "entries are numbered from 0, without gaps",
+        ));
+    }
+    indexes
+        .into_iter()
+        .filter_map(|index| key(settings, index, problems))
+        .collect()
+}
+
+fn key(settings: &mut Settings, index: usize, problems: &mut Vec<Problem>) -> Option<Key> {
+    let entry = format!("{KEYS}[{index}]");
+    let dotted = |name: &str| format!("{entry}.{name}");
+    let kept = settings.keep_highest(&KEY_SOURCES.map(dotted));
+    let is_told = KEY_SOURCES
+        .map(dotted)
+        .iter()
+        .any(|key| settings.is_tainted(key));
+    if kept.len() != 1 {
+        if !is_told {
+            let what = match kept.len() {
+                0 => "no key in this entry".to_owned(),
+                _ => format!("{} are set together", kept.join(", ")),
+            };
+            problems.push(Problem::error(
+                &entry,
+                what,
+                format!("set exactly one of {}", KEY_SOURCES.join(", ")),
+            ));
+        }
+        return None;
+    }
+    let read = Read(settings);
+    let path = || read.path(&kept[0]);
+    let source = match kept[0].rsplit('.').next()? {
+        "secret_file" => KeySource::SecretFile(path()),
+        "secret" => KeySource::Secret(read.secret(&kept[0], problems)?),
+        "public_key_file" => KeySource::PublicKeyFile(path()),
+        _ => KeySource::JwksFile(path()),
+    };
+    let key = Key {
+        algorithm: read.text(&dotted("algorithm")),
+        source,
+        kid: read.optional(&dotted("kid")),
+        issuer: read.optional(&dotted("issuer")),
+        audience: read.list(&dotted("audience")),
+        user_prefix: read.text(&dotted("user_prefix")),
+        set_in: settings
+            .at(&entry)
+            .map_or_else(String::new, |at| at.short()),
+    };
+    problems.extend(check::keys::check(&entry, &key));
+    Some(key)
+}

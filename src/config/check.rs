@@ -1,0 +1,173 @@
+//! Rules that need more than one value, or a look at a file. Each says what is wrong and how to fix it.
+
+pub mod keys;
+mod origin;
+mod telemetry;
+mod tls;
+
+use std::net::SocketAddr;
+
+use secrecy::ExposeSecret;
+
+use super::problem::Problem;
+use super::{Config, Limits, Server};
+use crate::limits::ENVELOPE_BYTES_MAX;
+
+/// What keeps `config` from working, and what a person should know; `extra` adds what other parts find.
+/// Places are missing: `load` knows them.
+pub fn check(config: &Config, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Vec<Problem> {
+    let mut problems = listeners(&config.server);
+    problems.extend(tls::check(&config.tls));
+    problems.extend(origin::check(&config.origin.allow, config.session.enabled));
+    problems.extend(identity(config));
+    problems.extend(outboxes(&config.limits));
+    problems.extend(rates(&config.limits));
+    problems.extend(history(config));
+    problems.extend(telemetry::check(&config.log, &config.traces));
+    problems.extend(extra(config));
+    problems
+}
+
+fn listeners(server: &Server) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if do_collide(server.listen, server.admin_listen) {
+        let what = format!(
+            "{} takes the port of server.listen, {}",
+            server.admin_listen, server.listen
+        );
+        problems.push(Problem::error(
+            "server.admin_listen",
+            what,
+            "give it a port of its own, such as 127.0.0.1:9464",
+        ));
+    }
+    if !server.admin_listen.ip().is_loopback() {
+        let what = format!(
+            "{} can be reached from other machines, and it serves metrics without a password",
+            server.admin_listen
+        );
+        problems.push(Problem::warning(
+            "server.admin_listen",
+            what,
+            "let a firewall or a network policy admit only what scrapes it, or listen on 127.0.0.1",
+        ));
+    }
+    problems
+}
+
+/// Port 0 is a free port of the system's choice and collides with nothing.
+fn do_collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_wild = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.port() != 0 && (is_wild || one.ip() == other.ip())
+}
+
+fn identity(config: &Config) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if config.auth.keys.is_empty() && !config.session.enabled {
+        let remedy = "add [[auth.keys]] with the key that your application signs its tokens with, or set session.enabled for guests";
+        problems.push(Problem::error(
+            "auth.keys",
+            "no key, and no sign-in: nobody could ever connect",
+            remedy,
+        ));
+    }
+    problems.extend(keys::prefixes(&config.auth.keys));
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if config.auth.cookie.is_empty() || !config.auth.cookie.bytes().all(is_name) {
+        let what = "not a name that a cookie can have";
+        problems.push(Problem::error(
+            "auth.cookie",
+            what,
+            "use letters, digits, \"_\" and \"-\", such as conclave_token",
+        ));
+    }
+    match &config.session.secret {
+        Some(secret) => problems.extend(keys::length("session.secret", secret.expose_secret().len(), keys::SECRET_BYTES_MIN)),
+        None if config.session.enabled => problems.push(Problem::warning(
+            "session.enabled",
+            "no session.secret_file: guests are signed out whenever the server restarts",
+            "\"openssl rand -base64 48\" makes a secret; put it into a file and name that in session.secret_file",
+        )),
+        None => {}
+    }
+    problems
+}
+
+fn outboxes(limits: &Limits) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let frame_bytes_max = limits.message_bytes + ENVELOPE_BYTES_MAX;
+    if limits.outbox_bytes < frame_bytes_max {
+        let what = format!(
+            "{} bytes cannot hold one chat of limits.message_bytes, {} bytes, and its envelope: every reader would be closed",
+            limits.outbox_bytes, limits.message_bytes
+        );
+        problems.push(Problem::error(
+            "limits.outbox_bytes",
+            what,
+            format!("at least {frame_bytes_max}, better several times that"),
+        ));
+    }
+    if limits.node_outbox_bytes < limits.outbox_bytes {
+        let what = format!(
+            "{} bytes for all readers are less than limits.outbox_bytes for one, {}",
+            limits.node_outbox_bytes, limits.outbox_bytes
+        );
+        problems.push(Problem::error(
+            "limits.node_outbox_bytes",
+            what,
+            "raise it, or lower limits.outbox_bytes",
+        ));
+    }
+    if limits.unsent_low_water > limits.send_buffer {
+        let what = format!(
+            "{} bytes are more than limits.send_buffer, {}, and would never be reached",
+            limits.unsent_low_water, limits.send_buffer
+        );
+        problems.push(Problem::error(
+            "limits.unsent_low_water",
+            what,
+            "half of limits.send_buffer works well",
+        ));
+    }
+    problems
+}
+
+fn rates(limits: &Limits) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if limits.messages_burst > 0 && limits.messages_per_second == 0 {
+        let what = "a burst without limits.messages_per_second limits nothing";
+        problems.push(Problem::warning(
+            "limits.messages_burst",
+            what,
+            "set limits.messages_per_second too, or leave this out",
+        ));
+    }
+    if limits.bytes_per_second > 0 && limits.bytes_per_second < limits.message_bytes as u64 {
+        let what = format!(
+            "{} bytes per second are less than one message of limits.message_bytes, {}: such a message could never pass",
+            limits.bytes_per_second, limits.message_bytes
+        );
+        problems.push(Problem::error(
+            "limits.bytes_per_second",
+            what,
+            "raise it, or lower limits.message_bytes",
+        ));
+    }
+    problems
+}
+
+fn history(config: &Config) -> Vec<Problem> {
+    let frame_bytes_max = config.limits.message_bytes + ENVELOPE_BYTES_MAX;
+    if config.history.messages == 0 || config.history.bytes >= frame_bytes_max {
+        return Vec::new();
+    }
+    let what = format!(
+        "{} bytes cannot keep one chat of limits.message_bytes, {} bytes, and its envelope, though an \"ok\" promises that it is kept",
+        config.history.bytes, config.limits.message_bytes
+    );
+    vec![Problem::error(
+        "history.bytes",
+        what,
+        format!("at least {frame_bytes_max}, or history.messages = 0 for no history"),
+    )]
+}

@@ -1,0 +1,133 @@
+//! Variables and flags: text for dotted keys. The variables come from `main`; nothing here asks the process.
+
+use super::problem::{At, Problem};
+use super::schema::{Entry, KEYS, SCHEMA};
+use super::settings::Layer;
+use super::suggest;
+
+/// What the name of every variable of ours starts with.
+pub const PREFIX: &str = "CONCLAVE_";
+
+/// A variable that is ours and no key: where `dev` keeps its files.
+const STATE_DIRECTORY: &str = "CONCLAVE_STATE_DIR";
+
+/// Reads the variables that start with [`PREFIX`] and leaves all others alone.
+pub fn read(variables: &[(String, String)]) -> Layer {
+    let mut layer = Layer::default();
+    for (name, text) in variables {
+        let Some(rest) = name.strip_prefix(PREFIX) else {
+            continue;
+        };
+        if name == STATE_DIRECTORY || is_service_link(rest, text) {
+            continue;
+        }
+        match find(rest) {
+            Some((entry, index)) => take(
+                &mut layer,
+                entry,
+                index,
+                text,
+                At::Environment(name.clone()),
+            ),
+            None => layer.refuse(unknown(name, rest)),
+        }
+    }
+    layer
+}
+
+/// Reads flags: dotted key, text, and the flag's name for messages.
+pub fn read_flags(overrides: &[(String, String, String)]) -> Layer {
+    let mut layer = Layer::default();
+    for (key, text, flag) in overrides {
+        let at = At::Flag(flag.clone());
+        match find_dotted(key) {
+            Some(entry) => take(&mut layer, entry, None, text, at),
+            None => layer.refuse(Problem::error(key, "unknown key", "").at(at)),
+        }
+    }
+    layer
+}
+
+fn take(layer: &mut Layer, entry: &Entry, index: Option<usize>, text: &str, at: At) {
+    if let Some(index) = index {
+        layer.has_key_entry(index, at.clone());
+    }
+    layer.take(entry, index, entry.kind.read_text(text), at);
+}
+
+/// The key that `SERVER__LISTEN` or `AUTH__KEYS__0__KID` names.
+fn find(rest: &str) -> Option<(&'static Entry, Option<usize>)> {
+    if rest.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        return None;
+    }
+    let rest = rest.to_ascii_lowercase();
+    if let Some(key) = rest.strip_prefix("auth__keys__") {
+        let (number, name) = key.split_once("__")?;
+        return Some((SCHEMA.find(KEYS, name)?, Some(number.parse().ok()?)));
+    }
+    let (section, name) = rest.split_once("__")?;
+    Some((SCHEMA.find(section, name)?, None))
+}
+
+fn find_dotted(key: &str) -> Option<&'static Entry> {
+    let (section, name) = key.rsplit_once('.')?;
+    SCHEMA
+        .find(section, name)
+        .filter(|entry| !entry.is_repeated())
+}
+
+/// Kubernetes gives every container such variables for each Service of its namespace, so a Service called
+/// `conclave` must not keep us from starting.
+fn is_service_link(rest: &str, text: &str) -> bool {
+    let is_address = ["tcp://", "udp://", "sctp://"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme));
+    let is_part = |mark: &str| {
+        rest.find(mark)
+            .is_some_and(|at| rest[at + mark.len()..].starts_with(|c: char| c.is_ascii_digit()))
+    };
+    !rest.contains("__")
+        && (rest.ends_with("SERVICE_HOST")
+            || rest.ends_with("SERVICE_PORT")
+            || rest.contains("SERVICE_PORT_")
+            || (rest.ends_with("PORT") && is_address)
+            || is_part("PORT_"))
+}
+
+fn unknown(name: &str, rest: &str) -> Problem {
+    let flat = |name: &str| name.to_uppercase().replace("__", "_");
+    let same = SCHEMA
+        .entries
+        .iter()
+        .find(|entry| flat(&entry.variable()) == flat(name));
+    let parts = || {
+        let rest = rest.to_lowercase();
+        let (section, key) = match rest.strip_prefix("auth__keys__") {
+            Some(key) => (KEYS, key.split_once("__").map_or(key, |(_, key)| key)),
+            None => rest.split_once("__")?,
+        };
+        suggest::nearest_key(section, key)
+    };
+    let bare = || {
+        SCHEMA
+            .entries
+            .iter()
+            .find(|entry| entry.name.eq_ignore_ascii_case(rest))
+    };
+    let like = || {
+        let known: Vec<String> = SCHEMA.entries.iter().map(Entry::variable).collect();
+        let nearest = suggest::nearest(
+            rest,
+            known.iter().filter_map(|name| name.strip_prefix(PREFIX)),
+        )?;
+        SCHEMA
+            .entries
+            .iter()
+            .find(|entry| entry.variable().strip_prefix(PREFIX) == Some(nearest))
+    };
+    let remedy = match same.or_else(parts).or_else(bare).or_else(like) {
+        Some(entry) => format!("did you mean {}?", entry.variable()),
+        None => "\"conclave config env\" lists the variables".to_owned(),
+    };
+    Problem::error(name, "unknown variable", remedy).at(At::Environment(name.to_owned()))
+}
