@@ -1,1 +1,4 @@
 //! http
+
+pub mod admin;
+pub mod health;

@@ -1,0 +1,288 @@
+//! Every metric of the server, and the only place that names one.
+//!
+//! Per message a shard adds to its own [`ShardCounters`], and nothing else; they are summed when
+//! somebody scrapes. Per event (a handshake, a close) [`Metrics`] has handles that were registered
+//! at the start, with zeros for every label value there can be. The recorder belongs to one
+//! `Metrics`, so several nodes may live in one process.
+
+mod handles;
+pub mod http;
+pub mod labels;
+pub mod names;
+mod process;
+mod scrape;
+mod shard;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+use parking_lot::Mutex;
+
+use self::handles::{Counters, Registrar, Words};
+pub use self::labels::*;
+pub use self::scrape::Gauges;
+use self::scrape::Sources;
+pub use self::shard::{Counter, Gauge, PerKind, ShardCounters};
+use self::upkeep::Upkeep;
+use super::traces::SpanCounts;
+
+/// What `conclave_build_info` says.
+#[derive(Debug, Clone, Copy)]
+pub struct BuildInfo {
+    /// Version of the package.
+    pub version: &'static str,
+    /// Commit it was built from.
+    pub revision: &'static str,
+    /// Compiler it was built with.
+    pub rustc: &'static str,
+    /// Kind of the backplane: `memory`.
+    pub backplane: &'static str,
+}
+
+/// All metrics of one node.
+pub struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    sources: Sources,
+    /// One scrape at a time: two at once would read the sources twice for nothing.
+    scraping: Mutex<()>,
+    handshakes: Counters<HandshakeResult>,
+    tls_handshake: metrics::Histogram,
+    accept_errors: Counters<AcceptError>,
+    upgrades: Counters<UpgradeResult>,
+    upgrade_duration: metrics::Histogram,
+    admitted: Counters<Place>,
+    auth_failures: Words,
+    server_closes: Vec<((u16, &'static str), metrics::Counter)>,
+    client_closes: Vec<((u16, &'static str), metrics::Counter)>,
+    connection_duration: metrics::Histogram,
+    protocol_errors: Words,
+    rate_limited: Counters<RateLimit>,
+    limit_hits: Counters<Limit>,
+    slow_consumers: Counters<SlowConsumer>,
+    sweeper_terminations: metrics::Counter,
+    ping_rtt: metrics::Histogram,
+    broadcast: metrics::Histogram,
+    recoveries: Counters<Recovery>,
+    reloads: Counters<Reload>,
+    certificate_expiry: metrics::Gauge,
+    panics_caught: Counters<PanicPlace>,
+    drain_phases: Vec<metrics::Gauge>,
+    _upkeep: Upkeep,
+}
+
+impl Metrics {
+    /// Registers everything with zeros and starts the upkeep thread, which ends with the value.
+    pub fn install(build: BuildInfo) -> Arc<Self> {
+        let recorder = recorder();
+        let handle = recorder.handle();
+        let new = Registrar(&recorder);
+        new.describe_all();
+        let labels = [build.version, build.revision, build.rustc, build.backplane];
+        new.gauge(&names::BUILD_INFO, &labels).set(1.0);
+        let metrics = Self {
+            sources: Sources::register(&new),
+            scraping: Mutex::new(()),
+            handshakes: new.counters(&names::HANDSHAKES),
+            tls_handshake: new.histogram(&names::TLS_HANDSHAKE_DURATION, &[]),
+            accept_errors: new.counters(&names::ACCEPT_ERRORS),
+            upgrades: new.counters(&names::UPGRADES),
+            upgrade_duration: new.histogram(&names::UPGRADE_DURATION, &[]),
+            admitted: new.counters(&names::ADMITTED),
+            auth_failures: new.words(&names::AUTH_FAILURES, AUTH_REASONS),
+            server_closes: new.closes(Initiator::Server, SERVER_CLOSES),
+            client_closes: new.closes(Initiator::Client, CLIENT_CLOSES),
+            connection_duration: new.histogram(&names::CONNECTION_DURATION, &[]),
+            protocol_errors: new.words(&names::PROTOCOL_ERRORS, ERROR_CODES),
+            rate_limited: new.counters(&names::RATE_LIMITED),
+            limit_hits: new.counters(&names::REFUSED),
+            slow_consumers: new.counters(&names::SLOW_CONSUMERS),
+            sweeper_terminations: new.counter(&names::SWEEPER_TERMINATIONS, &[]),
+            ping_rtt: new.histogram(&names::PING_RTT, &[]),
+            broadcast: new.histogram(&names::BROADCAST_DURATION, &[]),
+            recoveries: new.counters(&names::RECOVERIES),
+            reloads: new.counters(&names::TLS_RELOADS),
+            certificate_expiry: new.gauge(&names::CERTIFICATE_EXPIRY, &[]),
+            panics_caught: new.counters(&names::PANICS_CAUGHT),
+            drain_phases: new.gauges::<DrainPhase>(&names::DRAIN_PHASE),
+            _upkeep: Upkeep::start(handle.clone(), new.gauge(&names::UPKEEP, &[])),
+            handle,
+            recorder,
+        };
+        metrics.drain_phase(DrainPhase::Serving);
+        Arc::new(metrics)
+    }
+
+    /// Adds a shard to the sums, for good: a counter may not fall.
+    pub fn register_shard(&self, counters: Arc<ShardCounters>) {
+        self.sources.add_shard(counters);
+    }
+
+    /// Adds a runtime to the `tokio_*` sums.
+    pub fn register_runtime(&self, runtime: tokio::runtime::Handle) {
+        self.sources.add_runtime(runtime);
+    }
+
+    /// Has the fates of spans counted.
+    pub fn register_traces(&self, counts: Arc<SpanCounts>) {
+        self.sources.set_spans(counts);
+    }
+
+    /// Has `read` asked at each scrape. It runs on the admin thread and must not wait for a shard:
+    /// the scrape has to answer even while a shard is stuck.
+    pub fn on_scrape(&self, read: Box<dyn Fn(&mut Gauges) + Send + Sync>) {
+        self.sources.add_reader(read);
+    }
+
+    /// The text exposition, version 0.0.4.
+    pub fn render(&self) -> String {
+        let _one = self.scraping.lock();
+        let seconds = self.sources.read();
+        let mut text = self.handle.render();
+        seconds.write(&mut text);
+        text
+    }
+
+    /// A TCP connection got as far as `result`.
+    pub fn handshake(&self, result: HandshakeResult) {
+        self.handshakes.inc(result);
+    }
+
+    /// A TLS handshake was completed after so long.
+    pub fn tls_handshake_seconds(&self, seconds: f64) {
+        self.tls_handshake.record(seconds);
+    }
+
+    /// A connection could not be accepted.
+    pub fn accept_error(&self, kind: AcceptError) {
+        self.accept_errors.inc(kind);
+    }
+
+    /// A request for a socket was answered after so long.
+    pub fn upgrade(&self, result: UpgradeResult, seconds: f64) {
+        self.upgrades.inc(result);
+        self.upgrade_duration.record(seconds);
+    }
+
+    /// A token was accepted.
+    pub fn admitted(&self, place: Place) {
+        self.admitted.inc(place);
+    }
+
+    /// A token was refused with this reason word.
+    pub fn auth_failure(&self, word: &'static str) {
+        self.auth_failures.inc(word);
+    }
+
+    /// A socket ended. `reason` is one of our words; for a close by the client it is not looked at.
+    pub fn disconnected(
+        &self,
+        code: u16,
+        reason: &'static str,
+        initiator: Initiator,
+        lifetime_seconds: f64,
+    ) {
+        match initiator {
+            Initiator::Server => handles::inc_close(&self.server_closes, (code, reason)),
+            Initiator::Client => handles::inc_close(&self.client_closes, (code, "none")),
+        }
+        self.connection_duration.record(lifetime_seconds);
+    }
+
+    /// An `error` message was sent.
+    pub fn error_sent(&self, code: &'static str) {
+        self.protocol_errors.inc(code);
+    }
+
+    /// Something was refused for its rate.
+    pub fn rate_limited(&self, limit: RateLimit) {
+        self.rate_limited.inc(limit);
+    }
+
+    /// Something was refused for its size or count.
+    pub fn limit_hit(&self, limit: Limit) {
+        self.limit_hits.inc(limit);
+    }
+
+    /// A connection is ended for its backlog.
+    pub fn slow_consumer(&self, limit: SlowConsumer) {
+        self.slow_consumers.inc(limit);
+    }
+
+    /// The sweeper ended a silent connection.
+    pub fn sweeper_terminated(&self) {
+        self.sweeper_terminations.increment(1);
+    }
+
+    /// A pong came so long after its ping.
+    pub fn ping_rtt(&self, seconds: f64) {
+        self.ping_rtt.record(seconds);
+    }
+
+    /// One broadcast took so long. Only for a sample of them: each call allocates a little.
+    pub fn broadcast_seconds(&self, seconds: f64) {
+        self.broadcast.record(seconds);
+    }
+
+    /// A `join` with `since` came to this.
+    pub fn history_recovery(&self, result: Recovery) {
+        self.recoveries.inc(result);
+    }
+
+    /// The certificate was loaded again, or not.
+    pub fn tls_reload(&self, result: Reload) {
+        self.reloads.inc(result);
+    }
+
+    /// The served certificate expires then (seconds since the Unix epoch).
+    pub fn certificate_expiry(&self, unix_seconds: f64) {
+        self.certificate_expiry.set(unix_seconds);
+    }
+
+    /// A panic ended only the work at hand.
+    pub fn panic_caught(&self, place: PanicPlace) {
+        self.panics_caught.inc(place);
+    }
+
+    /// Stopping stands here now.
+    pub fn drain_phase(&self, phase: DrainPhase) {
+        for (index, gauge) in self.drain_phases.iter().enumerate() {
+            gauge.set(f64::from(u8::from(index == phase.index())));
+        }
+    }
+
+    /// An HTTP request of a known route was answered after so long.
+    pub(super) fn http_request(
+        &self,
+        method: &'static str,
+        route: &str,
+        status: u16,
+        seconds: f64,
+    ) {
+        let labels = [method, route, &status.to_string()];
+        Registrar(&self.recorder)
+            .histogram(&names::HTTP_DURATION, &labels)
+            .record(seconds);
+    }
+}
+
+fn recorder() -> PrometheusRecorder {
+    let mut builder = PrometheusBuilder::new().with_recommended_naming(true);
+    for definition in names::ALL
+        .iter()
+        .filter(|definition| !definition.buckets.is_empty())
+    {
+        builder = builder
+            .set_buckets_for_metric(
+                Matcher::Full(definition.name.to_owned()),
+                definition.buckets,
+            )
+            .expect("the list of buckets is not empty");
+    }
+    builder.build_recorder()
+}

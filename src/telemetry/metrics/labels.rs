@@ -1,0 +1,169 @@
+//! Every label value there can be. A metric is written under one of these words or under `other`;
+//! never under a room, a user, an address or any other text from outside.
+
+/// An enum whose variants are the values of one label.
+pub trait Label: Copy + 'static {
+    /// Every value, in the order of `index`.
+    const ALL: &'static [Self];
+    /// The word in the exposition.
+    fn word(self) -> &'static str;
+    /// Place in `ALL`.
+    fn index(self) -> usize;
+}
+
+macro_rules! labels {
+    ($($(#[$doc:meta])* $name:ident { $($variant:ident = $word:literal),+ $(,)? })+) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $(#[doc = concat!("`", $word, "`")] $variant),+ }
+
+        impl Label for $name {
+            const ALL: &'static [Self] = &[$(Self::$variant),+];
+            fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    )+};
+}
+
+labels! {
+    /// How a TCP connection fared until its request head was whole.
+    HandshakeResult {
+        Ok = "ok", TlsTimeout = "tls_timeout", TlsError = "tls_error", NotTls = "not_tls",
+        OverLimit = "over_limit", PerAddressLimit = "per_address_limit",
+        HeaderTimeout = "header_timeout", ClientGone = "client_gone",
+    }
+    /// What became of a request for `/ws` or `/echo`.
+    UpgradeResult {
+        Admitted = "admitted", Denied = "denied", ForeignOrigin = "foreign_origin",
+        Throttled = "throttled", Overloaded = "overloaded", BadRequest = "bad_request",
+    }
+    /// Where the accepted token was found.
+    Place { Query = "query", Bearer = "bearer", Cookie = "cookie", Session = "session" }
+    /// Who ended a connection.
+    Initiator { Server = "server", Client = "client" }
+    /// Direction of a message, seen from the server.
+    Direction { In = "in", Out = "out" }
+    /// Kind of a WebSocket message.
+    Kind { Text = "text", Binary = "binary", Ping = "ping", Pong = "pong", Close = "close" }
+    /// A rate that was exceeded; the words are those of the configuration.
+    RateLimit {
+        Messages = "messages_per_second", Bytes = "bytes_per_second",
+        UserMessages = "user_messages_per_second", AddressMessages = "address_messages_per_second",
+        Refusals = "refusals_per_second", SignIns = "sign_ins_per_minute",
+    }
+    /// A size or count that was exceeded; the words are those of the configuration.
+    Limit {
+        Connections = "connections", ConnectionsPerAddress = "connections_per_address",
+        HandshakesInFlight = "handshakes_in_flight", MessageBytes = "message_bytes",
+        Fragments = "fragments", RoomsPerConnection = "rooms_per_connection",
+        RoomMembers = "room_members", Rooms = "rooms", HeaderBytes = "header_bytes",
+    }
+    /// Which bound a slow reader passed.
+    SlowConsumer { Bytes = "bytes", Frames = "frames", Age = "age", Node = "node" }
+    /// Why a queued message was never sent.
+    Dropped { SlowReader = "slow_reader", Closed = "closed" }
+    /// What a `join` with `since` came to.
+    Recovery { Recovered = "recovered", NotRecovered = "not_recovered", Reset = "reset" }
+    /// Outcome of loading the certificate again.
+    Reload { Ok = "ok", Failed = "failed" }
+    /// Why a connection could not be accepted.
+    AcceptError { FdLimit = "fd_limit", Other = "other" }
+    /// Where a panic was caught.
+    PanicPlace { Connection = "connection", Flusher = "flusher", Http = "http" }
+    /// Where stopping stands.
+    DrainPhase {
+        Serving = "serving", Grace = "grace", Closing = "closing", Deadline = "deadline",
+        Stopped = "stopped",
+    }
+    /// What became of a finished span.
+    SpanFate { Exported = "exported", Failed = "failed", Dropped = "dropped" }
+}
+
+/// Stands for any word that is not in its list.
+pub const OTHER: &str = "other";
+
+/// Reason words of a close with 1008, and of `auth` errors (PROTOCOL.md section 1).
+pub const AUTH_REASONS: &[&str] = &[
+    "token_missing",
+    "token_malformed",
+    "token_signature",
+    "token_expired",
+    "token_not_yet_valid",
+    "token_issuer",
+    "token_audience",
+    "token_revoked",
+    "ticket_used",
+    "cookie_origin",
+    OTHER,
+];
+
+/// Codes of an `error` message (PROTOCOL.md section 3).
+pub const ERROR_CODES: &[&str] = &[
+    "bad_json",
+    "bad_message",
+    "unknown_type",
+    "bad_room",
+    "forbidden",
+    "not_joined",
+    "room_full",
+    "too_many_rooms",
+    "too_large",
+    "rate_limited",
+    "unavailable",
+    "internal",
+    OTHER,
+];
+
+/// Close codes and reason words the server may end a connection with. 1006: no close frame was
+/// exchanged.
+pub const SERVER_CLOSES: &[(u16, &str)] = &[
+    (1000, "normal"),
+    (1002, "protocol"),
+    (1003, "binary"),
+    (1007, "utf8"),
+    (1008, "token_missing"),
+    (1008, "token_malformed"),
+    (1008, "token_signature"),
+    (1008, "token_expired"),
+    (1008, "token_not_yet_valid"),
+    (1008, "token_issuer"),
+    (1008, "token_audience"),
+    (1008, "token_revoked"),
+    (1008, "ticket_used"),
+    (1008, "cookie_origin"),
+    (1008, "kicked"),
+    (1008, "abuse"),
+    (1009, "too_large"),
+    (1011, "internal"),
+    (1012, "restart"),
+    (1013, "slow_reader"),
+    (1013, "overloaded"),
+    (1006, "heartbeat"),
+    (1006, "slow_reader"),
+    (1006, "restart"),
+    (1006, "internal"),
+    (0, OTHER),
+];
+
+/// Close codes a client may end a connection with; its reason text is never a label.
+/// 1005: a close frame without a code. 1006: gone without a close frame.
+pub const CLIENT_CLOSES: &[(u16, &str)] = &[
+    (1000, "none"),
+    (1001, "none"),
+    (1002, "none"),
+    (1003, "none"),
+    (1005, "none"),
+    (1006, "none"),
+    (1007, "none"),
+    (1008, "none"),
+    (1009, "none"),
+    (1010, "none"),
+    (1011, "none"),
+    (1012, "none"),
+    (1013, "none"),
+    (0, OTHER),
+];

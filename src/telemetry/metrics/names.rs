@@ -1,0 +1,142 @@
+//! Every metric there is: name, kind, help, labels. Dashboards and alerts may ask for these only.
+
+/// How Prometheus is to read a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only rises; the name ends in `_total`.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Upper bounds of its buckets.
+    Histogram,
+}
+
+/// One row of the list.
+#[derive(Debug)]
+pub struct Definition {
+    /// Full name, with unit and suffix.
+    pub name: &'static str,
+    /// How it is to be read.
+    pub kind: MetricKind,
+    /// What it tells an operator.
+    pub help: &'static str,
+    /// Names of its labels.
+    pub labels: &'static [&'static str],
+    /// Upper bounds of a histogram's buckets, in seconds.
+    pub buckets: &'static [f64],
+}
+
+/// HTTP: the bounds of OpenTelemetry's semantic conventions.
+const HTTP: &[f64] = &[
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+];
+/// Handshakes: 1 ms to the deadline.
+const HANDSHAKE: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+/// Broadcasts: 50 µs to 1 s.
+const BROADCAST: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0,
+];
+/// Round trips of pings: a LAN to a phone in a tunnel.
+const PING: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+];
+/// Lives of connections: a second to a day.
+const LIFE: &[f64] = &[
+    1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 43_200.0, 86_400.0,
+];
+
+macro_rules! metrics {
+    ($($id:ident $kind:ident $name:literal [$($label:literal),*] $(in $buckets:ident)? : $help:literal;)+) => {
+        $(
+            #[doc = $help]
+            pub const $id: Definition = Definition {
+                name: $name,
+                kind: MetricKind::$kind,
+                help: $help,
+                labels: &[$($label),*],
+                buckets: metrics!(@buckets $($buckets)?),
+            };
+        )+
+        /// The whole list.
+        pub const ALL: &[&Definition] = &[$(&$id),+];
+    };
+    (@buckets) => { &[] };
+    (@buckets $buckets:ident) => { $buckets };
+}
+
+metrics! {
+    BUILD_INFO Gauge "conclave_build_info" ["version", "revision", "rustc", "backplane"]: "What is running; always 1.";
+    UPKEEP Gauge "conclave_upkeep_timestamp_seconds" []: "When the metrics were last tidied up; must advance.";
+
+    CONNECTIONS Gauge "conclave_connections" []: "Sockets that are open.";
+    CONNECTIONS_LIMIT Gauge "conclave_connections_limit" []: "Connections this node accepts; 0 means no limit.";
+    FD_LIMIT Gauge "conclave_fd_limit" []: "File descriptors this process may open.";
+    CONNECTIONS_OPENED Counter "conclave_connections_opened_total" []: "Sockets that were admitted.";
+    CONNECTIONS_CLOSED Counter "conclave_connections_closed_total" []: "Admitted sockets that ended.";
+    CONNECTION_DURATION Histogram "conclave_connection_duration_seconds" [] in LIFE: "Life of a socket, from upgrade to end.";
+    HANDSHAKES Counter "conclave_handshakes_total" ["result"]: "TCP connections by how they fared until the request head was whole.";
+    TLS_HANDSHAKE_DURATION Histogram "conclave_tls_handshake_duration_seconds" [] in HANDSHAKE: "From accept to the end of the TLS handshake.";
+    ACCEPT_ERRORS Counter "conclave_accept_errors_total" ["kind"]: "Connections that could not be accepted.";
+    UPGRADES Counter "conclave_upgrades_total" ["result"]: "Requests for a socket by what became of them.";
+    UPGRADE_DURATION Histogram "conclave_upgrade_duration_seconds" [] in HANDSHAKE: "From request head to the answer of an upgrade.";
+    DISCONNECTS Counter "conclave_disconnects_total" ["code", "reason", "initiator"]: "Ended sockets by close code, reason word and who ended them.";
+
+    ADMITTED Counter "conclave_admitted_total" ["place"]: "Accepted tokens by where they were found.";
+    AUTH_FAILURES Counter "conclave_auth_failures_total" ["reason"]: "Refused tokens by reason word.";
+    CERTIFICATE_EXPIRY Gauge "conclave_tls_certificate_expiry_timestamp_seconds" []: "When the served certificate expires; 0 until one is loaded.";
+    TLS_RELOADS Counter "conclave_tls_reloads_total" ["result"]: "Attempts to load a changed certificate.";
+
+    MESSAGES Counter "conclave_messages_total" ["direction", "kind"]: "WebSocket messages.";
+    MESSAGE_BYTES Counter "conclave_message_bytes_total" ["direction"]: "Payload bytes of WebSocket messages.";
+    PROTOCOL_ERRORS Counter "conclave_protocol_errors_total" ["code"]: "Error messages sent to clients.";
+    RATE_LIMITED Counter "conclave_rate_limited_total" ["limit"]: "Messages and requests refused for a rate.";
+    REFUSED Counter "conclave_refused_total" ["limit"]: "Messages and requests refused for a size or count.";
+    PUBLISHES Counter "conclave_publishes_total" []: "Chats that were accepted.";
+    DUPLICATE_PUBLISHES Counter "conclave_duplicate_publishes_total" []: "Chats whose key was known already.";
+    DELIVERIES Counter "conclave_deliveries_total" []: "Room messages queued to members.";
+    DROPPED Counter "conclave_dropped_messages_total" ["reason"]: "Queued messages that died with their connection.";
+    BROADCAST_DURATION Histogram "conclave_broadcast_duration_seconds" [] in BROADCAST: "From publish to the last member's send, sampled.";
+    FLUSHES Counter "conclave_flushes_total" []: "Connections written to by flusher rounds.";
+    SENDS Counter "conclave_sends_total" []: "Send calls on client sockets.";
+    SEND_QUEUE_BYTES Gauge "conclave_send_queue_bytes" []: "Bytes queued to clients.";
+    SLOW_CONSUMERS Counter "conclave_slow_consumers_total" ["limit"]: "Connections ended for their backlog.";
+    PING_RTT Histogram "conclave_ping_rtt_seconds" [] in PING: "From ping to pong.";
+    SWEEPER_TERMINATIONS Counter "conclave_sweeper_terminations_total" []: "Connections ended for silence.";
+
+    ROOMS Gauge "conclave_rooms" []: "Rooms on this node.";
+    MEMBERS Gauge "conclave_members" []: "Connections in rooms; one in two rooms counts twice.";
+    USERS Gauge "conclave_users" []: "Users connected to this node.";
+    JOINS Counter "conclave_joins_total" []: "Members who entered a room.";
+    LEAVES Counter "conclave_leaves_total" []: "Members who left a room.";
+    HISTORY_MESSAGES Gauge "conclave_history_messages" []: "Messages kept in history.";
+    HISTORY_BYTES Gauge "conclave_history_bytes" []: "Bytes kept in history.";
+    RECOVERIES Counter "conclave_history_recoveries_total" ["result"]: "Joins with a position by result.";
+    REPLAYS Counter "conclave_replays_total" []: "Replays that were started.";
+    REPLAYED_MESSAGES Counter "conclave_replayed_messages_total" []: "Messages sent by replays.";
+
+    NODES Gauge "conclave_nodes" []: "Nodes that this one knows, itself included.";
+    READY Gauge "conclave_ready" []: "1 while the node wants new connections.";
+    DRAIN_PHASE Gauge "conclave_drain_phase" ["phase"]: "1 for where stopping stands.";
+    DRAINING_CLIENTS Gauge "conclave_draining_clients" []: "Sockets that the drain has yet to close.";
+    PANICS Counter "conclave_panics_total" []: "Panics in this process.";
+    PANICS_CAUGHT Counter "conclave_panics_caught_total" ["place"]: "Panics that ended only the work at hand.";
+    LOG_LINES_DROPPED Counter "conclave_log_lines_dropped_total" []: "Log lines lost because their reader was too slow.";
+    TRACE_SPANS Counter "conclave_trace_spans_total" ["result"]: "Sampled spans by what became of them.";
+
+    HTTP_DURATION Histogram "http_server_request_duration_seconds" ["method", "route", "status"] in HTTP: "HTTP requests, upgrades included.";
+
+    PROCESS_CPU Counter "process_cpu_seconds_total" []: "User and system CPU time.";
+    PROCESS_OPEN_FDS Gauge "process_open_fds" []: "Open file descriptors.";
+    PROCESS_MAX_FDS Gauge "process_max_fds" []: "File descriptors this process may open.";
+    PROCESS_VIRTUAL Gauge "process_virtual_memory_bytes" []: "Virtual memory.";
+    PROCESS_RESIDENT Gauge "process_resident_memory_bytes" []: "Resident memory.";
+    PROCESS_START Gauge "process_start_time_seconds" []: "Start of the process since the Unix epoch.";
+    PROCESS_THREADS Gauge "process_threads" []: "Threads of the process.";
+    TOKIO_WORKERS Gauge "tokio_workers" []: "Worker threads of all runtimes.";
+    TOKIO_TASKS Gauge "tokio_alive_tasks" []: "Tasks that are alive.";
+    TOKIO_QUEUE Gauge "tokio_global_queue_depth" []: "Tasks waiting in the global queues.";
+    TOKIO_BUSY Counter "tokio_worker_busy_seconds_total" []: "Time that workers spent running tasks.";
+}
