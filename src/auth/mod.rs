@@ -8,6 +8,8 @@ mod claims;
 mod denied;
 mod diagnose;
 mod extract;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod grants;
 mod json;
 mod jwk;
