@@ -251,9 +251,9 @@ fn load_entry(entry: &config::Key) -> Result<Vec<Loaded>, Flaw> {
     };
     match (&entry.source, algorithm) {
         (config::KeySource::JwksFile(path), wanted) => jwk::load(&read(path)?, wanted, entry.kid.as_deref()),
-        (config::KeySource::SecretFile(path), Some(algorithm)) => one(secret(&secret_file(path)?, algorithm)?, algorithm),
-        (config::KeySource::Secret(text), Some(algorithm)) => one(secret(text.expose_secret().as_bytes(), algorithm)?, algorithm),
-        (config::KeySource::PublicKeyFile(path), Some(algorithm)) => one(public(&read(path)?, algorithm)?, algorithm),
+        (config::KeySource::SecretFile(path), Some(algorithm)) => one(secret_verifier(&secret_file(path)?, algorithm)?, algorithm),
+        (config::KeySource::Secret(text), Some(algorithm)) => one(secret_verifier(text.expose_secret().as_bytes(), algorithm)?, algorithm),
+        (config::KeySource::PublicKeyFile(path), Some(algorithm)) => one(public_verifier(&read(path)?, algorithm)?, algorithm),
         (_, None) => Err(unknown_algorithm("")),
     }
 }
@@ -262,7 +262,7 @@ fn one(verifier: Verifier, algorithm: Algorithm) -> Result<Vec<Loaded>, Flaw> {
     Ok(vec![Loaded { algorithm, kid: None, verifier }])
 }
 
-fn secret(secret: &[u8], algorithm: Algorithm) -> Result<Verifier, Flaw> {
+fn secret_verifier(secret: &[u8], algorithm: Algorithm) -> Result<Verifier, Flaw> {
     if algorithm.family() != Family::Secret {
         return Err(Flaw::new(format!("{} needs a public key, not a secret", algorithm.as_str()), "use public_key_file or jwks_file"));
     }
@@ -273,7 +273,7 @@ fn secret(secret: &[u8], algorithm: Algorithm) -> Result<Verifier, Flaw> {
     Verifier::from_secret(algorithm, secret).map_err(|unfit| flaw_of(unfit, algorithm))
 }
 
-fn public(file: &[u8], algorithm: Algorithm) -> Result<Verifier, Flaw> {
+fn public_verifier(file: &[u8], algorithm: Algorithm) -> Result<Verifier, Flaw> {
     if algorithm.family() == Family::Secret {
         return Err(Flaw::new(format!("{} needs a secret, not a public key", algorithm.as_str()), "use secret_file"));
     }
