@@ -31,11 +31,15 @@ pub(super) enum Family {
 use Algorithm::*;
 
 impl Algorithm {
-    pub const ALL: [Self; 12] = [HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA];
+    pub const ALL: [Self; 12] = [
+        HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA,
+    ];
 
     /// By its exact name; RFC 7518 section 3.1 has them case sensitive.
     pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
+        Self::ALL
+            .into_iter()
+            .find(|algorithm| algorithm.as_str() == name)
     }
 
     pub const fn as_str(self) -> &'static str {
@@ -106,9 +110,11 @@ pub(super) enum Unfit {
 }
 
 /// Key material in the form that the library verifies with. Building it parses the key, so it is kept: jsonwebtoken
-/// would copy and parse it again for each token.
+/// would copy and parse it again for each token (`cost_of_a_verification`: HS256 0.8 against 2.4 µs, RS256 25 against
+/// 47, unoptimised build).
 pub(super) enum Verifier {
-    Secret(hmac::Key),
+    /// Boxed: a prepared HMAC state has 1.2 KiB.
+    Secret(Box<hmac::Key>),
     Public(ParsedPublicKey),
 }
 
@@ -119,26 +125,40 @@ impl Verifier {
         if secret.len() < bytes_min {
             return Err(Unfit::ShortSecret { bytes_min });
         }
-        Ok(Self::Secret(hmac::Key::new(hmac, secret)))
+        Ok(Self::Secret(Box::new(hmac::Key::new(hmac, secret))))
     }
 
     /// From a SubjectPublicKeyInfo, a PKCS#1 RSA key, an uncompressed curve point or a raw Ed25519 key.
     pub fn from_public(algorithm: Algorithm, key: &[u8]) -> Result<Self, Unfit> {
         if let Some(curve) = algorithm.curve() {
-            return ParsedPublicKey::new(curve, key).map(Self::Public).map_err(|_| Unfit::NotThatKey);
+            return ParsedPublicKey::new(curve, key)
+                .map(Self::Public)
+                .map_err(|_| Unfit::NotThatKey);
         }
         let public = rsa::PublicKey::from_der(key).map_err(|_| Unfit::NotThatKey)?;
-        Self::from_rsa(algorithm, &signature::RsaPublicKeyComponents::<Vec<u8>>::from(&public))
+        Self::from_rsa(
+            algorithm,
+            &signature::RsaPublicKeyComponents::<Vec<u8>>::from(&public),
+        )
     }
 
     /// From modulus and exponent, big-endian without leading zeros.
-    pub fn from_rsa(algorithm: Algorithm, key: &signature::RsaPublicKeyComponents<Vec<u8>>) -> Result<Self, Unfit> {
+    pub fn from_rsa(
+        algorithm: Algorithm,
+        key: &signature::RsaPublicKeyComponents<Vec<u8>>,
+    ) -> Result<Self, Unfit> {
         let parameters = algorithm.rsa().ok_or(Unfit::NotThatKey)?;
-        let bits = key.n.len() * 8 - key.n.first().map_or(0, |byte| byte.leading_zeros() as usize);
+        let bits = key.n.len() * 8
+            - key
+                .n
+                .first()
+                .map_or(0, |byte| byte.leading_zeros() as usize);
         if !(2048..=8192).contains(&bits) {
             return Err(Unfit::RsaSize);
         }
-        key.to_parsed_public_key(parameters).map(Self::Public).map_err(|_| Unfit::NotThatKey)
+        key.to_parsed_public_key(parameters)
+            .map(Self::Public)
+            .map_err(|_| Unfit::NotThatKey)
     }
 
     /// Whether this key made `signature` over `message`. Secrets compare in constant time.

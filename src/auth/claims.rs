@@ -32,13 +32,31 @@ pub(super) struct Claims {
 impl Claims {
     /// Takes the claims that we know out of `map`; the others are ignored.
     pub fn from_object(mut map: Map<String, Value>) -> Result<Self, &'static str> {
-        let mut claims = Self { sub: sub(map.remove("sub"))?, ..Self::default() };
+        let mut claims = Self {
+            sub: sub(map.remove("sub"))?,
+            ..Self::default()
+        };
         let mut take = |name: &str| map.remove(name);
-        claims.exp = take("exp").map(|v| time(&v)).transpose().map_err(|()| "exp is not a time in seconds")?;
-        claims.nbf = take("nbf").map(|v| time(&v)).transpose().map_err(|()| "nbf is not a time in seconds")?;
-        claims.iat = take("iat").map(|v| time(&v)).transpose().map_err(|()| "iat is not a time in seconds")?;
-        claims.iss = take("iss").map(string).transpose().map_err(|()| "iss is not a string")?;
-        claims.aud = take("aud").map(strings).transpose().map_err(|()| "aud is neither a string nor an array of strings")?;
+        claims.exp = take("exp")
+            .map(|v| time(&v))
+            .transpose()
+            .map_err(|()| "exp is not a time in seconds")?;
+        claims.nbf = take("nbf")
+            .map(|v| time(&v))
+            .transpose()
+            .map_err(|()| "nbf is not a time in seconds")?;
+        claims.iat = take("iat")
+            .map(|v| time(&v))
+            .transpose()
+            .map_err(|()| "iat is not a time in seconds")?;
+        claims.iss = take("iss")
+            .map(string)
+            .transpose()
+            .map_err(|()| "iss is not a string")?;
+        claims.aud = take("aud")
+            .map(strings)
+            .transpose()
+            .map_err(|()| "aud is neither a string nor an array of strings")?;
         claims.jti = take("jti").map(jti).transpose()?;
         claims.name = take("name").map(name).transpose()?;
         claims.info = take("info").map(info).transpose()?;
@@ -74,7 +92,11 @@ fn sub(value: Option<Value>) -> Result<String, &'static str> {
         Some(Value::Number(number)) if !number.is_f64() => number.to_string(),
         Some(_) => return Err("sub is neither a string nor an integer"),
     };
-    if is_user_id(&sub) { Ok(sub) } else { Err("sub is empty, longer than 256 bytes, or has control characters") }
+    if is_user_id(&sub) {
+        Ok(sub)
+    } else {
+        Err("sub is empty, longer than 256 bytes, or has control characters")
+    }
 }
 
 /// Seconds, fractions cut. RFC 7519 section 2 allows fractions in a NumericDate.
@@ -85,7 +107,11 @@ fn time(value: &Value) -> Result<UnixSeconds, ()> {
         (None, Some(seconds)) if seconds >= 0.0 && seconds <= TIME_MAX as f64 => seconds as u64,
         _ => return Err(()),
     };
-    if seconds <= TIME_MAX { Ok(seconds) } else { Err(()) }
+    if seconds <= TIME_MAX {
+        Ok(seconds)
+    } else {
+        Err(())
+    }
 }
 
 fn string(value: Value) -> Result<String, ()> {
@@ -111,7 +137,9 @@ fn jti(value: Value) -> Result<Box<str>, &'static str> {
 
 fn name(value: Value) -> Result<String, &'static str> {
     match value {
-        Value::String(text) if text.len() <= WORD_BYTES_MAX && !text.contains(char::is_control) => Ok(text),
+        Value::String(text) if text.len() <= WORD_BYTES_MAX && !text.contains(char::is_control) => {
+            Ok(text)
+        }
         _ => Err("name is not a string of at most 256 bytes without control characters"),
     }
 }

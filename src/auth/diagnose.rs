@@ -24,21 +24,38 @@ pub fn diagnose(token: &str, policy: &Policy, now: UnixSeconds) -> Vec<String> {
 }
 
 fn describe(token: &Unverified<'_>, policy: &Policy, now: UnixSeconds, lines: &mut Vec<String>) {
-    lines.push(format!("header: alg {:?}, kid {}", token.header.alg, or_none(token.header.kid.as_deref())));
+    lines.push(format!(
+        "header: alg {:?}, kid {}",
+        token.header.alg,
+        or_none(token.header.kid.as_deref())
+    ));
     let candidates: Vec<&Key> = policy.keys.candidates(&token.header).collect();
     for key in policy.keys.all() {
-        let tried = candidates.iter().any(|candidate| std::ptr::eq(*candidate, key));
-        lines.push(format!("{}: {}", key.describe(), finding(token, key, tried, policy)));
+        let tried = candidates
+            .iter()
+            .any(|candidate| std::ptr::eq(*candidate, key));
+        lines.push(format!(
+            "{}: {}",
+            key.describe(),
+            finding(token, key, tried, policy)
+        ));
     }
     let claims = &token.claims;
     lines.push(format!("sub: {:?}", claims.sub));
-    for (name, time) in [("iat", claims.iat), ("nbf", claims.nbf), ("exp", claims.exp)] {
+    for (name, time) in [
+        ("iat", claims.iat),
+        ("nbf", claims.nbf),
+        ("exp", claims.exp),
+    ] {
         if let Some(time) = time {
             lines.push(format!("{name}: {}", when(time, now)));
         }
     }
     lines.push(format!("iss: {}", or_none(claims.iss.as_deref())));
-    lines.push(format!("aud: {}", or_none(claims.aud.as_ref().map(|aud| aud.join(", ")).as_deref())));
+    lines.push(format!(
+        "aud: {}",
+        or_none(claims.aud.as_ref().map(|aud| aud.join(", ")).as_deref())
+    ));
 }
 
 fn finding(token: &Unverified<'_>, key: &Key, tried: bool, policy: &Policy) -> String {
@@ -61,7 +78,11 @@ fn finding(token: &Unverified<'_>, key: &Key, tried: bool, policy: &Policy) -> S
 fn raw_header(token: &str) -> Option<String> {
     let header = URL_SAFE_NO_PAD.decode(token.split('.').next()?).ok()?;
     let header = json::object(&header).ok()?;
-    let show = |name| header.get(name).map_or("none".into(), |value: &serde_json::Value| value.to_string());
+    let show = |name| {
+        header
+            .get(name)
+            .map_or("none".into(), |value: &serde_json::Value| value.to_string())
+    };
     Some(format!("header: alg {}, kid {}", show("alg"), show("kid")))
 }
 
@@ -73,5 +94,9 @@ fn or_none(text: Option<&str>) -> String {
 fn when(time: UnixSeconds, now: UnixSeconds) -> String {
     let shown = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(time));
     let apart = humantime::format_duration(Duration::from_secs(time.abs_diff(now)));
-    if time > now { format!("{shown} (in {apart})") } else { format!("{shown} ({apart} ago)") }
+    if time > now {
+        format!("{shown} (in {apart})")
+    } else {
+        format!("{shown} ({apart} ago)")
+    }
 }

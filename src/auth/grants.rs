@@ -55,7 +55,11 @@ impl Grants {
 
 impl Grant {
     fn matches(&self, room: &str) -> bool {
-        if self.prefix { room.starts_with(&*self.literal) } else { room == &*self.literal }
+        if self.prefix {
+            room.starts_with(&*self.literal)
+        } else {
+            room == &*self.literal
+        }
     }
 }
 
@@ -67,9 +71,17 @@ fn grant((pattern, verbs): (&String, &Value)) -> Result<Grant, &'static str> {
     if literal.contains('*') {
         return Err("a pattern in rooms has a * before its end");
     }
-    let verbs = verbs.as_array().ok_or("a pattern in rooms has no array of verbs")?;
-    let verbs = verbs.iter().try_fold(0, |bits, verb| Ok::<u8, &'static str>(bits | verb_bits(verb)?))?;
-    Ok(Grant { literal: literal.into(), prefix: literal.len() < pattern.len(), verbs })
+    let verbs = verbs
+        .as_array()
+        .ok_or("a pattern in rooms has no array of verbs")?;
+    let verbs = verbs.iter().try_fold(0, |bits, verb| {
+        Ok::<u8, &'static str>(bits | verb_bits(verb)?)
+    })?;
+    Ok(Grant {
+        literal: literal.into(),
+        prefix: literal.len() < pattern.len(),
+        verbs,
+    })
 }
 
 fn verb_bits(verb: &Value) -> Result<u8, &'static str> {
@@ -98,7 +110,9 @@ mod tests {
             "*": ["list"], "team/*": ["join", "chat"], "team/secret*": [], "team/secret": ["history"], "lobby": ["*"],
         }))
         .unwrap();
-        let check = |room, verb, expected| assert_eq!(grants.allows(room, verb), expected, "{room} {verb:?}");
+        let check = |room, verb, expected| {
+            assert_eq!(grants.allows(room, verb), expected, "{room} {verb:?}")
+        };
         check("lobby", Verb::Join, true);
         check("lobby", Verb::History, true);
         check("lobby2", Verb::Join, false);
@@ -134,7 +148,9 @@ mod tests {
         ] {
             assert!(grants(bad.clone()).is_err(), "{bad}");
         }
-        let many: Map<String, Value> = (0..257).map(|n| (format!("r{n}"), json!(["join"]))).collect();
+        let many: Map<String, Value> = (0..257)
+            .map(|n| (format!("r{n}"), json!(["join"])))
+            .collect();
         assert!(Grants::from_claim(&many).is_err());
     }
 }

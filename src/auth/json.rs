@@ -22,7 +22,12 @@ pub(super) enum Flaw {
 pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Flaw> {
     let flaw = Cell::new(Flaw::NotJson);
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict { depth: 0, flaw: &flaw }.deserialize(&mut json).map_err(|_| flaw.get())?;
+    let value = Strict {
+        depth: 0,
+        flaw: &flaw,
+    }
+    .deserialize(&mut json)
+    .map_err(|_| flaw.get())?;
     json.end().map_err(|_| Flaw::NotJson)?;
     match value {
         Value::Object(map) => Ok(map),
@@ -41,7 +46,10 @@ impl Strict<'_> {
         if self.depth == NESTING_MAX {
             return Err(self.fail(Flaw::TooDeep));
         }
-        Ok(Self { depth: self.depth + 1, ..self })
+        Ok(Self {
+            depth: self.depth + 1,
+            ..self
+        })
     }
 
     /// The flaw goes by the side, so that no text of the input can end in an error message.
@@ -119,7 +127,10 @@ mod tests {
     #[test]
     fn names_are_compared_after_unescaping_at_every_depth() {
         assert!(object(br#"{"sub":"a","s\u0075b2":1}"#).is_ok());
-        assert_eq!(object(br#"{"sub":"a","\u0073ub":"b"}"#), Err(Flaw::NameTwice));
+        assert_eq!(
+            object(br#"{"sub":"a","\u0073ub":"b"}"#),
+            Err(Flaw::NameTwice)
+        );
         assert_eq!(object(br#"{"info":[{"a":1,"a":1}]}"#), Err(Flaw::NameTwice));
     }
 
@@ -130,7 +141,15 @@ mod tests {
         assert_eq!(object(nested(32).as_bytes()), Err(Flaw::TooDeep));
         assert_eq!(object(nested(4000).as_bytes()), Err(Flaw::TooDeep));
         assert_eq!(object(b"[]"), Err(Flaw::NotAnObject));
-        for bad in [&b""[..], b"{", b"{}x", b"\xef\xbb\xbf{}", b"{\"a\":\"\xff\"}", b"{\"a\":1e999}", b"{\"a\":\"\\ud800\"}"] {
+        for bad in [
+            &b""[..],
+            b"{",
+            b"{}x",
+            b"\xef\xbb\xbf{}",
+            b"{\"a\":\"\xff\"}",
+            b"{\"a\":1e999}",
+            b"{\"a\":\"\\ud800\"}",
+        ] {
             assert_eq!(object(bad), Err(Flaw::NotJson));
         }
     }

@@ -12,7 +12,11 @@ use super::keys::{Flaw, Loaded, flaw_of};
 type Jwk = Map<String, Value>;
 
 /// The keys of the set, or the one key, in `file`. `wanted` and `kid` keep only keys of that algorithm and name.
-pub(super) fn load(file: &[u8], wanted: Option<Algorithm>, kid: Option<&str>) -> Result<Vec<Loaded>, Flaw> {
+pub(super) fn load(
+    file: &[u8],
+    wanted: Option<Algorithm>,
+    kid: Option<&str>,
+) -> Result<Vec<Loaded>, Flaw> {
     let mut file = json::object(file).map_err(|_| not_a_set())?;
     let keys = match file.remove("keys") {
         Some(Value::Array(keys)) => keys,
@@ -35,21 +39,36 @@ pub(super) fn load(file: &[u8], wanted: Option<Algorithm>, kid: Option<&str>) ->
 }
 
 fn load_one(jwk: &Jwk, wanted: Option<Algorithm>) -> Result<Option<Loaded>, Flaw> {
-    let Some(algorithm) = algorithm(jwk, wanted) else { return Ok(None) };
+    let Some(algorithm) = algorithm(jwk, wanted) else {
+        return Ok(None);
+    };
     if !is_for_verifying(jwk) || wanted.is_some_and(|wanted| wanted != algorithm) {
         return Ok(None);
     }
     if jwk.contains_key("d") {
-        return Err(Flaw::new("the JWK set holds a private key", "give the public half only"));
+        return Err(Flaw::new(
+            "the JWK set holds a private key",
+            "give the public half only",
+        ));
     }
     let kid = text(jwk, "kid").map(str::to_owned);
     let verifier = verifier(jwk, algorithm).map_err(|unfit| flaw_of(unfit, algorithm))?;
-    Ok(Some(Loaded { algorithm, kid, verifier }))
+    Ok(Some(Loaded {
+        algorithm,
+        kid,
+        verifier,
+    }))
 }
 
 /// The key's own algorithm. Where RSA and oct keys name none, the wanted one, else the usual one.
 fn algorithm(jwk: &Jwk, wanted: Option<Algorithm>) -> Option<Algorithm> {
-    let usual = |family, usual| Some(wanted.filter(|wanted| wanted.family() == family).unwrap_or(usual));
+    let usual = |family, usual| {
+        Some(
+            wanted
+                .filter(|wanted| wanted.family() == family)
+                .unwrap_or(usual),
+        )
+    };
     let (by_type, free) = match (text(jwk, "kty")?, text(jwk, "crv")) {
         ("RSA", _) => (usual(Family::Rsa, Algorithm::RS256)?, true),
         ("oct", _) => (usual(Family::Secret, Algorithm::HS256)?, true),
@@ -70,7 +89,8 @@ fn algorithm(jwk: &Jwk, wanted: Option<Algorithm>) -> Option<Algorithm> {
 fn is_for_verifying(jwk: &Jwk) -> bool {
     let operations = jwk.get("key_ops").and_then(Value::as_array);
     text(jwk, "use").is_none_or(|purpose| purpose == "sig")
-        && operations.is_none_or(|operations| operations.iter().any(|operation| operation == "verify"))
+        && operations
+            .is_none_or(|operations| operations.iter().any(|operation| operation == "verify"))
 }
 
 fn verifier(jwk: &Jwk, algorithm: Algorithm) -> Result<Verifier, Unfit> {
@@ -90,7 +110,13 @@ fn point(jwk: &Jwk, algorithm: Algorithm) -> Result<Vec<u8>, Unfit> {
     let coordinate_bytes = match algorithm {
         Algorithm::ES256 => 32,
         Algorithm::ES384 => 48,
-        _ => return if x.len() == 32 { Ok(x) } else { Err(Unfit::NotThatKey) },
+        _ => {
+            return if x.len() == 32 {
+                Ok(x)
+            } else {
+                Err(Unfit::NotThatKey)
+            };
+        }
     };
     let y = bytes(jwk, "y")?;
     if x.len() != coordinate_bytes || y.len() != coordinate_bytes {
@@ -116,5 +142,8 @@ fn text<'j>(jwk: &'j Jwk, name: &str) -> Option<&'j str> {
 }
 
 fn not_a_set() -> Flaw {
-    Flaw::new("the file is not a JWK set", "it should read {\"keys\":[{\"kty\":…}]}")
+    Flaw::new(
+        "the file is not a JWK set",
+        "it should read {\"keys\":[{\"kty\":…}]}",
+    )
 }

@@ -1,18 +1,20 @@
 //! The keys that may vouch for a token: loaded once, all problems reported at once.
 
+mod load;
+
 use std::fmt;
-use std::io::Read;
-use std::path::Path;
 use std::sync::Arc;
 
 use secrecy::ExposeSecret;
 
-use super::algorithm::{Algorithm, Family, Unfit, Verifier};
+use super::algorithm::{Algorithm, Verifier};
 use super::token::Header;
-use super::{jwk, pem};
 use crate::config;
 
 pub use super::mint::install_provider;
+pub use load::KeyProblem;
+pub(super) use load::{Flaw, Loaded, flaw_of, secret_file};
+use load::{load_entry, short_secret};
 
 /// `iss` of the tokens that we mint for guests.
 pub const SESSION_ISSUER: &str = "conclave-session";
@@ -20,8 +22,6 @@ pub const SESSION_ISSUER: &str = "conclave-session";
 pub const GUEST_PREFIX: &str = "guest:";
 /// Signatures checked for one token: as many keys of one algorithm may be configured.
 const KEYS_TRIED_MAX: usize = 16;
-/// Longest key file that is read.
-const KEY_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// The shortest secret for guests' tokens (HS256).
 const SESSION_SECRET_BYTES_MIN: usize = 32;
 
@@ -49,34 +49,6 @@ struct Terms {
     session: bool,
 }
 
-/// Why a key cannot be used, and what to do. Never holds key material.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyProblem {
-    /// `conclave.toml:12`
-    pub set_in: String,
-    pub what: String,
-    pub remedy: String,
-}
-
-/// A problem that does not know yet where its key was set.
-pub(super) struct Flaw {
-    pub what: String,
-    pub remedy: String,
-}
-
-impl Flaw {
-    pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { what: what.into(), remedy: remedy.into() }
-    }
-}
-
-/// Key material and the name it goes by.
-pub(super) struct Loaded {
-    pub algorithm: Algorithm,
-    pub kid: Option<String>,
-    pub verifier: Verifier,
-}
-
 impl Keys {
     /// Reads every entry's file and prepares its keys.
     ///
@@ -91,7 +63,11 @@ impl Keys {
             }
         }
         problems.extend(keys.too_many());
-        if problems.is_empty() { Ok(keys) } else { Err(problems) }
+        if problems.is_empty() {
+            Ok(keys)
+        } else {
+            Err(problems)
+        }
     }
 
     /// As `load`, and with `[session] enabled` the guests' key too: the configured secret or a random one.
@@ -120,7 +96,8 @@ impl Keys {
             return Err(short_secret(SESSION_SECRET_BYTES_MIN).at(set_in));
         }
         let algorithm = Algorithm::HS256;
-        let verifier = Verifier::from_secret(algorithm, secret).map_err(|unfit| flaw_of(unfit, algorithm).at(set_in))?;
+        let verifier = Verifier::from_secret(algorithm, secret)
+            .map_err(|unfit| flaw_of(unfit, algorithm).at(set_in))?;
         let terms = Terms {
             issuer: Some(SESSION_ISSUER.into()),
             audience: Vec::new(),
@@ -128,15 +105,21 @@ impl Keys {
             set_in: set_in.into(),
             session: true,
         };
-        self.keys.push(Key { verifier, algorithm, kid: Some(SESSION_ISSUER.into()), terms: Arc::new(terms) });
+        self.keys.push(Key {
+            verifier,
+            algorithm,
+            kid: Some(SESSION_ISSUER.into()),
+            terms: Arc::new(terms),
+        });
         self.session_secret = Some(jsonwebtoken::EncodingKey::from_secret(secret));
         Ok(())
     }
 
     fn add_random_session(&mut self) -> Result<(), KeyProblem> {
         let mut secret = [0; 48];
-        aws_lc_rs::rand::fill(&mut secret)
-            .map_err(|_| Flaw::new("the system gave no random bytes", "set session.secret").at("session.secret"))?;
+        aws_lc_rs::rand::fill(&mut secret).map_err(|_| {
+            Flaw::new("the system gave no random bytes", "set session.secret").at("session.secret")
+        })?;
         self.add_session(&secret)
     }
 
@@ -148,12 +131,18 @@ impl Keys {
             set_in: entry.set_in.clone(),
             session: false,
         });
-        self.keys.extend(loaded.into_iter().map(|Loaded { algorithm, kid, verifier }| Key {
-            verifier,
-            algorithm,
-            kid: kid.or_else(|| entry.kid.clone()).map(Into::into),
-            terms: Arc::clone(&terms),
-        }));
+        self.keys.extend(loaded.into_iter().map(
+            |Loaded {
+                 algorithm,
+                 kid,
+                 verifier,
+             }| Key {
+                verifier,
+                algorithm,
+                kid: kid.or_else(|| entry.kid.clone()).map(Into::into),
+                terms: Arc::clone(&terms),
+            },
+        ));
     }
 
     /// A token without `kid` is tried with every key of its algorithm, so their number bounds what a refusal costs.
@@ -193,7 +182,9 @@ impl Keys {
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.keys.iter().map(Key::describe)).finish()
+        f.debug_list()
+            .entries(self.keys.iter().map(Key::describe))
+            .finish()
     }
 }
 
@@ -224,102 +215,16 @@ impl Key {
 
     /// `ES256 key "2026-a" (conclave.toml:12)`
     pub fn describe(&self) -> String {
-        let kid = self.kid.as_deref().map_or("without kid".into(), |kid| format!("{kid:?}"));
-        format!("{} key {kid} ({})", self.algorithm.as_str(), self.terms.set_in)
+        let kid = self
+            .kid
+            .as_deref()
+            .map_or("without kid".into(), |kid| format!("{kid:?}"));
+        format!(
+            "{} key {kid} ({})",
+            self.algorithm.as_str(),
+            self.terms.set_in
+        )
     }
-}
-
-impl Flaw {
-    fn at(self, set_in: &str) -> KeyProblem {
-        KeyProblem { set_in: set_in.into(), what: self.what, remedy: self.remedy }
-    }
-}
-
-impl fmt::Display for KeyProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\n  set in {}\n  help: {}", self.what, self.set_in, self.remedy)
-    }
-}
-
-fn load_entry(entry: &config::Key) -> Result<Vec<Loaded>, Flaw> {
-    if entry.user_prefix.starts_with(GUEST_PREFIX) {
-        return Err(Flaw::new("user_prefix begins with guest:, which is for guests only", "choose another user_prefix"));
-    }
-    let algorithm = match (entry.algorithm.as_str(), &entry.source) {
-        ("", config::KeySource::JwksFile(_)) => None,
-        (name, _) => Some(Algorithm::parse(name).ok_or_else(|| unknown_algorithm(name))?),
-    };
-    match (&entry.source, algorithm) {
-        (config::KeySource::JwksFile(path), wanted) => jwk::load(&read(path)?, wanted, entry.kid.as_deref()),
-        (config::KeySource::SecretFile(path), Some(algorithm)) => one(secret_verifier(&secret_file(path)?, algorithm)?, algorithm),
-        (config::KeySource::Secret(text), Some(algorithm)) => one(secret_verifier(text.expose_secret().as_bytes(), algorithm)?, algorithm),
-        (config::KeySource::PublicKeyFile(path), Some(algorithm)) => one(public_verifier(&read(path)?, algorithm)?, algorithm),
-        (_, None) => Err(unknown_algorithm("")),
-    }
-}
-
-fn one(verifier: Verifier, algorithm: Algorithm) -> Result<Vec<Loaded>, Flaw> {
-    Ok(vec![Loaded { algorithm, kid: None, verifier }])
-}
-
-fn secret_verifier(secret: &[u8], algorithm: Algorithm) -> Result<Verifier, Flaw> {
-    if algorithm.family() != Family::Secret {
-        return Err(Flaw::new(format!("{} needs a public key, not a secret", algorithm.as_str()), "use public_key_file or jwks_file"));
-    }
-    // Whoever has the public key could sign with it.
-    if secret.starts_with(b"-----BEGIN") {
-        return Err(Flaw::new("the secret is a PEM file, perhaps a public key", "use public_key_file with RS256, ES256 or EdDSA"));
-    }
-    Verifier::from_secret(algorithm, secret).map_err(|unfit| flaw_of(unfit, algorithm))
-}
-
-fn public_verifier(file: &[u8], algorithm: Algorithm) -> Result<Verifier, Flaw> {
-    if algorithm.family() == Family::Secret {
-        return Err(Flaw::new(format!("{} needs a secret, not a public key", algorithm.as_str()), "use secret_file"));
-    }
-    let key = pem::public_key(file)?;
-    Verifier::from_public(algorithm, &key).map_err(|unfit| flaw_of(unfit, algorithm))
-}
-
-/// What to tell the operator about key material that does not fit.
-pub(super) fn flaw_of(unfit: Unfit, algorithm: Algorithm) -> Flaw {
-    match unfit {
-        Unfit::ShortSecret { bytes_min } => short_secret(bytes_min),
-        Unfit::RsaSize => Flaw::new("the RSA key has less than 2048 or more than 8192 bits", "generate one of 2048 to 4096 bits"),
-        Unfit::NotThatKey => {
-            let name = algorithm.as_str();
-            Flaw::new(format!("the key is not one for {name}, or is damaged"), format!("set algorithm to the key's, or give a key for {name}"))
-        }
-    }
-}
-
-fn short_secret(bytes_min: usize) -> Flaw {
-    let remedy = format!("openssl rand -base64 {} > file", bytes_min + bytes_min / 2);
-    Flaw::new(format!("the secret is shorter than {bytes_min} bytes, as long as its hash"), remedy)
-}
-
-fn unknown_algorithm(name: &str) -> Flaw {
-    let known: Vec<_> = Algorithm::ALL.iter().map(|algorithm| algorithm.as_str()).collect();
-    Flaw::new(format!("unknown algorithm {name:?}"), format!("one of {}", known.join(", ")))
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Flaw> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(KEY_FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
-        .map_err(|error| Flaw::new(format!("cannot read {}: {error}", path.display()), "check the path and who may read the file"))?;
-    if bytes.len() as u64 > KEY_FILE_BYTES_MAX {
-        return Err(Flaw::new(format!("{} is larger than 1 MiB", path.display()), "check the path"));
-    }
-    Ok(bytes)
-}
-
-/// The bytes of a secret file. One line end at its end is an editor's, not the secret's.
-pub(super) fn secret_file(path: &Path) -> Result<Vec<u8>, Flaw> {
-    let mut bytes = read(path)?;
-    let newline = [&b"\r\n"[..], b"\n"].into_iter().find(|newline| bytes.ends_with(newline));
-    bytes.truncate(bytes.len() - newline.map_or(0, <[u8]>::len));
-    Ok(bytes)
 }
 
 #[cfg(test)]

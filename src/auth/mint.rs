@@ -13,7 +13,9 @@ use crate::config;
 /// Why no token could be minted.
 #[derive(Debug, thiserror::Error)]
 pub enum MintError {
-    #[error("the key is a public one ({0}): the private key that signs is with your application, not here")]
+    #[error(
+        "the key is a public one ({0}): the private key that signs is with your application, not here"
+    )]
     PublicOnly(String),
     #[error("claims must be a JSON object")]
     NotAnObject,
@@ -50,10 +52,21 @@ pub fn install_provider() -> Result<(), ProviderBroken> {
     let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
     let mut keys = Keys::default();
     keys.add_session(&[7; 32]).map_err(|_| ProviderBroken)?;
-    let guest = Guest { sub: "guest:self-test", name: "", iat: 1, exp: 2, jti: "" };
+    let guest = Guest {
+        sub: "guest:self-test",
+        name: "",
+        iat: 1,
+        exp: 2,
+        jti: "",
+    };
     let minted = mint_guest(&keys, &guest).ok_or(ProviderBroken)?;
-    let rules = token::Rules { leeway: std::time::Duration::ZERO, require_expiry: true };
-    token::verify(&minted, &keys, rules, 1).map(drop).map_err(|_| ProviderBroken)
+    let rules = token::Rules {
+        leeway: std::time::Duration::ZERO,
+        require_expiry: true,
+    };
+    token::verify(&minted, &keys, rules, 1)
+        .map(drop)
+        .map_err(|_| ProviderBroken)
 }
 
 /// A token for `claims`, signed with the secret of `key`. `iss`, `aud` and the header's `kid` come from `key` where
@@ -66,15 +79,27 @@ pub fn mint(claims: &Value, key: &config::Key) -> Result<String, MintError> {
         "HS256" => Algorithm::HS256,
         "HS384" => Algorithm::HS384,
         "HS512" => Algorithm::HS512,
-        other => return Err(MintError::PublicOnly(if other.is_empty() { "JWK set" } else { other }.into())),
+        other => {
+            return Err(MintError::PublicOnly(
+                if other.is_empty() { "JWK set" } else { other }.into(),
+            ));
+        }
     };
     // The same checks as at start: what `serve` would refuse signs nothing.
     Keys::load(std::slice::from_ref(key)).map_err(|problems| {
-        MintError::Key(problems.into_iter().map(|problem| problem.to_string()).collect::<Vec<_>>().join("; "))
+        MintError::Key(
+            problems
+                .into_iter()
+                .map(|problem| problem.to_string())
+                .collect::<Vec<_>>()
+                .join("; "),
+        )
     })?;
     let secret = match &key.source {
         config::KeySource::Secret(secret) => secret.expose_secret().as_bytes().to_vec(),
-        config::KeySource::SecretFile(path) => super::keys::secret_file(path).map_err(|flaw| MintError::Key(flaw.what))?,
+        config::KeySource::SecretFile(path) => {
+            super::keys::secret_file(path).map_err(|flaw| MintError::Key(flaw.what))?
+        }
         _ => return Err(MintError::PublicOnly(key.algorithm.clone())),
     };
     let mut claims = claims.as_object().ok_or(MintError::NotAnObject)?.clone();
@@ -84,8 +109,12 @@ pub fn mint(claims: &Value, key: &config::Key) -> Result<String, MintError> {
     if let [one, ..] = key.audience.as_slice() {
         claims.entry("aud").or_insert_with(|| json!(one));
     }
-    let header = Header { kid: key.kid.clone(), ..Header::new(algorithm) };
-    jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(&secret)).map_err(|_| MintError::Signing)
+    let header = Header {
+        kid: key.kid.clone(),
+        ..Header::new(algorithm)
+    };
+    jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(&secret))
+        .map_err(|_| MintError::Signing)
 }
 
 impl Policy {
@@ -102,6 +131,17 @@ fn mint_guest(keys: &Keys, guest: &Guest<'_>) -> Option<String> {
         #[serde(flatten)]
         guest: &'a Guest<'a>,
     }
-    let header = Header { kid: Some(SESSION_ISSUER.into()), ..Header::new(Algorithm::HS256) };
-    jsonwebtoken::encode(&header, &Claims { iss: SESSION_ISSUER, guest }, keys.session_secret()?).ok()
+    let header = Header {
+        kid: Some(SESSION_ISSUER.into()),
+        ..Header::new(Algorithm::HS256)
+    };
+    jsonwebtoken::encode(
+        &header,
+        &Claims {
+            iss: SESSION_ISSUER,
+            guest,
+        },
+        keys.session_secret()?,
+    )
+    .ok()
 }

@@ -42,7 +42,9 @@ pub type UnixSeconds = u64;
 
 /// The clock as `Policy` wants it.
 pub fn now() -> UnixSeconds {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// The public user and what its token allows. Shared by everything that names the user.
@@ -61,13 +63,17 @@ pub struct Identity {
 impl Identity {
     /// Whether the token allows `verb` in `room`.
     pub fn allows(&self, room: &str, verb: Verb) -> bool {
-        self.grants.as_ref().is_none_or(|grants| grants.allows(room, verb))
+        self.grants
+            .as_ref()
+            .is_none_or(|grants| grants.allows(room, verb))
     }
 }
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity").field("user_id", &self.user_id).finish_non_exhaustive()
+        f.debug_struct("Identity")
+            .field("user_id", &self.user_id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -91,7 +97,8 @@ impl Verified {
 
     /// When the token stops being good: `exp` and the leeway. A connection that stays longer is closed.
     pub fn ends_at(&self) -> Option<UnixSeconds> {
-        self.expires_at.map(|expires_at| expires_at.saturating_add(self.leeway_s))
+        self.expires_at
+            .map(|expires_at| expires_at.saturating_add(self.leeway_s))
     }
 }
 
@@ -155,15 +162,27 @@ impl Policy {
     /// # Errors
     /// One sentence for each entry of `origin.allow` that cannot be used.
     pub fn new(config: &Config, keys: Keys) -> Result<Self, Vec<String>> {
-        let rules = token::Rules { leeway: config.auth.leeway, require_expiry: config.auth.require_expiry };
-        Ok(Self { allow: parse_allow(&config.origin.allow)?, keys, cookie: config.auth.cookie.clone(), rules })
+        let rules = token::Rules {
+            leeway: config.auth.leeway,
+            require_expiry: config.auth.require_expiry,
+        };
+        Ok(Self {
+            allow: parse_allow(&config.origin.allow)?,
+            keys,
+            cookie: config.auth.cookie.clone(),
+            rules,
+        })
     }
 
     /// The first question to a request. `host_is_ours` knows the names of the certificate.
     ///
     /// # Errors
     /// The Origin is foreign: 403, no upgrade.
-    pub fn origin(&self, parts: &Parts, host_is_ours: &dyn Fn(&str) -> bool) -> Result<OriginVerdict, Foreign> {
+    pub fn origin(
+        &self,
+        parts: &Parts,
+        host_is_ours: &dyn Fn(&str) -> bool,
+    ) -> Result<OriginVerdict, Foreign> {
         self.allow.judge(parts, host_is_ours)
     }
 
@@ -171,12 +190,23 @@ impl Policy {
     ///
     /// # Errors
     /// No good token: upgrade, then close 1008 with the word.
-    pub fn admit(&self, parts: &Parts, origin: OriginVerdict, now: UnixSeconds) -> Result<Admitted, Denied> {
+    pub fn admit(
+        &self,
+        parts: &Parts,
+        origin: OriginVerdict,
+        now: UnixSeconds,
+    ) -> Result<Admitted, Denied> {
         let found = extract::token(parts, &self.cookie)?;
         if found.place == Place::Cookie && !origin.allows_cookie() {
-            return Err(Denied::new(DeniedWord::CookieOrigin, "a cookie needs an Origin that is ours or listed exactly"));
+            return Err(Denied::new(
+                DeniedWord::CookieOrigin,
+                "a cookie needs an Origin that is ours or listed exactly",
+            ));
         }
-        Ok(Admitted { verified: self.verify(&found.token, now)?, place: found.place })
+        Ok(Admitted {
+            verified: self.verify(&found.token, now)?,
+            place: found.place,
+        })
     }
 
     /// The verdict on a token by itself, as for the `auth` message.
@@ -188,8 +218,12 @@ impl Policy {
     }
 
     /// The session cookie's user, if the request has a good one. The caller has looked at the Origin.
-    pub(crate) fn verify_cookie(&self, parts: &Parts, now: UnixSeconds) -> Result<Verified, Denied> {
-        self.verify(&extract::cookie(parts, &self.cookie)?, now)
+    pub(crate) fn verify_cookie(
+        &self,
+        parts: &Parts,
+        now: UnixSeconds,
+    ) -> Result<Verified, Denied> {
+        self.verify(extract::cookie(parts, &self.cookie)?, now)
     }
 
     /// The name of the cookie that may carry the token.

@@ -80,7 +80,11 @@ pub fn parse_allow(entries: &[String]) -> Result<Allow, Vec<String>> {
             problems.push(format!("{entry:?} {problem}"));
         }
     }
-    if problems.is_empty() { Ok(allow) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(allow)
+    } else {
+        Err(problems)
+    }
 }
 
 impl Allow {
@@ -94,18 +98,28 @@ impl Allow {
             if host.starts_with('[') || !(name.contains('.') || name == "localhost") {
                 return Err("allows far too much: name at least two labels after the *");
             }
-            self.wildcards.push(Wildcard { before: format!("{scheme}//"), after: format!(".{host}") });
+            self.wildcards.push(Wildcard {
+                before: format!("{scheme}//"),
+                after: format!(".{host}"),
+            });
         } else if entry.contains('*') {
             return Err("has a * elsewhere than as the whole first label");
         } else {
-            self.exact.insert(normal(entry).ok_or(NOT_AN_ORIGIN)?.into());
+            self.exact
+                .insert(normal(entry).ok_or(NOT_AN_ORIGIN)?.into());
         }
         Ok(())
     }
 
-    pub(super) fn judge(&self, parts: &Parts, host_is_ours: &dyn Fn(&str) -> bool) -> Result<OriginVerdict, Foreign> {
+    pub(super) fn judge(
+        &self,
+        parts: &Parts,
+        host_is_ours: &dyn Fn(&str) -> bool,
+    ) -> Result<OriginVerdict, Foreign> {
         let mut headers = parts.headers.get_all(ORIGIN).iter();
-        let Some(origin) = headers.next() else { return Ok(OriginVerdict::Absent) };
+        let Some(origin) = headers.next() else {
+            return Ok(OriginVerdict::Absent);
+        };
         if headers.next().is_some() {
             return Err(Foreign::Twice);
         }
@@ -118,7 +132,11 @@ impl Allow {
             Ok(OriginVerdict::Listed)
         } else if is_same_origin(&origin, parts, host_is_ours) {
             Ok(OriginVerdict::SameOrigin)
-        } else if self.wildcards.iter().any(|wildcard| wildcard.matches(&origin)) {
+        } else if self
+            .wildcards
+            .iter()
+            .any(|wildcard| wildcard.matches(&origin))
+        {
             Ok(OriginVerdict::Wildcard)
         } else if self.any {
             Ok(OriginVerdict::Any)
@@ -130,18 +148,27 @@ impl Allow {
 
 impl Wildcard {
     fn matches(&self, origin: &str) -> bool {
-        let label = origin.strip_prefix(&*self.before).and_then(|rest| rest.strip_suffix(&*self.after));
+        let label = origin
+            .strip_prefix(&*self.before)
+            .and_then(|rest| rest.strip_suffix(&*self.after));
         label.is_some_and(|label| !label.is_empty() && !label.contains(['.', ':', '[']))
     }
 }
 
-const NOT_AN_ORIGIN: &str = "is not an origin: write scheme://host or scheme://host:port, no path, names in ASCII (xn--)";
+const NOT_AN_ORIGIN: &str =
+    "is not an origin: write scheme://host or scheme://host:port, no path, names in ASCII (xn--)";
 
 /// Whether the page came from this very server, under a name that is really ours. The second half matters: a name
 /// that an attacker points at our address makes Origin and Host agree too.
 fn is_same_origin(origin: &str, parts: &Parts, host_is_ours: &dyn Fn(&str) -> bool) -> bool {
-    let Some(own) = authority(parts).and_then(|authority| normal(&format!("https://{authority}"))) else { return false };
-    let host = own.strip_prefix("https://").map(host_of).unwrap_or_default();
+    let Some(own) = authority(parts).and_then(|authority| normal(&format!("https://{authority}")))
+    else {
+        return false;
+    };
+    let host = own
+        .strip_prefix("https://")
+        .map(host_of)
+        .unwrap_or_default();
     own == origin && host_is_ours(host)
 }
 
@@ -153,7 +180,10 @@ fn authority(parts: &Parts) -> Option<&str> {
         (Some(one), None) => Some(one.to_str().ok()?),
         (Some(_), Some(_)) => return None,
     };
-    match (parts.uri.authority().map(|authority| authority.as_str()), header) {
+    match (
+        parts.uri.authority().map(|authority| authority.as_str()),
+        header,
+    ) {
         (Some(line), Some(header)) if !line.eq_ignore_ascii_case(header) => None,
         (line, header) => line.or(header),
     }
@@ -172,7 +202,9 @@ fn normal(origin: &str) -> Option<String> {
     let origin = origin.to_ascii_lowercase();
     let (scheme, authority) = origin.split_once("://")?;
     let scheme_is_good = scheme.starts_with(|c: char| c.is_ascii_lowercase())
-        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+        && scheme
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
     let (host, port) = split_port(authority)?;
     if !scheme_is_good || !is_host(host) {
         return None;
@@ -193,7 +225,8 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     match authority[after_host..].split_once(':') {
         None => Some((authority, None)),
         Some((name, port)) => {
-            let digits = (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
+            let digits =
+                (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
             let port = port.parse().ok().filter(|_| digits)?;
             Some((&authority[..after_host + name.len()], Some(port)))
         }
@@ -201,11 +234,17 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
 }
 
 fn is_host(host: &str) -> bool {
-    match host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')) {
+    match host
+        .strip_prefix('[')
+        .and_then(|inner| inner.strip_suffix(']'))
+    {
         Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
         None => {
-            !host.is_empty() && host.split('.').all(|label| !label.is_empty())
-                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+            !host.is_empty()
+                && host.split('.').all(|label| !label.is_empty())
+                && host
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
         }
     }
 }

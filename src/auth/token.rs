@@ -8,8 +8,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::claims::{Claims, is_user_id};
 use super::denied::{Denied, DeniedWord};
-use super::keys::{GUEST_PREFIX, Key, Keys};
 use super::json::{self, Flaw};
+use super::keys::{GUEST_PREFIX, Key, Keys};
 use super::{Identity, UnixSeconds, Verified};
 
 /// Longest token that is looked at.
@@ -45,19 +45,31 @@ impl<'t> Unverified<'t> {
             return Err(Denied::malformed("longer than 8 KiB"));
         }
         let mut parts = token.split('.');
-        let (Some(header), Some(claims), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        let (Some(header), Some(claims), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
             return Err(Denied::malformed("not three parts"));
         };
-        let decode = |part| URL_SAFE_NO_PAD.decode(part).map_err(|_| Denied::malformed("a part is not base64url without padding"));
+        let decode = |part| {
+            URL_SAFE_NO_PAD
+                .decode(part)
+                .map_err(|_| Denied::malformed("a part is not base64url without padding"))
+        };
         let signed = &token.as_bytes()[..header.len() + 1 + claims.len()];
         let signature = decode(signature)?;
         let header = Header::parse(&decode(header)?).map_err(Denied::malformed)?;
-        let claims = json::object(&decode(claims)?).map_err(|flaw| Denied::malformed(claims_flaw(flaw)))?;
+        let claims =
+            json::object(&decode(claims)?).map_err(|flaw| Denied::malformed(claims_flaw(flaw)))?;
         let claims = Claims::from_object(claims).map_err(Denied::malformed)?;
         if rules.require_expiry && claims.exp.is_none() {
             return Err(Denied::malformed("exp is missing"));
         }
-        Ok(Self { header, claims, signed, signature })
+        Ok(Self {
+            header,
+            claims,
+            signed,
+            signature,
+        })
     }
 
     /// Whether `key` made the signature.
@@ -68,49 +80,85 @@ impl<'t> Unverified<'t> {
     /// `exp` and `nbf` against the clock.
     pub fn check_times(&self, rules: Rules, now: UnixSeconds) -> Result<(), Denied> {
         let leeway = rules.leeway.as_secs();
-        if self.claims.exp.is_some_and(|exp| now >= exp.saturating_add(leeway)) {
+        if self
+            .claims
+            .exp
+            .is_some_and(|exp| now >= exp.saturating_add(leeway))
+        {
             return Err(Denied::new(DeniedWord::TokenExpired, "exp has passed"));
         }
-        if self.claims.nbf.is_some_and(|nbf| now.saturating_add(leeway) < nbf) {
-            return Err(Denied::new(DeniedWord::TokenNotYetValid, "nbf has not come"));
+        if self
+            .claims
+            .nbf
+            .is_some_and(|nbf| now.saturating_add(leeway) < nbf)
+        {
+            return Err(Denied::new(
+                DeniedWord::TokenNotYetValid,
+                "nbf has not come",
+            ));
         }
         Ok(())
     }
 
     /// Whose token it is, if a key vouches for it and it is good now.
     fn user_of(&self, keys: &Keys, rules: Rules, now: UnixSeconds) -> Result<String, Denied> {
-        let mut signers = keys.candidates(&self.header).filter(|key| self.is_signed_by(key));
-        let first = signers.next().ok_or(Denied::new(DeniedWord::TokenSignature, "no key vouches for the signature"))?;
+        let mut signers = keys
+            .candidates(&self.header)
+            .filter(|key| self.is_signed_by(key));
+        let first = signers.next().ok_or(Denied::new(
+            DeniedWord::TokenSignature,
+            "no key vouches for the signature",
+        ))?;
         self.check_times(rules, now)?;
         // One key may serve several issuers: an entry that fits wins, else the first one's complaint stands.
         let guests = keys.have_session();
         self.user_id(first, guests).or_else(|complaint| {
-            signers.find_map(|key| self.user_id(key, guests).ok()).ok_or(complaint)
+            signers
+                .find_map(|key| self.user_id(key, guests).ok())
+                .ok_or(complaint)
         })
     }
 
     /// Issuer and audience as `key` wants them, and a user id that is this key's to give.
     pub fn user_id(&self, key: &Key, guests: bool) -> Result<String, Denied> {
-        if key.issuer().is_some_and(|issuer| self.claims.iss.as_deref() != Some(issuer)) {
-            return Err(Denied::new(DeniedWord::TokenIssuer, "iss is not the key's issuer"));
+        if key
+            .issuer()
+            .is_some_and(|issuer| self.claims.iss.as_deref() != Some(issuer))
+        {
+            return Err(Denied::new(
+                DeniedWord::TokenIssuer,
+                "iss is not the key's issuer",
+            ));
         }
         let wanted = key.audience();
         match &self.claims.aud {
             Some(_) if wanted.is_empty() => {
-                return Err(Denied::new(DeniedWord::TokenAudience, "aud is present and none is configured for the key"));
+                return Err(Denied::new(
+                    DeniedWord::TokenAudience,
+                    "aud is present and none is configured for the key",
+                ));
             }
-            None if !wanted.is_empty() => return Err(Denied::new(DeniedWord::TokenAudience, "aud is missing")),
+            None if !wanted.is_empty() => {
+                return Err(Denied::new(DeniedWord::TokenAudience, "aud is missing"));
+            }
             Some(aud) if !aud.iter().any(|one| wanted.contains(one)) => {
-                return Err(Denied::new(DeniedWord::TokenAudience, "aud is not the key's audience"));
+                return Err(Denied::new(
+                    DeniedWord::TokenAudience,
+                    "aud is not the key's audience",
+                ));
             }
             _ => {}
         }
         let id = [key.user_prefix(), &self.claims.sub].concat();
         if !is_user_id(&id) {
-            return Err(Denied::malformed("sub with its issuer's prefix is longer than 256 bytes"));
+            return Err(Denied::malformed(
+                "sub with its issuer's prefix is longer than 256 bytes",
+            ));
         }
         match (key.is_session(), id.starts_with(GUEST_PREFIX)) {
-            (true, false) => Err(Denied::malformed("a guest's sub does not begin with guest:")),
+            (true, false) => Err(Denied::malformed(
+                "a guest's sub does not begin with guest:",
+            )),
             (false, true) if guests => Err(Denied::malformed("sub uses the guest prefix")),
             _ => Ok(id),
         }
@@ -125,7 +173,11 @@ impl<'t> Unverified<'t> {
             issued_at: self.claims.iat,
         };
         let expires_at = self.claims.exp;
-        Verified { identity: Arc::new(identity), expires_at, leeway_s: rules.leeway.as_secs() }
+        Verified {
+            identity: Arc::new(identity),
+            expires_at,
+            leeway_s: rules.leeway.as_secs(),
+        }
     }
 }
 
@@ -135,8 +187,13 @@ impl Header {
         if map.contains_key("crit") {
             return Err("the header has crit");
         }
-        let mut string = |name: &str| map.remove(name).map(|value| value.as_str().map(str::to_owned));
-        let alg = string("alg").flatten().ok_or("the header's alg is not a string")?;
+        let mut string = |name: &str| {
+            map.remove(name)
+                .map(|value| value.as_str().map(str::to_owned))
+        };
+        let alg = string("alg")
+            .flatten()
+            .ok_or("the header's alg is not a string")?;
         let kid = match string("kid") {
             Some(None) => return Err("the header's kid is not a string"),
             kid => kid.flatten(),
@@ -146,7 +203,12 @@ impl Header {
 }
 
 /// The whole verdict on `token`.
-pub(super) fn verify(token: &str, keys: &Keys, rules: Rules, now: UnixSeconds) -> Result<Verified, Denied> {
+pub(super) fn verify(
+    token: &str,
+    keys: &Keys,
+    rules: Rules,
+    now: UnixSeconds,
+) -> Result<Verified, Denied> {
     let token = Unverified::parse(token, rules)?;
     let user_id = token.user_of(keys, rules, now)?;
     Ok(token.into_verified(user_id, rules))

@@ -5,12 +5,16 @@
 //! cookie is `SameSite=Lax`.
 
 mod name;
+mod refused;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE};
+use ::http::request::Parts;
+use ::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -19,14 +23,12 @@ use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use governor::Quota;
-use ::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, SET_COOKIE};
-use ::http::request::Parts;
-use ::http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use crate::auth::keys::GUEST_PREFIX;
 use crate::auth::{self, AddressLimiter, Guest, Policy, UnixSeconds, Verified};
 use crate::config::Config;
+use refused::Refused;
 
 /// Longest body of a sign-in.
 const BODY_BYTES_MAX: usize = 1024;
@@ -52,8 +54,14 @@ pub type HostIsOurs = Box<dyn Fn(&str) -> bool + Send + Sync>;
 impl Sessions {
     /// `policy` must have been built with the guests' key (`Keys::from_config`).
     pub fn new(config: &Config, policy: Arc<Policy>, host_is_ours: HostIsOurs) -> Self {
-        let limiter = NonZeroU32::new(config.session.per_minute).map(|n| AddressLimiter::new(Quota::per_minute(n)));
-        Self { policy, host_is_ours, ttl: config.session.ttl, limiter }
+        let limiter = NonZeroU32::new(config.session.per_minute)
+            .map(|n| AddressLimiter::new(Quota::per_minute(n)));
+        Self {
+            policy,
+            host_is_ours,
+            ttl: config.session.ttl,
+            limiter,
+        }
     }
 
     /// Forgets addresses that were quiet. To be called every few seconds.
@@ -66,25 +74,15 @@ impl Sessions {
 
 /// `/session`
 pub fn routes(state: Arc<Sessions>) -> Router {
-    Router::new().route("/session", post(sign_in).get(who).delete(sign_out)).with_state(state)
+    Router::new()
+        .route("/session", post(sign_in).get(who).delete(sign_out))
+        .with_state(state)
 }
 
-/// Why a request is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refused {
-    ForeignOrigin,
-    RateLimited(Duration),
-    NotJsonType,
-    TooLarge,
-    TooSlow,
-    BadJson,
-    BadName(&'static str),
-    SignedOut,
-    /// No randomness or no guests' key: our own fault.
-    Internal,
-}
-
-async fn sign_in(State(sessions): State<Arc<Sessions>>, request: Request) -> Result<Response, Refused> {
+async fn sign_in(
+    State(sessions): State<Arc<Sessions>>,
+    request: Request,
+) -> Result<Response, Refused> {
     let (parts, body) = request.into_parts();
     sessions.require_own_page(&parts)?;
     sessions.require_rate(&parts)?;
@@ -97,16 +95,25 @@ async fn sign_in(State(sessions): State<Arc<Sessions>>, request: Request) -> Res
 
 async fn who(State(sessions): State<Arc<Sessions>>, request: Request) -> Result<Response, Refused> {
     let (parts, _) = request.into_parts();
-    let origin = sessions.policy.origin(&parts, &*sessions.host_is_ours).map_err(|_| Refused::ForeignOrigin)?;
+    let origin = sessions
+        .policy
+        .origin(&parts, &*sessions.host_is_ours)
+        .map_err(|_| Refused::ForeignOrigin)?;
     // Browsers send no Origin with a page's own GET.
     if is_cross_site(&parts) || !(origin.allows_cookie() || origin == auth::OriginVerdict::Absent) {
         return Err(Refused::ForeignOrigin);
     }
-    let verified = sessions.policy.verify_cookie(&parts, auth::now()).map_err(|_| Refused::SignedOut)?;
+    let verified = sessions
+        .policy
+        .verify_cookie(&parts, auth::now())
+        .map_err(|_| Refused::SignedOut)?;
     Ok(([no_store()], Json(shown(&verified)?)).into_response())
 }
 
-async fn sign_out(State(sessions): State<Arc<Sessions>>, request: Request) -> Result<Response, Refused> {
+async fn sign_out(
+    State(sessions): State<Arc<Sessions>>,
+    request: Request,
+) -> Result<Response, Refused> {
     let (parts, _) = request.into_parts();
     sessions.require_own_page(&parts)?;
     let cookie = sessions.cookie("", 0)?;
@@ -115,14 +122,24 @@ async fn sign_out(State(sessions): State<Arc<Sessions>>, request: Request) -> Re
 
 impl Sessions {
     fn require_own_page(&self, parts: &Parts) -> Result<(), Refused> {
-        let origin = self.policy.origin(parts, &*self.host_is_ours).map_err(|_| Refused::ForeignOrigin)?;
-        if origin.allows_cookie() && !is_cross_site(parts) { Ok(()) } else { Err(Refused::ForeignOrigin) }
+        let origin = self
+            .policy
+            .origin(parts, &*self.host_is_ours)
+            .map_err(|_| Refused::ForeignOrigin)?;
+        if origin.allows_cookie() && !is_cross_site(parts) {
+            Ok(())
+        } else {
+            Err(Refused::ForeignOrigin)
+        }
     }
 
     fn require_rate(&self, parts: &Parts) -> Result<(), Refused> {
         // Whose address is unknown shares one bucket.
         let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        let address = parts.extensions.get::<PeerAddress>().map_or(unknown, |peer| peer.0.ip());
+        let address = parts
+            .extensions
+            .get::<PeerAddress>()
+            .map_or(unknown, |peer| peer.0.ip());
         match &self.limiter {
             Some(limiter) => limiter.check(address).map_err(Refused::RateLimited),
             None => Ok(()),
@@ -130,7 +147,12 @@ impl Sessions {
     }
 
     /// A new guest, or the one who asks, under a new name.
-    fn guest(&self, parts: &Parts, name: &str, now: UnixSeconds) -> Result<(String, Verified), Refused> {
+    fn guest(
+        &self,
+        parts: &Parts,
+        name: &str,
+        now: UnixSeconds,
+    ) -> Result<(String, Verified), Refused> {
         let current = self.policy.verify_cookie(parts, now).ok();
         let current = current.map(|verified| verified.identity().user_id.to_string());
         let sub = match current.filter(|id| id.starts_with(GUEST_PREFIX)) {
@@ -138,15 +160,25 @@ impl Sessions {
             None => format!("{GUEST_PREFIX}{}", random_word()?),
         };
         let (exp, jti) = (now.saturating_add(self.ttl.as_secs()), random_word()?);
-        let guest = Guest { sub: &sub, name, iat: now, exp, jti: &jti };
+        let guest = Guest {
+            sub: &sub,
+            name,
+            iat: now,
+            exp,
+            jti: &jti,
+        };
         let token = self.policy.mint_guest(&guest).ok_or(Refused::Internal)?;
-        let verified = self.policy.verify(&token, now).map_err(|_| Refused::Internal)?;
+        let verified = self
+            .policy
+            .verify(&token, now)
+            .map_err(|_| Refused::Internal)?;
         Ok((token, verified))
     }
 
     fn cookie(&self, value: &str, max_age_s: u64) -> Result<HeaderValue, Refused> {
         let name = self.policy.cookie_name();
-        let cookie = format!("{name}={value}; Path=/; HttpOnly; Secure; SameSite=Lax; Max-Age={max_age_s}");
+        let cookie =
+            format!("{name}={value}; Path=/; HttpOnly; Secure; SameSite=Lax; Max-Age={max_age_s}");
         let mut cookie = HeaderValue::try_from(cookie).map_err(|_| Refused::Internal)?;
         // Keeps it out of Debug output.
         cookie.set_sensitive(true);
@@ -156,20 +188,35 @@ impl Sessions {
 
 /// Fetch metadata: a browser that sends it says so when another site asks.
 fn is_cross_site(parts: &Parts) -> bool {
-    parts.headers.get_all("sec-fetch-site").iter().any(|site| site == "cross-site")
+    parts
+        .headers
+        .get_all("sec-fetch-site")
+        .iter()
+        .any(|site| site == "cross-site")
 }
 
 async fn wanted_name(headers: &HeaderMap, body: Body) -> Result<String, Refused> {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("");
     let media_type = content_type.split(';').next().unwrap_or("").trim();
     if !media_type.eq_ignore_ascii_case("application/json") {
         return Err(Refused::NotJsonType);
     }
     let body = tokio::time::timeout(BODY_TIME_MAX, to_bytes(body, BODY_BYTES_MAX));
-    let body: Bytes = body.await.map_err(|_| Refused::TooSlow)?.map_err(|_| Refused::TooLarge)?;
+    let body: Bytes = body
+        .await
+        .map_err(|_| Refused::TooSlow)?
+        .map_err(|_| Refused::TooLarge)?;
     let body: Value = serde_json::from_slice(&body).map_err(|_| Refused::BadJson)?;
-    let wanted = body.as_object().ok_or(Refused::BadJson)?.get("name").and_then(Value::as_str);
-    name::checked(wanted.ok_or(Refused::BadName("name must be a string"))?).map_err(Refused::BadName)
+    let wanted = body
+        .as_object()
+        .ok_or(Refused::BadJson)?
+        .get("name")
+        .and_then(Value::as_str);
+    name::checked(wanted.ok_or(Refused::BadName("name must be a string"))?)
+        .map_err(Refused::BadName)
 }
 
 /// 128 random bits.
@@ -181,41 +228,14 @@ fn random_word() -> Result<String, Refused> {
 
 /// `{"user":{"id":"guest:…","name":"Ann"},"expires":1767225600}`
 fn shown(verified: &Verified) -> Result<Value, Refused> {
-    let user: Value = serde_json::from_str(&verified.identity().user_json).map_err(|_| Refused::Internal)?;
+    let user: Value =
+        serde_json::from_str(&verified.identity().user_json).map_err(|_| Refused::Internal)?;
     Ok(json!({"user": user, "expires": verified.expires_at()}))
 }
 
+/// Answers about who one is are for nobody else.
 fn no_store() -> (::http::HeaderName, HeaderValue) {
     (CACHE_CONTROL, HeaderValue::from_static("no-store"))
-}
-
-impl Refused {
-    /// Status, code for programs, sentence for people.
-    fn answer(self) -> (StatusCode, &'static str, &'static str) {
-        match self {
-            Self::ForeignOrigin => (StatusCode::FORBIDDEN, "foreign_origin", "only this site's own pages may do this"),
-            Self::RateLimited(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many sign-ins from this address"),
-            Self::NotJsonType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", "send Content-Type: application/json"),
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body is over 1 KiB"),
-            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "too_slow", "the body took over 10 s"),
-            Self::BadJson => (StatusCode::BAD_REQUEST, "bad_json", "send {\"name\":\"…\"}"),
-            Self::BadName(what) => (StatusCode::UNPROCESSABLE_ENTITY, "bad_name", what),
-            Self::SignedOut => (StatusCode::UNAUTHORIZED, "signed_out", "no good session cookie"),
-            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "signing in failed"),
-        }
-    }
-}
-
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        let (status, code, message) = self.answer();
-        let mut response = (status, [no_store()], Json(json!({"error": code, "message": message}))).into_response();
-        if let Self::RateLimited(wait) = self {
-            // Rounded up: who comes back at that second gets in.
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
-        }
-        response
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! What operators may hand us as keys, and what we say when it is not one.
 
+use aws_lc_rs::signature::KeyPair;
 use rcgen::{CertificateParams, PKCS_ED25519};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::auth::algorithm::Unfit;
 use crate::auth::fixtures::*;
 use crate::config::KeySource;
 
@@ -27,25 +29,34 @@ fn jwks(name: &str, algorithm: &str, keys: Value) -> config::Key {
 
 fn passes(keys: Keys, algorithm: &str, kid: &str) -> bool {
     let header = json!({"alg": algorithm, "kid": kid}).to_string();
-    policy(keys, &[]).verify(&token(algorithm, &header, claims("")), NOW).is_ok()
+    policy(keys, &[])
+        .verify(&token(algorithm, &header, claims("")), NOW)
+        .is_ok()
 }
 
 fn rsa_jwk(more: Value) -> Value {
-    let public = aws_lc_rs::signature::RsaPublicKeyComponents::<Vec<u8>>::from(PAIRS.rsa.public_key());
-    with(json!({"kty": "RSA", "n": b64(public.n), "e": b64(public.e)}), more)
+    let public =
+        aws_lc_rs::signature::RsaPublicKeyComponents::<Vec<u8>>::from(PAIRS.rsa.public_key());
+    with(
+        json!({"kty": "RSA", "n": b64(public.n), "e": b64(public.e)}),
+        more,
+    )
 }
 
 fn ec_jwk(more: Value) -> Value {
     let point = PAIRS.p256.public_key().as_ref();
-    with(json!({"kty": "EC", "crv": "P-256", "x": b64(&point[1..33]), "y": b64(&point[33..])}), more)
+    with(
+        json!({"kty": "EC", "crv": "P-256", "x": b64(&point[1..33]), "y": b64(&point[33..])}),
+        more,
+    )
 }
 
 fn with(mut jwk: Value, more: Value) -> Value {
-    jwk.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    jwk.as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
     jwk
 }
-
-use aws_lc_rs::signature::KeyPair;
 
 #[test]
 fn jwks_name_their_own_algorithms() {
@@ -59,7 +70,15 @@ fn jwks_name_their_own_algorithms() {
         {"kid": "o", "kty": "oct", "k": b64(SECRET)},
         {"kid": "o5", "kty": "oct", "k": b64(SECRET), "alg": "HS512"},
     ]);
-    for (algorithm, kid) in [("RS256", "r"), ("PS384", "p"), ("ES256", "e"), ("ES384", "e3"), ("EdDSA", "d"), ("HS256", "o"), ("HS512", "o5")] {
+    for (algorithm, kid) in [
+        ("RS256", "r"),
+        ("PS384", "p"),
+        ("ES256", "e"),
+        ("ES384", "e3"),
+        ("EdDSA", "d"),
+        ("HS256", "o"),
+        ("HS512", "o5"),
+    ] {
         let keys = load(jwks("all.json", "", set.clone())).unwrap();
         assert!(passes(keys, algorithm, kid), "{algorithm}");
     }
@@ -86,10 +105,27 @@ fn what_a_jwk_set_has_for_others_is_skipped() {
 
 #[test]
 fn an_entry_may_narrow_its_jwk_set() {
-    let set = json!([rsa_jwk(json!({"kid": "r"})), ec_jwk(json!({"kid": "e"})), ec_jwk(json!({"kid": "e2"}))]);
-    assert_eq!(load(jwks("three.json", "ES256", set.clone())).unwrap().keys.len(), 2);
-    assert!(passes(load(jwks("three.json", "PS256", set.clone())).unwrap(), "PS256", "r"));
-    let one = config::Key { kid: Some("e2".into()), ..jwks("three.json", "", set.clone()) };
+    let set = json!([
+        rsa_jwk(json!({"kid": "r"})),
+        ec_jwk(json!({"kid": "e"})),
+        ec_jwk(json!({"kid": "e2"}))
+    ]);
+    assert_eq!(
+        load(jwks("three.json", "ES256", set.clone()))
+            .unwrap()
+            .keys
+            .len(),
+        2
+    );
+    assert!(passes(
+        load(jwks("three.json", "PS256", set.clone())).unwrap(),
+        "PS256",
+        "r"
+    ));
+    let one = config::Key {
+        kid: Some("e2".into()),
+        ..jwks("three.json", "", set.clone())
+    };
     assert_eq!(load(one).unwrap().keys.len(), 1);
     let none = problem(jwks("three.json", "EdDSA", set));
     assert!(none.what.contains("no key in the JWK set"), "{none}");
@@ -107,45 +143,115 @@ fn bad_jwk_sets() {
     check(json!([1]), "not a JWK set");
     check(json!([ec_jwk(json!({"d": "AAAA"}))]), "private");
     check(json!([ec_jwk(json!({"x": "AAAA"}))]), "not one for ES256");
-    check(json!([ec_jwk(json!({"x": b64([1; 32])}))]), "not one for ES256");
+    check(
+        json!([ec_jwk(json!({"x": b64([1; 32])}))]),
+        "not one for ES256",
+    );
     check(json!([ec_jwk(json!({"y": 1}))]), "not one for ES256");
-    check(json!([{"kty": "oct", "k": b64("short")}]), "shorter than 32");
-    check(json!([{"kty": "OKP", "crv": "Ed25519", "x": "AAAA"}]), "not one for EdDSA");
+    check(
+        json!([{"kty": "oct", "k": b64("short")}]),
+        "shorter than 32",
+    );
+    check(
+        json!([{"kty": "OKP", "crv": "Ed25519", "x": "AAAA"}]),
+        "not one for EdDSA",
+    );
     let path = PAIRS.write("text.json", b"keys");
-    assert!(problem(key("", KeySource::JwksFile(path))).what.contains("not a JWK set"));
+    assert!(
+        problem(key("", KeySource::JwksFile(path)))
+            .what
+            .contains("not a JWK set")
+    );
 }
 
 #[test]
 fn a_certificates_key_and_pkcs1_are_public_keys_too() {
     let pair = rcgen::KeyPair::generate_for(&PKCS_ED25519).unwrap();
-    let certificate = CertificateParams::new(vec!["a.example".into()]).unwrap().self_signed(&pair).unwrap();
+    let certificate = CertificateParams::new(vec!["a.example".into()])
+        .unwrap()
+        .self_signed(&pair)
+        .unwrap();
     PAIRS.write("certificate.pem", certificate.pem().as_bytes());
     assert!(load(public("EdDSA", "certificate.pem")).is_ok());
-    PAIRS.write("pkcs1.pem", pem("RSA PUBLIC KEY", PAIRS.rsa.public_key().as_ref()).as_bytes());
-    assert!(passes(load(public("RS256", "pkcs1.pem")).unwrap(), "RS256", "any"));
-    assert!(problem(public("ES256", "certificate.pem")).what.contains("not one for ES256"));
+    PAIRS.write(
+        "pkcs1.pem",
+        pem("RSA PUBLIC KEY", PAIRS.rsa.public_key().as_ref()).as_bytes(),
+    );
+    assert!(passes(
+        load(public("RS256", "pkcs1.pem")).unwrap(),
+        "RS256",
+        "any"
+    ));
+    assert!(
+        problem(public("ES256", "certificate.pem"))
+            .what
+            .contains("not one for ES256")
+    );
 }
 
 #[test]
 fn every_mistake_has_a_sentence_and_a_remedy() {
     let check = |key: config::Key, what: &str, remedy: &str| {
         let problem = problem(key);
-        assert!(problem.what.contains(what) && problem.remedy.contains(remedy), "{what}: {problem}");
+        assert!(
+            problem.what.contains(what) && problem.remedy.contains(remedy),
+            "{what}: {problem}"
+        );
     };
-    check(secret("HS256", &"a".repeat(31)), "shorter than 32", "openssl rand -base64 48 > file");
-    check(secret("HS384", &"a".repeat(47)), "shorter than 48", "openssl rand");
-    check(secret("HS512", &"a".repeat(63)), "shorter than 64", "openssl rand");
-    check(secret("RS256", SECRET), "needs a public key", "public_key_file");
-    check(secret("HS256", &pem("PUBLIC KEY", &[0; 64])), "PEM", "public_key_file");
-    check(secret("hs256", SECRET), "unknown algorithm \"hs256\"", "HS256");
+    check(
+        secret("HS256", &"a".repeat(31)),
+        "shorter than 32",
+        "openssl rand -base64 48 > file",
+    );
+    check(
+        secret("HS384", &"a".repeat(47)),
+        "shorter than 48",
+        "openssl rand",
+    );
+    check(
+        secret("HS512", &"a".repeat(63)),
+        "shorter than 64",
+        "openssl rand",
+    );
+    check(
+        secret("RS256", SECRET),
+        "needs a public key",
+        "public_key_file",
+    );
+    check(
+        secret("HS256", &pem("PUBLIC KEY", &[0; 64])),
+        "PEM",
+        "public_key_file",
+    );
+    check(
+        secret("hs256", SECRET),
+        "unknown algorithm \"hs256\"",
+        "HS256",
+    );
     check(secret("none", SECRET), "unknown algorithm", "HS256");
     check(secret("", SECRET), "unknown algorithm", "HS256");
     check(public("HS256", "rsa.pem"), "needs a secret", "secret_file");
-    check(public("RS256", "p256.pem"), "not one for RS256", "algorithm");
-    check(public("ES256", "p384.pem"), "not one for ES256", "algorithm");
-    check(public("ES384", "p256.pem"), "not one for ES384", "algorithm");
+    check(
+        public("RS256", "p256.pem"),
+        "not one for RS256",
+        "algorithm",
+    );
+    check(
+        public("ES256", "p384.pem"),
+        "not one for ES256",
+        "algorithm",
+    );
+    check(
+        public("ES384", "p256.pem"),
+        "not one for ES384",
+        "algorithm",
+    );
     check(public("ES256", "rsa.pem"), "not one for ES256", "algorithm");
-    check(public("EdDSA", "p256.pem"), "not one for EdDSA", "algorithm");
+    check(
+        public("EdDSA", "p256.pem"),
+        "not one for EdDSA",
+        "algorithm",
+    );
     check(public("EdDSA", "absent.pem"), "cannot read", "path");
     PAIRS.write("private.pem", pem("PRIVATE KEY", &[0; 64]).as_bytes());
     check(public("EdDSA", "private.pem"), "private key", "-pubout");
@@ -155,18 +261,36 @@ fn every_mistake_has_a_sentence_and_a_remedy() {
     check(public("EdDSA", "damaged.pem"), "damaged", "copy");
     PAIRS.write("huge.pem", &vec![b'a'; 1024 * 1024 + 1]);
     check(public("EdDSA", "huge.pem"), "larger than 1 MiB", "path");
-    check(config::Key { user_prefix: "guest:x".into(), ..secret("HS256", SECRET) }, "user_prefix", "another");
+    check(
+        config::Key {
+            user_prefix: "guest:x".into(),
+            ..secret("HS256", SECRET)
+        },
+        "user_prefix",
+        "another",
+    );
 }
 
 #[test]
 fn a_small_rsa_key_is_refused() {
-    let refused = Verifier::from_rsa(Algorithm::RS256, &aws_lc_rs::signature::RsaPublicKeyComponents { n: vec![0x7f; 256], e: vec![1, 0, 1] });
+    let refused = Verifier::from_rsa(
+        Algorithm::RS256,
+        &aws_lc_rs::signature::RsaPublicKeyComponents {
+            n: vec![0x7f; 256],
+            e: vec![1, 0, 1],
+        },
+    );
     assert_eq!(refused.err(), Some(Unfit::RsaSize));
 }
 
 #[test]
 fn all_problems_come_at_once() {
-    let problems = Keys::load(&[secret("HS256", "short"), public("EdDSA", "absent.pem"), secret("HS256", SECRET)]).unwrap_err();
+    let problems = Keys::load(&[
+        secret("HS256", "short"),
+        public("EdDSA", "absent.pem"),
+        secret("HS256", SECRET),
+    ])
+    .unwrap_err();
     assert_eq!(problems.len(), 2);
 }
 
@@ -174,17 +298,32 @@ fn all_problems_come_at_once() {
 fn the_keys_tried_for_one_token_are_bounded() {
     let keys = |n: usize| Keys::load(&vec![secret("HS256", SECRET); n]);
     assert!(keys(16).is_ok());
-    assert!(keys(17).unwrap_err()[0].what.contains("more than 16 keys for HS256"));
+    assert!(
+        keys(17).unwrap_err()[0]
+            .what
+            .contains("more than 16 keys for HS256")
+    );
 }
 
 #[test]
 fn a_secret_files_last_newline_is_not_part_of_it() {
     for end in ["", "\n", "\r\n"] {
         let path = PAIRS.write("secret", format!("{SECRET}{end}").as_bytes());
-        assert!(passes(load(key("HS256", KeySource::SecretFile(path))).unwrap(), "HS256", "any"), "{end:?}");
+        assert!(
+            passes(
+                load(key("HS256", KeySource::SecretFile(path))).unwrap(),
+                "HS256",
+                "any"
+            ),
+            "{end:?}"
+        );
     }
     let path = PAIRS.write("secret", format!("{SECRET}\n\n").as_bytes());
-    assert!(!passes(load(key("HS256", KeySource::SecretFile(path))).unwrap(), "HS256", "any"));
+    assert!(!passes(
+        load(key("HS256", KeySource::SecretFile(path))).unwrap(),
+        "HS256",
+        "any"
+    ));
 }
 
 #[test]
@@ -193,7 +332,10 @@ fn the_guests_secret_is_checked_and_nothing_shows_it() {
     assert!(keys.add_session(&[1; 31]).is_err());
     assert!(!keys.have_session());
     keys.add_session(SECRET.as_bytes()).unwrap();
-    assert_eq!(format!("{keys:?}"), "[\"HS256 key \\\"conclave-session\\\" (session.secret)\"]");
+    assert_eq!(
+        format!("{keys:?}"),
+        "[\"HS256 key \\\"conclave-session\\\" (session.secret)\"]"
+    );
 }
 
 #[test]

@@ -4,10 +4,21 @@ use ::http::Request;
 
 use super::*;
 
-const ALLOW: &[&str] = &["https://app.example.com", "https://*.example.org", "http://*.localhost:3000", "capacitor://localhost", "https://[2001:db8::1]:8443"];
+const ALLOW: &[&str] = &[
+    "https://app.example.com",
+    "https://*.example.org",
+    "http://*.localhost:3000",
+    "capacitor://localhost",
+    "https://[2001:db8::1]:8443",
+];
 
 fn allow(entries: &[&str]) -> Result<Allow, Vec<String>> {
-    parse_allow(&entries.iter().map(|entry| entry.to_string()).collect::<Vec<_>>())
+    parse_allow(
+        &entries
+            .iter()
+            .map(|entry| entry.to_string())
+            .collect::<Vec<_>>(),
+    )
 }
 
 fn judge(allow: &Allow, uri: &str, headers: &[(&str, &str)]) -> Result<OriginVerdict, Foreign> {
@@ -16,14 +27,26 @@ fn judge(allow: &Allow, uri: &str, headers: &[(&str, &str)]) -> Result<OriginVer
         request = request.header(*name, *value);
     }
     let (parts, ()) = request.body(()).unwrap().into_parts();
-    allow.judge(&parts, &|host| ["chat.example.net", "localhost", "127.0.0.1", "::1"].contains(&host))
+    allow.judge(&parts, &|host| {
+        ["chat.example.net", "localhost", "127.0.0.1", "::1"].contains(&host)
+    })
 }
 
 #[test]
 fn listed_and_foreign() {
     use OriginVerdict::{Listed, Wildcard};
     let list = allow(ALLOW).unwrap();
-    let check = |origin: &str, expected| assert_eq!(judge(&list, "/ws", &[("host", "chat.example.net"), ("origin", origin)]), expected, "{origin}");
+    let check = |origin: &str, expected| {
+        assert_eq!(
+            judge(
+                &list,
+                "/ws",
+                &[("host", "chat.example.net"), ("origin", origin)]
+            ),
+            expected,
+            "{origin}"
+        )
+    };
     for (origin, verdict) in [
         ("https://app.example.com", Listed),
         ("https://app.example.com:443", Listed),
@@ -55,7 +78,11 @@ fn listed_and_foreign() {
         "https://[2001:db8::2]:8443",
         "https://xn--app-example.com",
     ] {
-        let expected = if origin.ends_with('.') { Foreign::Malformed } else { Foreign::NotListed };
+        let expected = if origin.ends_with('.') {
+            Foreign::Malformed
+        } else {
+            Foreign::NotListed
+        };
         check(origin, Err(expected));
     }
     for origin in [
@@ -90,31 +117,105 @@ fn listed_and_foreign() {
         check(origin, Err(Foreign::Malformed));
     }
     check("null", Err(Foreign::Null));
-    let twice = [("origin", "https://app.example.com"), ("origin", "https://app.example.com")];
+    let twice = [
+        ("origin", "https://app.example.com"),
+        ("origin", "https://app.example.com"),
+    ];
     assert_eq!(judge(&list, "/ws", &twice), Err(Foreign::Twice));
-    let request = Request::builder().header("origin", b"https://\xffapp".as_slice()).body(()).unwrap();
-    assert_eq!(list.judge(&request.into_parts().0, &|_| true), Err(Foreign::Malformed));
+    let request = Request::builder()
+        .header("origin", b"https://\xffapp".as_slice())
+        .body(())
+        .unwrap();
+    assert_eq!(
+        list.judge(&request.into_parts().0, &|_| true),
+        Err(Foreign::Malformed)
+    );
     assert_eq!(judge(&list, "/ws", &[]), Ok(OriginVerdict::Absent));
 }
 
 #[test]
 fn same_origin_needs_a_host_that_is_ours() {
     let list = allow(&[]).unwrap();
-    let same = |uri, headers: &[(&str, &str)]| judge(&list, uri, headers) == Ok(OriginVerdict::SameOrigin);
-    assert!(same("/", &[("host", "chat.example.net"), ("origin", "https://chat.example.net")]));
-    assert!(same("/", &[("host", "CHAT.example.net:443"), ("origin", "https://chat.example.net")]));
-    assert!(same("/", &[("host", "localhost:8443"), ("origin", "https://localhost:8443")]));
-    assert!(same("/", &[("host", "[::1]:8443"), ("origin", "https://[::1]:8443")]));
-    assert!(same("https://localhost:8443/", &[("origin", "https://localhost:8443")]));
-    assert!(same("https://localhost:8443/", &[("host", "localhost:8443"), ("origin", "https://localhost:8443")]));
+    let same =
+        |uri, headers: &[(&str, &str)]| judge(&list, uri, headers) == Ok(OriginVerdict::SameOrigin);
+    assert!(same(
+        "/",
+        &[
+            ("host", "chat.example.net"),
+            ("origin", "https://chat.example.net")
+        ]
+    ));
+    assert!(same(
+        "/",
+        &[
+            ("host", "CHAT.example.net:443"),
+            ("origin", "https://chat.example.net")
+        ]
+    ));
+    assert!(same(
+        "/",
+        &[
+            ("host", "localhost:8443"),
+            ("origin", "https://localhost:8443")
+        ]
+    ));
+    assert!(same(
+        "/",
+        &[("host", "[::1]:8443"), ("origin", "https://[::1]:8443")]
+    ));
+    assert!(same(
+        "https://localhost:8443/",
+        &[("origin", "https://localhost:8443")]
+    ));
+    assert!(same(
+        "https://localhost:8443/",
+        &[
+            ("host", "localhost:8443"),
+            ("origin", "https://localhost:8443")
+        ]
+    ));
     // Rebinding: both agree, and neither is ours.
-    assert!(!same("/", &[("host", "evil.net"), ("origin", "https://evil.net")]));
-    assert!(!same("/", &[("host", "localhost:8443"), ("origin", "http://localhost:8443")]));
-    assert!(!same("/", &[("host", "localhost:8443"), ("origin", "https://localhost:9000")]));
-    assert!(!same("/", &[("host", "localhost"), ("host", "localhost"), ("origin", "https://localhost")]));
-    assert!(!same("https://localhost/", &[("host", "127.0.0.1"), ("origin", "https://localhost")]));
-    assert!(!same("/", &[("host", "localhost/x"), ("origin", "https://localhost")]));
-    assert!(!same("/", &[("host", "evil.net@localhost"), ("origin", "https://localhost")]));
+    assert!(!same(
+        "/",
+        &[("host", "evil.net"), ("origin", "https://evil.net")]
+    ));
+    assert!(!same(
+        "/",
+        &[
+            ("host", "localhost:8443"),
+            ("origin", "http://localhost:8443")
+        ]
+    ));
+    assert!(!same(
+        "/",
+        &[
+            ("host", "localhost:8443"),
+            ("origin", "https://localhost:9000")
+        ]
+    ));
+    assert!(!same(
+        "/",
+        &[
+            ("host", "localhost"),
+            ("host", "localhost"),
+            ("origin", "https://localhost")
+        ]
+    ));
+    assert!(!same(
+        "https://localhost/",
+        &[("host", "127.0.0.1"), ("origin", "https://localhost")]
+    ));
+    assert!(!same(
+        "/",
+        &[("host", "localhost/x"), ("origin", "https://localhost")]
+    ));
+    assert!(!same(
+        "/",
+        &[
+            ("host", "evil.net@localhost"),
+            ("origin", "https://localhost")
+        ]
+    ));
     assert!(!same("/", &[("host", ""), ("origin", "https://localhost")]));
     assert!(!same("/", &[("origin", "https://localhost")]));
 }
@@ -122,7 +223,10 @@ fn same_origin_needs_a_host_that_is_ours() {
 #[test]
 fn only_named_origins_may_use_a_cookie() {
     let list = allow(&["*", "https://*.example.org", "https://app.example.com"]).unwrap();
-    let cookie = |origin| judge(&list, "/", &[("host", "localhost"), ("origin", origin)]).map(OriginVerdict::allows_cookie);
+    let cookie = |origin| {
+        judge(&list, "/", &[("host", "localhost"), ("origin", origin)])
+            .map(OriginVerdict::allows_cookie)
+    };
     assert_eq!(cookie("https://anyone.net"), Ok(false));
     assert_eq!(cookie("https://a.example.org"), Ok(false));
     assert_eq!(cookie("https://app.example.com"), Ok(true));
@@ -134,9 +238,24 @@ fn only_named_origins_may_use_a_cookie() {
 #[test]
 fn bad_entries_are_all_named() {
     let bad = [
-        "", "app.example.com", "https://app.example.com/", "https://app.example.com/x", "https://*", "https://*.com", "https://*.com:8443",
-        "https://a.*.example.com", "https://*a.example.com", "https://*.*.example.com", "*.example.com", "**", "null",
-        "https://münchen.example", "https://app.example.com:0x1bb", "https://*.[::1]", "https://", "*://example.com",
+        "",
+        "app.example.com",
+        "https://app.example.com/",
+        "https://app.example.com/x",
+        "https://*",
+        "https://*.com",
+        "https://*.com:8443",
+        "https://a.*.example.com",
+        "https://*a.example.com",
+        "https://*.*.example.com",
+        "*.example.com",
+        "**",
+        "null",
+        "https://münchen.example",
+        "https://app.example.com:0x1bb",
+        "https://*.[::1]",
+        "https://",
+        "*://example.com",
     ];
     let problems = allow(&bad).unwrap_err();
     assert_eq!(problems.len(), bad.len(), "{problems:#?}");
