@@ -1,1 +1,236 @@
-//! auth
+//! Who is there: Origin, then token, then `Admitted`. Nothing else in the program can build an `Admitted`.
+//!
+//! `origin` reads the Origin header, `extract` finds the token in a request, `token` (pure) judges it with the `keys`,
+//! `claims` and `grants` (pure) read what it says, `denied` says why not, `refusals` counts who is refused too often.
+
+mod algorithm;
+mod claims;
+mod denied;
+mod diagnose;
+mod extract;
+#[cfg(test)]
+pub(crate) mod fixtures;
+mod grants;
+mod json;
+mod jwk;
+pub mod keys;
+mod mint;
+mod origin;
+mod pem;
+mod refusals;
+mod token;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ::http::request::Parts;
+
+pub use denied::{Denied, DeniedWord};
+pub use diagnose::diagnose;
+pub use grants::{Grants, Verb};
+pub use keys::{KeyProblem, Keys};
+pub(crate) use mint::Guest;
+pub use mint::{MintError, ProviderBroken, mint};
+pub use origin::{Allow, Foreign, OriginVerdict, parse_allow};
+pub use refusals::{AddressLimiter, Refusals};
+
+use crate::config::Config;
+
+/// Seconds since the Unix epoch.
+pub type UnixSeconds = u64;
+
+/// The clock as `Policy` wants it.
+pub fn now() -> UnixSeconds {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+/// The public user and what its token allows. Shared by everything that names the user.
+pub struct Identity {
+    pub user_id: Arc<str>,
+    /// `{"id":"u7","name":"Ann","info":{…}}`
+    pub user_json: Arc<str>,
+    /// None: everything.
+    pub grants: Option<Grants>,
+    /// `jti`
+    pub token_id: Option<Box<str>>,
+    /// `iat`
+    pub issued_at: Option<UnixSeconds>,
+}
+
+impl Identity {
+    /// Whether the token allows `verb` in `room`.
+    pub fn allows(&self, room: &str, verb: Verb) -> bool {
+        self.grants
+            .as_ref()
+            .is_none_or(|grants| grants.allows(room, verb))
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("user_id", &self.user_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a good token says, wherever it was found.
+#[derive(Debug, Clone)]
+pub struct Verified {
+    identity: Arc<Identity>,
+    expires_at: Option<UnixSeconds>,
+    leeway_s: u64,
+}
+
+impl Verified {
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    /// `exp`, as clients are told.
+    pub fn expires_at(&self) -> Option<UnixSeconds> {
+        self.expires_at
+    }
+
+    /// When the token stops being good: `exp` and the leeway. A connection that stays longer is closed.
+    pub fn ends_at(&self) -> Option<UnixSeconds> {
+        self.expires_at
+            .map(|expires_at| expires_at.saturating_add(self.leeway_s))
+    }
+}
+
+/// Proof that a request carried a good token.
+#[derive(Debug)]
+pub struct Admitted {
+    verified: Verified,
+    place: Place,
+}
+
+impl Admitted {
+    pub fn identity(&self) -> &Arc<Identity> {
+        self.verified.identity()
+    }
+
+    /// `exp`, as clients are told.
+    pub fn expires_at(&self) -> Option<UnixSeconds> {
+        self.verified.expires_at()
+    }
+
+    /// When the token stops being good: `exp` and the leeway.
+    pub fn ends_at(&self) -> Option<UnixSeconds> {
+        self.verified.ends_at()
+    }
+
+    /// Where the token was.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+}
+
+/// Where in a request a token was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    Query,
+    Bearer,
+    Cookie,
+}
+
+impl Place {
+    /// For metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Query => "query",
+            Self::Bearer => "bearer",
+            Self::Cookie => "cookie",
+        }
+    }
+}
+
+/// Who may come in: the allowed origins, the keys, and what is asked of a token. Built once.
+#[derive(Debug)]
+pub struct Policy {
+    allow: Allow,
+    keys: Keys,
+    cookie: String,
+    rules: token::Rules,
+}
+
+impl Policy {
+    /// # Errors
+    /// One sentence for each entry of `origin.allow` that cannot be used.
+    pub fn new(config: &Config, keys: Keys) -> Result<Self, Vec<String>> {
+        let rules = token::Rules {
+            leeway: config.auth.leeway,
+            require_expiry: config.auth.require_expiry,
+        };
+        Ok(Self {
+            allow: parse_allow(&config.origin.allow)?,
+            keys,
+            cookie: config.auth.cookie.clone(),
+            rules,
+        })
+    }
+
+    /// The first question to a request. `host_is_ours` knows the names of the certificate.
+    ///
+    /// # Errors
+    /// The Origin is foreign: 403, no upgrade.
+    pub fn origin(
+        &self,
+        parts: &Parts,
+        host_is_ours: &dyn Fn(&str) -> bool,
+    ) -> Result<OriginVerdict, Foreign> {
+        self.allow.judge(parts, host_is_ours)
+    }
+
+    /// The second: the token, from the first place that has one.
+    ///
+    /// # Errors
+    /// No good token: upgrade, then close 1008 with the word.
+    pub fn admit(
+        &self,
+        parts: &Parts,
+        origin: OriginVerdict,
+        now: UnixSeconds,
+    ) -> Result<Admitted, Denied> {
+        let found = extract::token(parts, &self.cookie)?;
+        if found.place == Place::Cookie && !origin.allows_cookie() {
+            return Err(Denied::new(
+                DeniedWord::CookieOrigin,
+                "a cookie needs an Origin that is ours or listed exactly",
+            ));
+        }
+        Ok(Admitted {
+            verified: self.verify(&found.token, now)?,
+            place: found.place,
+        })
+    }
+
+    /// The verdict on a token by itself, as for the `auth` message.
+    ///
+    /// # Errors
+    /// It is not good.
+    pub fn verify(&self, token: &str, now: UnixSeconds) -> Result<Verified, Denied> {
+        token::verify(token, &self.keys, self.rules, now)
+    }
+
+    /// The session cookie's user, if the request has a good one. The caller has looked at the Origin.
+    pub(crate) fn verify_cookie(
+        &self,
+        parts: &Parts,
+        now: UnixSeconds,
+    ) -> Result<Verified, Denied> {
+        self.verify(extract::cookie(parts, &self.cookie)?, now)
+    }
+
+    /// The name of the cookie that may carry the token.
+    pub(crate) fn cookie_name(&self) -> &str {
+        &self.cookie
+    }
+}
+
+#[cfg(test)]
+mod tests;

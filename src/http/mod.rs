@@ -1,4 +1,8 @@
 //! http
 
+<<<<<<< HEAD
 pub mod admin;
 pub mod health;
+=======
+pub mod session;
+>>>>>>> auth

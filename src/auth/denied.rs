@@ -1,0 +1,80 @@
+//! Why a token was refused: one word for the client, a detail for the log, a label for the metric.
+
+use std::fmt;
+
+/// The reason word of a 1008 close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DeniedWord {
+    TokenMissing,
+    TokenMalformed,
+    TokenSignature,
+    TokenExpired,
+    TokenNotYetValid,
+    TokenIssuer,
+    TokenAudience,
+    TokenRevoked,
+    TicketUsed,
+    CookieOrigin,
+    Kicked,
+    Abuse,
+}
+
+impl DeniedWord {
+    /// The word as it goes over the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TokenMissing => "token_missing",
+            Self::TokenMalformed => "token_malformed",
+            Self::TokenSignature => "token_signature",
+            Self::TokenExpired => "token_expired",
+            Self::TokenNotYetValid => "token_not_yet_valid",
+            Self::TokenIssuer => "token_issuer",
+            Self::TokenAudience => "token_audience",
+            Self::TokenRevoked => "token_revoked",
+            Self::TicketUsed => "ticket_used",
+            Self::CookieOrigin => "cookie_origin",
+            Self::Kicked => "kicked",
+            Self::Abuse => "abuse",
+        }
+    }
+}
+
+/// A refused token. Nothing in it comes from the token: the detail is one of the sentences in this module's callers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Denied {
+    word: DeniedWord,
+    detail: &'static str,
+}
+
+impl Denied {
+    pub(crate) const fn new(word: DeniedWord, detail: &'static str) -> Self {
+        Self { word, detail }
+    }
+
+    pub(super) const fn malformed(detail: &'static str) -> Self {
+        Self::new(DeniedWord::TokenMalformed, detail)
+    }
+
+    /// What the client is told in the close frame.
+    pub const fn word(self) -> DeniedWord {
+        self.word
+    }
+
+    /// What the log says. Never holds a byte of the token.
+    pub const fn detail(self) -> &'static str {
+        self.detail
+    }
+
+    /// The metric's label, from a closed set.
+    pub const fn label(self) -> &'static str {
+        self.word.as_str()
+    }
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.word.as_str(), self.detail)
+    }
+}
+
+impl std::error::Error for Denied {}
