@@ -5,8 +5,8 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, HeaderValue,
-    IF_NONE_MATCH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
+    HeaderName, HeaderValue, IF_NONE_MATCH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, StatusCode};
 
@@ -20,14 +20,18 @@ const FIXED_HEADERS: [(HeaderName, &str); 6] = [
     (CONTENT_SECURITY_POLICY, POLICY),
     (REFERRER_POLICY, "no-referrer"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        "same-origin",
+    ),
     (
         HeaderName::from_static("permissions-policy"),
         "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     ),
 ];
 
-const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
+    HeaderName::from_static("cross-origin-resource-policy");
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
@@ -54,21 +58,76 @@ struct File {
     body: &'static str,
 }
 
-const fn file(path: &'static str, content_type: &'static str, readers: Readers, body: &'static str) -> File {
-    File { path, content_type, readers, body }
+const fn file(
+    path: &'static str,
+    content_type: &'static str,
+    readers: Readers,
+    body: &'static str,
+) -> File {
+    File {
+        path,
+        content_type,
+        readers,
+        body,
+    }
 }
 
-const PAGE: File = file("/", HTML, Readers::SameOrigin, include_str!("../web/index.html"));
+const PAGE: File = file(
+    "/",
+    HTML,
+    Readers::SameOrigin,
+    include_str!("../web/index.html"),
+);
 
 const FILES: [File; 8] = [
-    file("/style.css", CSS, Readers::SameOrigin, include_str!("../web/style.css")),
-    file("/room.js", JAVASCRIPT, Readers::SameOrigin, include_str!("../web/room.js")),
-    file("/room-view.js", JAVASCRIPT, Readers::SameOrigin, include_str!("../web/room-view.js")),
-    file("/room-session.js", JAVASCRIPT, Readers::SameOrigin, include_str!("../web/room-session.js")),
-    file("/room-words.js", JAVASCRIPT, Readers::SameOrigin, include_str!("../web/room-words.js")),
-    file("/favicon.svg", SVG, Readers::SameOrigin, include_str!("../web/favicon.svg")),
-    file("/conclave.js", JAVASCRIPT, Readers::Anyone, include_str!("../web/conclave.js")),
-    file("/conclave.d.ts", TYPESCRIPT, Readers::Anyone, include_str!("../web/conclave.d.ts")),
+    file(
+        "/style.css",
+        CSS,
+        Readers::SameOrigin,
+        include_str!("../web/style.css"),
+    ),
+    file(
+        "/room.js",
+        JAVASCRIPT,
+        Readers::SameOrigin,
+        include_str!("../web/room.js"),
+    ),
+    file(
+        "/room-view.js",
+        JAVASCRIPT,
+        Readers::SameOrigin,
+        include_str!("../web/room-view.js"),
+    ),
+    file(
+        "/room-session.js",
+        JAVASCRIPT,
+        Readers::SameOrigin,
+        include_str!("../web/room-session.js"),
+    ),
+    file(
+        "/room-words.js",
+        JAVASCRIPT,
+        Readers::SameOrigin,
+        include_str!("../web/room-words.js"),
+    ),
+    file(
+        "/favicon.svg",
+        SVG,
+        Readers::SameOrigin,
+        include_str!("../web/favicon.svg"),
+    ),
+    file(
+        "/conclave.js",
+        JAVASCRIPT,
+        Readers::Anyone,
+        include_str!("../web/conclave.js"),
+    ),
+    file(
+        "/conclave.d.ts",
+        TYPESCRIPT,
+        Readers::Anyone,
+        include_str!("../web/conclave.d.ts"),
+    ),
 ];
 
 /// Every page and file, for GET and HEAD. Without `page` there is no demo room at `/`, which then is 404.
@@ -118,14 +177,22 @@ fn fixed_headers(readers: Readers) -> HeaderMap {
             "cross-origin"
         }
     };
-    headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static(policy));
+    headers.insert(
+        CROSS_ORIGIN_RESOURCE_POLICY,
+        HeaderValue::from_static(policy),
+    );
     headers
 }
 
 /// Weak, because a compressing layer may change the bytes but not what they mean.
 fn entity_tag(body: &str) -> HeaderValue {
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body.as_bytes());
-    let word: String = hash.as_ref().iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    let word: String = hash
+        .as_ref()
+        .iter()
+        .take(12)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     HeaderValue::try_from(format!("W/\"{word}\"")).expect("hexadecimal digits are a header value")
 }
 

@@ -12,7 +12,7 @@ function make(tag, className, ...children) {
 
 export function show(where) {
   for (const id of ["welcome", "chat"]) $(id).hidden = id !== where;
-  $("me").hidden = where !== "chat";
+  for (const id of ["me", "skip"]) $(id).hidden = where !== "chat";
 }
 
 /** A colour of eight, the same for a user on every screen. */
@@ -53,6 +53,14 @@ const note = (item) => make("p", "event", `${item.text} `, time(item.time));
 /** The conversation: a scrolling list that stays at its end unless somebody reads further up. */
 export class Log {
   #last = null;
+  #stays = true;
+  #end = 0;
+
+  constructor() {
+    // A banner, a keyboard on the screen, or a longer text must not push the newest message out of sight.
+    const observer = new ResizeObserver(() => { if (this.#stays) this.toEnd(); });
+    for (const id of ["log", "messages", "pending"]) observer.observe($(id));
+  }
 
   show(place) {
     // A screen reader is told what is new, not everything that was there before.
@@ -80,15 +88,20 @@ export class Log {
     const fromEnd = log.scrollHeight - log.scrollTop;
     this.show(place);
     log.scrollTop = log.scrollHeight - fromEnd;
+    this.scrolled();
   }
 
   toEnd() {
+    this.#stays = true;
     $("log").scrollTop = $("log").scrollHeight;
+    this.#end = $("log").scrollTop;
     $("newest").hidden = true;
   }
 
   scrolled() {
-    if (this.#atEnd()) $("newest").hidden = true;
+    // The event comes late: the log may have shrunk since it was moved to its end, and nobody has scrolled up.
+    this.#stays = this.#atEnd() || (this.#stays && $("log").scrollTop >= this.#end);
+    if (this.#stays) $("newest").hidden = true;
   }
 
   #around(place) {

@@ -138,6 +138,7 @@ function removed(place, reason) {
 
 async function say(place, text) {
   const line = pendingLine(place.pending, text, () => say(place, text));
+  log.toEnd();
   try {
     await place.room.say(text);
     line.done();
@@ -297,7 +298,13 @@ document.addEventListener("visibilitychange", () => {
 });
 
 // A new address with a token, pasted over this one, does not load the page by itself.
-addEventListener("hashchange", () => { if (session.takeFragment().token) location.reload(); });
+addEventListener("hashchange", () => {
+  const { token, room } = session.takeFragment();
+  if (token) {
+    session.keepRooms([...places.keys(), ...(room ? [room] : [])]);
+    location.reload();
+  } else if (room && client) enter(room);
+});
 
 setInterval(measure, LATENCY_EVERY_MS);
 // There is no room for a list beside the conversation.

@@ -2,7 +2,12 @@ use super::*;
 use axum::body::{Body, to_bytes};
 use tower::ServiceExt as _;
 
-async fn ask(page: bool, method: &str, path: &str, known: Option<&str>) -> (StatusCode, HeaderMap, String) {
+async fn ask(
+    page: bool,
+    method: &str,
+    path: &str,
+    known: Option<&str>,
+) -> (StatusCode, HeaderMap, String) {
     let mut request = http::Request::builder().method(method).uri(path);
     if let Some(tag) = known {
         request = request.header(IF_NONE_MATCH, tag);
@@ -10,7 +15,11 @@ async fn ask(page: bool, method: &str, path: &str, known: Option<&str>) -> (Stat
     let request = request.body(Body::empty()).unwrap();
     let (parts, body) = routes(page).oneshot(request).await.unwrap().into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
-    (parts.status, parts.headers, String::from_utf8(body.to_vec()).unwrap())
+    (
+        parts.status,
+        parts.headers,
+        String::from_utf8(body.to_vec()).unwrap(),
+    )
 }
 
 #[tokio::test]
@@ -44,7 +53,8 @@ async fn a_known_tag_gets_304_without_a_body() {
 
 #[tokio::test]
 async fn tags_differ_between_files() {
-    let tags: std::collections::HashSet<_> = FILES.iter().map(|file| entity_tag(file.body)).collect();
+    let tags: std::collections::HashSet<_> =
+        FILES.iter().map(|file| entity_tag(file.body)).collect();
     assert_eq!(tags.len(), FILES.len());
 }
 
@@ -61,9 +71,22 @@ async fn only_the_client_may_be_loaded_by_other_sites() {
     for file in FILES.iter().chain([&PAGE]) {
         let (_, headers, _) = ask(true, "GET", file.path, None).await;
         let client = file.path.starts_with("/conclave.");
-        let policy = if client { "cross-origin" } else { "same-origin" };
-        assert_eq!(headers[CROSS_ORIGIN_RESOURCE_POLICY], policy, "{}", file.path);
-        assert_eq!(headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN), client, "{}", file.path);
+        let policy = if client {
+            "cross-origin"
+        } else {
+            "same-origin"
+        };
+        assert_eq!(
+            headers[CROSS_ORIGIN_RESOURCE_POLICY], policy,
+            "{}",
+            file.path
+        );
+        assert_eq!(
+            headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN),
+            client,
+            "{}",
+            file.path
+        );
     }
 }
 
@@ -86,7 +109,15 @@ async fn other_methods_are_refused() {
 #[test]
 fn the_page_has_nothing_inline_and_no_other_host() {
     let page = PAGE.body;
-    for forbidden in ["<style", " style=", " onclick=", " onsubmit=", "javascript:", "http://", "https://"] {
+    for forbidden in [
+        "<style",
+        " style=",
+        " onclick=",
+        " onsubmit=",
+        "javascript:",
+        "http://",
+        "https://",
+    ] {
         assert!(!page.contains(forbidden), "{forbidden}");
     }
     for script in page.split("<script").skip(1) {
@@ -96,7 +127,10 @@ fn the_page_has_nothing_inline_and_no_other_host() {
 
 #[test]
 fn what_the_page_loads_is_served() {
-    let loaded = PAGE.body.split(['"']).filter(|part| part.starts_with('/') && part.contains('.'));
+    let loaded = PAGE
+        .body
+        .split(['"'])
+        .filter(|part| part.starts_with('/') && part.contains('.'));
     let imported = FILES
         .iter()
         .filter(|file| file.path.starts_with("/room"))
@@ -110,7 +144,13 @@ fn what_the_page_loads_is_served() {
 #[test]
 fn text_reaches_the_page_as_text_only() {
     for file in FILES.iter().filter(|file| file.path.ends_with(".js")) {
-        for forbidden in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
+        for forbidden in [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+        ] {
             assert!(!file.body.contains(forbidden), "{} {forbidden}", file.path);
         }
     }
