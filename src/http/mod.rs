@@ -1,4 +1,5 @@
 //! http
+<<<<<<< HEAD
 
 <<<<<<< HEAD
 pub mod admin;
@@ -6,3 +7,6 @@ pub mod health;
 =======
 pub mod session;
 >>>>>>> auth
+=======
+pub mod pages;
+>>>>>>> web
