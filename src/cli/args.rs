@@ -15,7 +15,6 @@ use super::version;
     version = version::short(),
     long_version = version::long(),
     arg_required_else_help = true,
-    infer_long_args = false,
     after_help = "Start here:\n  conclave dev                              a running server with a page, no configuration\n  conclave config init conclave.toml        a configuration for production\n  conclave check-config --config conclave.toml\n  conclave serve --config conclave.toml\n\nExit codes: 0 done, 1 failed, 64 bad arguments or configuration."
 )]
 pub struct Arguments {
@@ -241,7 +240,7 @@ pub struct Load {
     #[arg(long, default_value = "wss://127.0.0.1:8443/ws")]
     pub url: String,
     /// One token for all connections
-    #[arg(long, conflicts_with = "config", hide_env_values = true)]
+    #[arg(long, conflicts_with = "config")]
     pub token: Option<String>,
     /// Mint one token per connection with this configuration's key; without it and --token that of conclave dev
     #[arg(short, long, value_name = "FILE")]

@@ -21,8 +21,10 @@ use crate::cli::Failure;
 const GLANCE: Duration = Duration::from_millis(20);
 /// What the first messages do to caches and allocators is not measured.
 const WARM_UP: Duration = Duration::from_secs(1);
-/// How long late deliveries are waited for.
+/// How long late deliveries are waited for at most ...
 const DRAIN: Duration = Duration::from_secs(10);
+/// ... and how long when none comes any more.
+const DRAIN_QUIET: Duration = Duration::from_secs(2);
 /// Longest wait for all connections, beyond the limit of each.
 const OPEN_ALL_LIMIT: Duration = Duration::from_secs(600);
 
@@ -188,9 +190,16 @@ impl Crew {
 
     /// Waits until everything that was sent has come, or nothing more will.
     pub fn drain(&self) {
-        let limit = Instant::now() + DRAIN;
-        let total = self.total();
-        while Instant::now() < limit && total.sum(|meter| &meter.measured) < total.sum(|meter| &meter.expected) {
+        let (begun, total) = (Instant::now(), self.total());
+        let mut latest = (begun, 0);
+        while begun.elapsed() < DRAIN && latest.0.elapsed() < DRAIN_QUIET {
+            let measured = total.sum(|meter| &meter.measured);
+            if measured >= total.sum(|meter| &meter.expected) {
+                break;
+            }
+            if measured > latest.1 {
+                latest = (Instant::now(), measured);
+            }
             std::thread::sleep(GLANCE);
         }
     }
