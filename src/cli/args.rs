@@ -85,7 +85,7 @@ pub enum Verb {
     after_help = "Examples:\n  conclave serve --config conclave.toml\n  conclave serve --config conclave.toml --listen 0.0.0.0:443 --log-format human\n\nFlags override the environment (CONCLAVE_SECTION__KEY), which overrides the file.\nSIGTERM drains and exits 0; a second signal exits at once. SIGHUP reloads the certificate."
 )]
 pub struct Serve {
-    /// The configuration file; without it defaults and the environment
+    /// The configuration file, else $CONCLAVE_CONFIG; with neither, defaults and the environment
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// HTTPS and wss [server.listen]
@@ -175,7 +175,9 @@ pub struct CheckConfig {
 #[derive(Debug, Subcommand)]
 pub enum ConfigVerb {
     /// Write a configuration for production
-    #[command(after_help = "Examples:\n  conclave config init conclave.toml\n  conclave config init            to stdout")]
+    #[command(
+        after_help = "Examples:\n  conclave config init conclave.toml\n  conclave config init            to stdout"
+    )]
     Init {
         /// The file to write; without it stdout
         #[arg(value_name = "FILE")]
@@ -299,5 +301,9 @@ pub struct Publishing {
 
 fn rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| "expected a number of messages per second".to_owned())?;
-    if rate.is_finite() && (0.001..=100_000.0).contains(&rate) { Ok(rate) } else { Err("expected 0.001 to 100000".to_owned()) }
+    if rate.is_finite() && (0.001..=100_000.0).contains(&rate) {
+        Ok(rate)
+    } else {
+        Err("expected 0.001 to 100000".to_owned())
+    }
 }

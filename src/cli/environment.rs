@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use crate::config::Sources;
 
-/// Where `dev` keeps its certificate and secret; not a configuration key, so `config` never sees it.
+/// Where `dev` keeps its certificate and secret; not a key of the configuration.
 const STATE_DIRECTORY: &str = "CONCLAVE_STATE_DIR";
+/// The configuration file when no flag names one, for containers.
+const CONFIGURATION_FILE: &str = "CONCLAVE_CONFIG";
 
 /// A snapshot of the environment variables.
 #[derive(Clone)]
@@ -23,14 +25,10 @@ impl Environment {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// What the configuration is made of: a file, and the variables meant for it.
+    /// What the configuration is made of: a file (a flag's, else `$CONCLAVE_CONFIG`), and the variables.
     pub fn sources(&self, file: Option<PathBuf>) -> Sources {
-        let meant = |(name, _): &&(String, String)| name != STATE_DIRECTORY;
-        Sources {
-            file,
-            environment: self.0.iter().filter(meant).cloned().collect(),
-            overrides: Vec::new(),
-        }
+        let file = file.or_else(|| self.value(CONFIGURATION_FILE).map(PathBuf::from));
+        Sources { file, environment: self.0.clone(), overrides: Vec::new() }
     }
 
     /// `$CONCLAVE_STATE_DIR`, else the XDG base directory specification's place for state.

@@ -15,13 +15,11 @@ const DEFAULT_URL: &str = "http://127.0.0.1:9464/readyz";
 
 /// Succeeds when the node says that it is ready.
 pub fn run(args: &Healthcheck, loudness: Loudness, environment: &Environment) -> Result<(), Failure> {
-    let url = match (&args.url, &args.config) {
-        (Some(url), _) => url.clone(),
-        (None, Some(file)) => {
-            let loaded = config::load(&environment.sources(Some(file.clone())))?;
-            readiness_url(loaded.config.server.admin_listen)
-        }
-        (None, None) => DEFAULT_URL.to_owned(),
+    let sources = environment.sources(args.config.clone());
+    let url = match &args.url {
+        Some(url) => url.clone(),
+        None if sources.file.is_some() => readiness_url(config::load(&sources)?.config.server.admin_listen),
+        None => DEFAULT_URL.to_owned(),
     };
     let answer = ask(&url)?;
     if !loudness.quiet {

@@ -27,6 +27,9 @@ Bad arguments, or a configuration with problems; all problems are listed.
 CONCLAVE_SECTION__KEY
 Any key of the configuration file, see \\fBconclave config env\\fR.
 .TP
+CONCLAVE_CONFIG
+The configuration file when \\fB--config\\fR is not given.
+.TP
 CONCLAVE_STATE_DIR
 Where \\fBconclave dev\\fR keeps its certificate and secret; else $XDG_STATE_HOME/conclave or ~/.local/state/conclave.
 .TP

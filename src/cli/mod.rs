@@ -5,6 +5,7 @@ pub mod bench;
 pub mod check_config;
 pub mod completions;
 pub mod config_init;
+mod configuration;
 pub mod dev;
 mod environment;
 mod failure;
@@ -38,6 +39,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Vec<(Stri
         Err(refusal) => return refused(&refusal),
     };
     let environment = Environment::new(environment);
+    if let Err(broken) = crate::auth::keys::install_provider() {
+        return Failure::other(broken).report();
+    }
     match dispatch(arguments.verb, arguments.loudness, &environment) {
         Ok(()) => 0,
         Err(failure) => failure.report(),
@@ -58,7 +62,8 @@ fn dispatch(verb: Verb, loudness: Loudness, environment: &Environment) -> Result
         Verb::Token(args) => token::run(&args, loudness, environment),
         Verb::CheckConfig(args) => {
             let sources = environment.sources(args.config);
-            Failure::from_code(check_config::run(&sources, args.print, args.json))
+            let extra = configuration::key_problems;
+            Failure::from_code(check_config::run_with(&sources, args.print, args.json, extra))
         }
         Verb::Config(ConfigVerb::Init { path, force }) => Failure::from_code(config_init::run(path, force)),
         Verb::Config(ConfigVerb::Env) => {

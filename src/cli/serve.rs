@@ -1,13 +1,13 @@
 //! `conclave serve`: the server, as configured.
 
 use super::args::{Loudness, Serve};
-use super::{Environment, Failure};
-use crate::config::{self, Sources};
+use super::{Environment, Failure, configuration};
+use crate::config::Sources;
 use crate::runtime::{self, Start};
 
 /// Blocks until the server has drained.
 pub fn run(args: &Serve, loudness: Loudness, environment: &Environment) -> Result<(), Failure> {
-    let loaded = config::load(&sources(args, loudness, environment))?;
+    let loaded = configuration::load(&sources(args, loudness, environment))?;
     for warning in &loaded.warnings {
         eprintln!("{}", warning.to_string().trim_end());
     }

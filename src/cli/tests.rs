@@ -25,7 +25,11 @@ fn every_verb_has_help_with_an_example() {
         assert!(command.get_about().is_some(), "{} has no description", command.get_name());
         let leaf = command.get_subcommands().next().is_none();
         let explained = help.contains("xample") || help.contains("Start here");
-        assert!(!leaf || explained || command.get_name() == "env" || help.contains("--connections"), "{}", command.get_name());
+        assert!(
+            !leaf || explained || command.get_name() == "env" || help.contains("--connections"),
+            "{}",
+            command.get_name()
+        );
         command.get_subcommands().for_each(check);
     }
     check(&Arguments::command());
@@ -88,15 +92,15 @@ fn manual_pages_are_written_for_every_verb() {
 }
 
 #[test]
-fn the_state_directory_is_no_configuration() {
-    let variables = [("CONCLAVE_STATE_DIR", "/s"), ("CONCLAVE_SERVER__LISTEN", "x"), ("HOME", "/h"), ("NO_COLOR", "1")];
-    let own = |list: &[(&str, &str)]| list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+fn folders_and_files_come_from_the_environment_where_no_flag_names_them() {
+    let variables = [("CONCLAVE_STATE_DIR", "/s"), ("CONCLAVE_CONFIG", "/c.toml"), ("HOME", "/h"), ("NO_COLOR", "1")];
+    let own =
+        |list: &[(&str, &str)]| list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let environment = Environment::new(own(&variables));
     assert!(environment.no_color());
     assert_eq!(environment.state_directory().unwrap(), Path::new("/s"));
-    let sources = environment.sources(None);
-    assert!(sources.environment.iter().all(|(name, _)| name != "CONCLAVE_STATE_DIR"));
-    assert_eq!(sources.environment.len(), 3);
+    assert_eq!(environment.sources(None).file.unwrap(), Path::new("/c.toml"));
+    assert_eq!(environment.sources(Some("/f.toml".into())).file.unwrap(), Path::new("/f.toml"));
 
     let at = |list: &[(&str, &str)]| Environment::new(own(list)).state_directory();
     assert_eq!(at(&[("HOME", "/h")]).unwrap(), Path::new("/h/.local/state/conclave"));

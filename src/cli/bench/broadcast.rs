@@ -10,12 +10,12 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::crew::{Crew, Phase, Stage};
+use super::idle;
 use super::link::{self, Lost, Socket};
 use super::meter::{Meter, Total};
 use super::plan::{Pace, Plan, Work};
 use super::report::Report;
 use super::stamp::Stamp;
-use super::idle;
 use crate::cli::Failure;
 
 /// Opens all, lets publishers publish, and reports what came.
@@ -31,7 +31,13 @@ pub fn run(plan: Arc<Plan>, show: bool) -> Result<Report, Failure> {
 
     let mut report = Report::new("broadcast", &plan);
     describe(&mut report, &plan);
-    report.add("published_per_s", "published per second", total.sum(|meter| &meter.published) as f64 / seconds, 1, "/s");
+    report.add(
+        "published_per_s",
+        "published per second",
+        total.sum(|meter| &meter.published) as f64 / seconds,
+        1,
+        "/s",
+    );
     report.add("deliveries_per_s", "deliveries per second", span.received as f64 / span.elapsed(), 0, "/s");
     report.add("delivery_ratio", "delivery ratio", measured as f64 / expected.max(1) as f64, 6, "");
     report.add_latency(&total.latency());
@@ -42,7 +48,10 @@ pub fn run(plan: Arc<Plan>, show: bool) -> Result<Report, Failure> {
     report.add("publisher_lag_max_ms", "latest publication after its time", lag, 3, "ms");
     report.add_losses(&totals);
     if expected == 0 {
-        report.incomplete("nothing was published in the window: --seconds is too short for --rate, or publishers did not connect".to_owned());
+        report.incomplete(
+            "nothing was published in the window: --seconds is too short for --rate, or publishers did not connect"
+                .to_owned(),
+        );
     } else if measured != expected {
         report.incomplete(format!("{measured} of {expected} deliveries came"));
     }

@@ -8,12 +8,12 @@ use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::crew::{Crew, Phase, Stage};
+use super::idle;
 use super::link::{self, Lost, Socket};
 use super::meter::{Meter, Total};
 use super::plan::Plan;
 use super::report::Report;
 use super::stamp::Stamp;
-use super::idle;
 use crate::cli::Failure;
 
 /// Longest wait for the first echo.

@@ -47,7 +47,13 @@ pub fn run(plan: Arc<Plan>, show: bool) -> Result<Report, Failure> {
     }
     report.add("hold_seconds", "held for", holding.elapsed(), 1, "s");
     if let Some(cpu) = holding.server_cpu {
-        report.add("server_cpu_percent_idle", "server CPU while held", cpu.as_secs_f64() / holding.elapsed() * 100.0, 2, "%");
+        report.add(
+            "server_cpu_percent_idle",
+            "server CPU while held",
+            cpu.as_secs_f64() / holding.elapsed() * 100.0,
+            2,
+            "%",
+        );
     }
     report.add_server_memory(plan.server);
     report.add_client(&opening, &plan);

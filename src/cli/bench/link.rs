@@ -51,14 +51,22 @@ impl Lost {
     pub fn remedy(&self) -> Option<&'static str> {
         match self {
             // EMFILE and ENFILE, Linux errno 24 and 23.
-            Self::Connect(error) if matches!(error.raw_os_error(), Some(23 | 24)) => Some("raise the limit of open files: ulimit -n 65536"),
+            Self::Connect(error) if matches!(error.raw_os_error(), Some(23 | 24)) => {
+                Some("raise the limit of open files: ulimit -n 65536")
+            }
             Self::Connect(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
                 Some("no free local port is left: fewer connections, or widen net.ipv4.ip_local_port_range")
             }
-            Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => Some("is the server running, and is --url right?"),
-            Self::Tls(_) => Some("pass --ca FILE with the authority of its certificate, or --insecure; or it is at a limit of connections"),
+            Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                Some("is the server running, and is --url right?")
+            }
+            Self::Tls(_) => Some(
+                "pass --ca FILE with the authority of its certificate, or --insecure; or it is at a limit of connections",
+            ),
             Self::Refused(http::StatusCode::NOT_FOUND) => Some("bench echo needs echo.enabled = true there"),
-            Self::Closed(reason) if reason.starts_with("1008") => Some("conclave token --check TOKEN --config FILE says what is wrong with a token"),
+            Self::Closed(reason) if reason.starts_with("1008") => {
+                Some("conclave token --check TOKEN --config FILE says what is wrong with a token")
+            }
             _ => None,
         }
     }
@@ -69,7 +77,9 @@ impl From<Error> for Lost {
         match error {
             Error::Http(response) => Self::Refused(response.status()),
             Error::ConnectionClosed | Error::AlreadyClosed | Error::Io(_) => Self::Cut,
-            Error::Protocol(tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => Self::Cut,
+            Error::Protocol(tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
+                Self::Cut
+            }
             other => Self::Protocol(Box::new(other)),
         }
     }
@@ -96,7 +106,9 @@ async fn upgrade(target: &Target, token: &str) -> Result<Socket, Lost> {
     let connector = TlsConnector::from(target.tls.clone());
     let stream = connector.connect(target.name.clone(), stream).await.map_err(Lost::Tls)?;
     let mut request = (&target.uri).into_client_request()?;
-    let bearer = format!("Bearer {token}").parse().map_err(|_| Lost::Token("it has characters that no header may have".to_owned()))?;
+    let bearer = format!("Bearer {token}")
+        .parse()
+        .map_err(|_| Lost::Token("it has characters that no header may have".to_owned()))?;
     request.headers_mut().insert(header::AUTHORIZATION, bearer);
     let config = WebSocketConfig::default()
         .read_buffer_size(BUFFER_BYTES)
@@ -122,7 +134,9 @@ async fn expect(socket: &mut Socket, kind: &str) -> Result<(), Lost> {
 }
 
 /// The text of what was read; `None` for pings and pongs.
-pub fn text_of(read: Option<Result<Message, Error>>) -> Result<Option<tokio_tungstenite::tungstenite::Utf8Bytes>, Lost> {
+pub fn text_of(
+    read: Option<Result<Message, Error>>,
+) -> Result<Option<tokio_tungstenite::tungstenite::Utf8Bytes>, Lost> {
     match read {
         None => Err(Lost::Cut),
         Some(Ok(Message::Text(text))) => Ok(Some(text)),

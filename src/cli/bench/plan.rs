@@ -81,7 +81,10 @@ impl Plan {
     /// Resolves names, reads keys and certificates, and refuses what cannot work.
     pub fn new(load: &Load, work: Work, environment: &Environment) -> Result<Arc<Self>, Failure> {
         if load.rooms > load.connections {
-            return Err(Failure::usage(format_args!("--rooms {} is more than --connections {}", load.rooms, load.connections)));
+            return Err(Failure::usage(format_args!(
+                "--rooms {} is more than --connections {}",
+                load.rooms, load.connections
+            )));
         }
         let connections = load.connections as usize;
         enough_descriptors(connections)?;

@@ -51,7 +51,13 @@ impl Report {
     /// Adds what the server used in `span`, per `event`; needs `--pid`.
     pub fn add_server_cpu(&mut self, span: &Span, events: u64, key: &'static str, label: &'static str) {
         let Some(cpu) = span.server_cpu else { return };
-        self.add("server_cpu_percent", "server CPU (100 is one core)", cpu.as_secs_f64() / span.elapsed() * 100.0, 1, "%");
+        self.add(
+            "server_cpu_percent",
+            "server CPU (100 is one core)",
+            cpu.as_secs_f64() / span.elapsed() * 100.0,
+            1,
+            "%",
+        );
         if events > 0 {
             self.add(key, label, cpu.as_secs_f64() * 1e6 / events as f64, 2, "µs");
         }
@@ -62,7 +68,10 @@ impl Report {
         let percent = span.client_cpu.as_secs_f64() / span.elapsed() * 100.0;
         self.add("client_cpu_percent", "client CPU (100 is one core)", percent, 1, "%");
         if percent > 85.0 * plan.threads as f64 {
-            self.note(format!("the client was busy on all of its {} threads and may have been the limit; try --threads", plan.threads));
+            self.note(format!(
+                "the client was busy on all of its {} threads and may have been the limit; try --threads",
+                plan.threads
+            ));
         }
     }
 
@@ -152,7 +161,9 @@ fn grouped(number: &str) -> String {
 mod tests {
     #[test]
     fn numbers_are_grouped() {
-        for (number, expected) in [("0", "0"), ("999", "999"), ("1000", "1,000"), ("1234567.89", "1,234,567.89"), ("-100.0", "-100.0")] {
+        for (number, expected) in
+            [("0", "0"), ("999", "999"), ("1000", "1,000"), ("1234567.89", "1,234,567.89"), ("-100.0", "-100.0")]
+        {
             assert_eq!(super::grouped(number), expected);
         }
     }

@@ -41,7 +41,8 @@ impl Target {
                 address.ip()
             )));
         }
-        let name = ServerName::try_from(host).map_err(|_| Failure::usage("--url: the host is neither a name nor an address"))?;
+        let name = ServerName::try_from(host)
+            .map_err(|_| Failure::usage("--url: the host is neither a name nor an address"))?;
         Ok(Self { uri, address, name, tls: Arc::new(tls(load, address.ip().is_loopback(), environment)?) })
     }
 
@@ -107,7 +108,9 @@ fn roots(chosen: Option<&Path>, here: bool, environment: &Environment) -> Result
     let path = match chosen {
         Some(path) => path.to_owned(),
         None => here.then(|| dev::authority(environment)).flatten().or_else(system).ok_or_else(|| {
-            Failure::usage("no certificate authority to trust\n  help: pass --ca FILE, or --insecure to accept any certificate")
+            Failure::usage(
+                "no certificate authority to trust\n  help: pass --ca FILE, or --insecure to accept any certificate",
+            )
         })?,
     };
     let shown = path.display();
@@ -142,7 +145,12 @@ impl ServerCertVerifier for AcceptAny {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -151,7 +159,12 @@ impl ServerCertVerifier for AcceptAny {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

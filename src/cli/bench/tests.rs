@@ -57,7 +57,12 @@ fn serve(fault: Fault) -> SocketAddr {
     address
 }
 
-async fn connection(acceptor: tokio_rustls::TlsAcceptor, stream: tokio::net::TcpStream, rooms: Rooms, fault: Fault) -> Option<()> {
+async fn connection(
+    acceptor: tokio_rustls::TlsAcceptor,
+    stream: tokio::net::TcpStream,
+    rooms: Rooms,
+    fault: Fault,
+) -> Option<()> {
     let stream = acceptor.accept(stream).await.ok()?;
     let mut socket = tokio_tungstenite::accept_async(stream).await.ok()?;
     if fault == Fault::RefusesTokens {
@@ -137,7 +142,10 @@ fn idle_opens_and_holds() {
     let report = idle::run(plan, false).unwrap();
     let found: Value = serde_json::from_str(&report.json()).unwrap();
     assert_eq!((&found["ok"], &found["opened"]), (&true.into(), &20.into()), "{found}");
-    assert!(found["handshakes_per_s"].as_f64().unwrap() > 0.0 && found["server_kib_per_connection"].is_number(), "{found}");
+    assert!(
+        found["handshakes_per_s"].as_f64().unwrap() > 0.0 && found["server_kib_per_connection"].is_number(),
+        "{found}"
+    );
     assert!(report.table().contains("handshakes per second"));
 }
 
@@ -209,5 +217,8 @@ fn members_of_uneven_rooms_add_up() {
     let plan = Plan::new(&load, Work::Idle, &Environment::new(Vec::new())).unwrap();
     assert_eq!([plan.members(0), plan.members(1), plan.members(2), plan.members(3)], [4, 4, 3, 4]);
     assert_eq!(plan.room(1), plan.room(10));
-    assert_eq!(Work::broadcast(&load, &publishing(true)).unwrap(), Work::Broadcast { publishers: 3, pace: Pace::Window(2), size: 64 });
+    assert_eq!(
+        Work::broadcast(&load, &publishing(true)).unwrap(),
+        Work::Broadcast { publishers: 3, pace: Pace::Window(2), size: 64 }
+    );
 }

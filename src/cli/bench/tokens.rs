@@ -24,8 +24,9 @@ impl Tokens {
         if let Some(token) = &load.token {
             return Ok(Self::One(token.trim().to_owned()));
         }
-        let key = if load.config.is_some() {
-            let loaded = config::load(&environment.sources(load.config.clone()))?;
+        let sources = environment.sources(load.config.clone());
+        let key = if sources.file.is_some() {
+            let loaded = config::load(&sources)?;
             token::choose(&loaded.config.auth.keys, None)?.clone()
         } else {
             dev::key(environment).ok_or_else(|| {

@@ -47,13 +47,20 @@ impl Banner {
         line(format!("  {}    {}", paint.bold("Socket"), paint.link(format!("wss://{authority}/ws?token={token}"))));
         line(format!("  {}     {token}", paint.bold("Token")));
         line(format!("            {}", paint.faint("user dev, good for 12 hours")));
-        line(format!("  {}   {}", paint.bold("Metrics"), paint.link(format!("http://{}/metrics", self.ready.admin_listen))));
+        line(format!(
+            "  {}   {}",
+            paint.bold("Metrics"),
+            paint.link(format!("http://{}/metrics", self.ready.admin_listen))
+        ));
         line(String::new());
         line(format!("  {}        {ca}", paint.bold("CA")));
         line(format!("  {}   {}", paint.bold("SHA-256"), certificate.fingerprint));
         line(format!("            {}", paint.faint("It vouches for localhost only. To trust it:")));
         line(format!("            curl --cacert '{ca}' {page}livez"));
-        line(format!("            {}", paint.faint("browser: import that file as a certificate authority, or accept the warning once")));
+        line(format!(
+            "            {}",
+            paint.faint("browser: import that file as a certificate authority, or accept the warning once")
+        ));
         line(String::new());
         line(format!("  {}", paint.bold("Next")));
         for (command, why) in self.next() {
@@ -67,7 +74,11 @@ impl Banner {
         let authority = authority(self.ready.listen);
         let ca = self.certificate.authority.display();
         let socket = format!("wss://{authority}/ws");
-        let url = if self.ready.listen.port() == 8443 && self.ready.listen.is_ipv4() { String::new() } else { format!(" --url {socket}") };
+        let url = if self.ready.listen.port() == 8443 && self.ready.listen.is_ipv4() {
+            String::new()
+        } else {
+            format!(" --url {socket}")
+        };
         [
             ("conclave token --sub ana --name Ana".to_owned(), "a token for another user"),
             (

@@ -155,7 +155,9 @@ fn must_be_free(flag: &str, address: SocketAddr) -> Result<(), Failure> {
             "{address} is in use, perhaps by another conclave dev\n  help: stop it, or choose another port: {flag} {any} takes any free one"
         ),
         std::io::ErrorKind::PermissionDenied => {
-            format!("{address}: ports below 1024 need privileges\n  help: choose another port: {flag} {any} takes any free one")
+            format!(
+                "{address}: ports below 1024 need privileges\n  help: choose another port: {flag} {any} takes any free one"
+            )
         }
         _ => format!("cannot listen on {address}: {error}\n  help: {flag} {any}"),
     }))

@@ -59,7 +59,9 @@ fn refuse_if_writable_by_others(directory: &Path) -> anyhow::Result<()> {
     let shown = directory.display();
     let mode = fs::metadata(directory).with_context(|| format!("cannot read {shown}"))?.permissions().mode();
     if mode & WRITABLE_BY_OTHERS != 0 {
-        bail!("the state directory {shown} can be written by other users\n  help: chmod 700 '{shown}', or set CONCLAVE_STATE_DIR to a folder of your own");
+        bail!(
+            "the state directory {shown} can be written by other users\n  help: chmod 700 '{shown}', or set CONCLAVE_STATE_DIR to a folder of your own"
+        );
     }
     Ok(())
 }

@@ -33,12 +33,12 @@ fn from_stdin() -> anyhow::Result<String> {
 }
 
 fn policy(config: &Config) -> Result<Policy, Failure> {
-    let keys = Keys::load(&config.auth.keys).map_err(|problems| {
+    let keys = Keys::from_config(config).map_err(|problems| {
         let lines: Vec<String> = problems
             .iter()
             .map(|problem| format!("{}: {}\n  help: {}", problem.set_in, problem.what, problem.remedy))
             .collect();
         Failure::usage(lines.join("\n"))
     })?;
-    Ok(Policy::new(config, keys))
+    Policy::new(config, keys).map_err(|problems| Failure::usage(problems.join("\n")))
 }

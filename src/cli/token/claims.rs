@@ -62,7 +62,9 @@ fn rooms(wanted: &[String]) -> Result<Map<String, Value>, Failure> {
 /// The last `=` separates, for a pattern may hold one itself.
 fn parse_room(text: &str) -> Result<(String, Value), Failure> {
     let (pattern, verbs) = text.rsplit_once('=').unwrap_or((text, "*"));
-    let refuse = |why: &str| Failure::usage(format_args!("--room {text}: {why}\n  help: such as 'lobby' or 'team-42/*=join,chat'"));
+    let refuse = |why: &str| {
+        Failure::usage(format_args!("--room {text}: {why}\n  help: such as 'lobby' or 'team-42/*=join,chat'"))
+    };
     if pattern.is_empty() {
         return Err(refuse("the pattern is empty"));
     }

@@ -23,7 +23,6 @@ pub struct Minted {
 
 /// Mints, or checks when asked to.
 pub fn run(args: &Token, loudness: Loudness, environment: &Environment) -> Result<(), Failure> {
-    auth::keys::install_provider();
     let config = configuration(args, environment)?;
     if let Some(token) = &args.check {
         return check::run(token, &config, loudness);
@@ -48,8 +47,9 @@ pub fn mint(wish: &Wish<'_>, key: &Key, now: SystemTime) -> Result<Minted, Failu
 
 /// The operator's, else what `conclave dev` would run with.
 fn configuration(args: &Token, environment: &Environment) -> Result<Config, Failure> {
-    if args.config.is_some() {
-        return Ok(config::load(&environment.sources(args.config.clone()))?.config);
+    let sources = environment.sources(args.config.clone());
+    if sources.file.is_some() {
+        return Ok(config::load(&sources)?.config);
     }
     let key = dev::key(environment).ok_or_else(|| {
         Failure::usage("no key to work with\n  help: pass --config FILE, or run conclave dev once, which makes one")
@@ -68,7 +68,8 @@ pub fn choose<'k>(keys: &'k [Key], kid: Option<&str>) -> Result<&'k Key, Failure
     };
     keys.iter().find(|key| key.kid.as_deref() == Some(kid)).ok_or_else(|| {
         let known: Vec<&str> = keys.iter().filter_map(|key| key.kid.as_deref()).collect();
-        let known = if known.is_empty() { "none has a kid".to_owned() } else { format!("there are: {}", known.join(", ")) };
+        let known =
+            if known.is_empty() { "none has a kid".to_owned() } else { format!("there are: {}", known.join(", ")) };
         Failure::usage(format_args!("--kid {kid}: no key in auth.keys has this id; {known}"))
     })
 }

@@ -37,7 +37,9 @@ fn claims_are_those_of_the_protocol() {
 
 #[test]
 fn bad_wishes_are_refused_as_usage() {
-    for (rooms, wanted) in [(&["lobby=shout"][..], &[][..]), (&["a*b"], &[]), (&["=join"], &[]), (&[], &["=1"]), (&[], &["plan"])] {
+    for (rooms, wanted) in
+        [(&["lobby=shout"][..], &[][..]), (&["a*b"], &[]), (&["=join"], &[]), (&[], &["=1"]), (&[], &["plan"])]
+    {
         assert_eq!(claims(rooms, wanted).unwrap_err().report(), 64, "{rooms:?} {wanted:?}");
     }
 }

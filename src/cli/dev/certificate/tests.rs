@@ -34,7 +34,8 @@ fn is_reused_private_and_trusted_for_localhost_only() {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(&authority).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+    let verifier =
+        rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
     let leaf = CertificateDer::from_pem_slice(&leaf).unwrap();
     let accepts = |name: &'static str| {
         let name = ServerName::try_from(name).unwrap();
