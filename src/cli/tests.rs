@@ -108,3 +108,16 @@ fn folders_and_files_come_from_the_environment_where_no_flag_names_them() {
     assert_eq!(at(&[("HOME", "/h"), ("XDG_STATE_HOME", "relative")]).unwrap(), Path::new("/h/.local/state/conclave"));
     assert_eq!(at(&[]), None);
 }
+
+#[test]
+fn a_key_that_cannot_be_used_is_a_problem_of_the_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let (pem, file) = (directory.path().join("key.pem"), directory.path().join("conclave.toml"));
+    std::fs::write(&pem, "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n").unwrap();
+    let text = format!("[[auth.keys]]\nalgorithm = \"RS256\"\npublic_key_file = \"{}\"\n", pem.display());
+    std::fs::write(&file, text).unwrap();
+    let sources = Environment::new(Vec::new()).sources(Some(file));
+    let Err(Failure::Config(problems)) = configuration::load(&sources) else { panic!("accepted") };
+    let about_keys = problems.0.iter().find(|problem| problem.key == "auth.keys").unwrap();
+    assert!(about_keys.to_string().contains("conclave.toml line"), "{about_keys}");
+}
