@@ -8,7 +8,9 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     // Lossy, because one foreign variable that is not UTF-8 must not keep a server from starting.
-    let environment = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect();
+    let environment = std::env::vars_os()
+        .map(|(name, value)| (lossy(name), lossy(value)))
+        .collect();
     ExitCode::from(conclave::cli::run(std::env::args_os(), environment))
 }
 

@@ -44,7 +44,9 @@ pub fn run(directory: Option<&Path>) -> Result<(), Failure> {
     match directory {
         None => {
             let page = page(&command, true)?;
-            std::io::stdout().write_all(&page).context("the manual page could not be written")?;
+            std::io::stdout()
+                .write_all(&page)
+                .context("the manual page could not be written")?;
         }
         Some(directory) => write_pages(&command, directory)?,
     }
@@ -52,7 +54,8 @@ pub fn run(directory: Option<&Path>) -> Result<(), Failure> {
 }
 
 fn write_pages(command: &Command, directory: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    std::fs::create_dir_all(directory)
+        .with_context(|| format!("cannot create {}", directory.display()))?;
     write_page(command, directory, true)?;
     for verb in visible(command) {
         write_page(verb, directory, false)?;
@@ -64,19 +67,28 @@ fn write_pages(command: &Command, directory: &Path) -> anyhow::Result<()> {
 }
 
 fn visible(command: &Command) -> impl Iterator<Item = &Command> {
-    command.get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help")
+    command
+        .get_subcommands()
+        .filter(|verb| !verb.is_hide_set() && verb.get_name() != "help")
 }
 
 fn write_page(command: &Command, directory: &Path, main: bool) -> anyhow::Result<()> {
     let name = command.get_display_name().unwrap_or(command.get_name());
     let path = directory.join(format!("{name}.1"));
-    std::fs::write(&path, page(command, main)?).with_context(|| format!("cannot write {}", path.display()))
+    std::fs::write(&path, page(command, main)?)
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn page(command: &Command, main: bool) -> anyhow::Result<Vec<u8>> {
-    let name = command.get_display_name().unwrap_or(command.get_name()).to_owned();
+    let name = command
+        .get_display_name()
+        .unwrap_or(command.get_name())
+        .to_owned();
     let mut page = Vec::new();
-    Man::new(command.clone()).title(name).render(&mut page).context("the manual page could not be made")?;
+    Man::new(command.clone())
+        .title(name)
+        .render(&mut page)
+        .context("the manual page could not be made")?;
     if main {
         page.extend_from_slice(EXIT_CODES.as_bytes());
     }

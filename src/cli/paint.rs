@@ -14,7 +14,9 @@ pub struct Paint {
 impl Paint {
     /// For what is printed to `stream`.
     pub fn for_stream(stream: &impl IsTerminal, environment: &Environment) -> Self {
-        Self { on: stream.is_terminal() && !environment.no_color() }
+        Self {
+            on: stream.is_terminal() && !environment.no_color(),
+        }
     }
 
     /// Never any colour.
@@ -44,6 +46,10 @@ impl Paint {
     }
 
     fn wrap(self, code: &str, words: impl Display) -> String {
-        if self.on { format!("\x1b[{code}m{words}\x1b[0m") } else { words.to_string() }
+        if self.on {
+            format!("\x1b[{code}m{words}\x1b[0m")
+        } else {
+            words.to_string()
+        }
     }
 }

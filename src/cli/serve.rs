@@ -18,13 +18,23 @@ pub fn run(args: &Serve, loudness: Loudness, environment: &Environment) -> Resul
 /// The file and the environment, overlaid with the flags.
 fn sources(args: &Serve, loudness: Loudness, environment: &Environment) -> Sources {
     let level = args.log_level.clone().map(|level| (level, "--log-level"));
-    let level = level.or_else(|| loudness.log_level().map(|(level, flag)| (level.to_owned(), flag)));
+    let level = level.or_else(|| {
+        loudness
+            .log_level()
+            .map(|(level, flag)| (level.to_owned(), flag))
+    });
     let mut sources = environment.sources(args.config.clone());
     let mut set = |key: &str, value: Option<String>, flag: &str| {
-        sources.overrides.extend(value.map(|value| (key.to_owned(), value, flag.to_owned())));
+        sources
+            .overrides
+            .extend(value.map(|value| (key.to_owned(), value, flag.to_owned())));
     };
     set("server.listen", args.listen.clone(), "--listen");
-    set("server.admin_listen", args.admin_listen.clone(), "--admin-listen");
+    set(
+        "server.admin_listen",
+        args.admin_listen.clone(),
+        "--admin-listen",
+    );
     set("log.format", args.log_format.clone(), "--log-format");
     if let Some((level, flag)) = level {
         set("log.level", Some(level), flag);
@@ -45,8 +55,19 @@ mod tests {
             log_level: None,
             log_format: Some("human".to_owned()),
         };
-        let found = sources(&args, Loudness { quiet: false, verbose: 1 }, &Environment::new(Vec::new()));
-        let found: Vec<_> = found.overrides.iter().map(|(key, value, flag)| [key.as_str(), value, flag]).collect();
+        let found = sources(
+            &args,
+            Loudness {
+                quiet: false,
+                verbose: 1,
+            },
+            &Environment::new(Vec::new()),
+        );
+        let found: Vec<_> = found
+            .overrides
+            .iter()
+            .map(|(key, value, flag)| [key.as_str(), value, flag])
+            .collect();
         assert_eq!(
             found,
             [

@@ -26,7 +26,10 @@ pub fn run(plan: Arc<Plan>, show: bool) -> Result<Report, Failure> {
     crew.drain();
     let (totals, meters) = crew.dismiss();
     let total = Total(&meters);
-    let (measured, expected) = (total.sum(|meter| &meter.measured), total.sum(|meter| &meter.expected));
+    let (measured, expected) = (
+        total.sum(|meter| &meter.measured),
+        total.sum(|meter| &meter.expected),
+    );
     let seconds = f64::from(plan.seconds);
 
     let mut report = Report::new("broadcast", &plan);
@@ -38,14 +41,37 @@ pub fn run(plan: Arc<Plan>, show: bool) -> Result<Report, Failure> {
         1,
         "/s",
     );
-    report.add("deliveries_per_s", "deliveries per second", span.received as f64 / span.elapsed(), 0, "/s");
-    report.add("delivery_ratio", "delivery ratio", measured as f64 / expected.max(1) as f64, 6, "");
+    report.add(
+        "deliveries_per_s",
+        "deliveries per second",
+        span.received as f64 / span.elapsed(),
+        0,
+        "/s",
+    );
+    report.add(
+        "delivery_ratio",
+        "delivery ratio",
+        measured as f64 / expected.max(1) as f64,
+        6,
+        "",
+    );
     report.add_latency(&total.latency());
-    report.add_server_cpu(&span, span.received, "server_cpu_us_per_delivery", "server CPU per delivery");
+    report.add_server_cpu(
+        &span,
+        span.received,
+        "server_cpu_us_per_delivery",
+        "server CPU per delivery",
+    );
     report.add_server_memory(plan.server);
     report.add_client(&span, &plan);
     let lag = total.max(|meter| &meter.lag_nanoseconds) as f64 / 1e6;
-    report.add("publisher_lag_max_ms", "latest publication after its time", lag, 3, "ms");
+    report.add(
+        "publisher_lag_max_ms",
+        "latest publication after its time",
+        lag,
+        3,
+        "ms",
+    );
     report.add_losses(&totals);
     if expected == 0 {
         report.incomplete(
@@ -61,11 +87,22 @@ pub fn run(plan: Arc<Plan>, show: bool) -> Result<Report, Failure> {
 fn describe(report: &mut Report, plan: &Plan) {
     report.add("rooms", "rooms", plan.rooms as f64, 0, "");
     report.add("seconds", "measured", f64::from(plan.seconds), 0, "s");
-    if let Work::Broadcast { publishers, pace, size } = plan.work {
+    if let Work::Broadcast {
+        publishers,
+        pace,
+        size,
+    } = plan.work
+    {
         report.add("publishers", "publishers", publishers as f64, 0, "");
         report.add("size_bytes", "size of a content", size as f64, 0, "B");
         match pace {
-            Pace::Every(time) => report.add("rate_per_s", "rate of a publisher", 1.0 / time.as_secs_f64(), 2, "/s"),
+            Pace::Every(time) => report.add(
+                "rate_per_s",
+                "rate of a publisher",
+                1.0 / time.as_secs_f64(),
+                2,
+                "/s",
+            ),
             Pace::Window(window) => report.add("window", "flood window", f64::from(window), 0, ""),
         }
     }
@@ -82,7 +119,10 @@ pub async fn live(
     let mut publisher = Publisher::of(connection, &stage.plan);
     let mut phase = Phase::Open;
     loop {
-        let due = publisher.as_ref().filter(|_| phase == Phase::Run).and_then(Publisher::due);
+        let due = publisher
+            .as_ref()
+            .filter(|_| phase == Phase::Run)
+            .and_then(Publisher::due);
         tokio::select! {
             // Neither branch loses anything when it is dropped; reading comes before sending, so that a
             // publisher's own reading never delays the measured room.
@@ -149,8 +189,18 @@ struct Publisher {
 
 impl Publisher {
     fn of(connection: usize, plan: &Plan) -> Option<Self> {
-        let Work::Broadcast { publishers, pace, size } = plan.work else { return None };
-        let head = format!(r#"{{"type":"chat","room":"{}","content":""#, plan.room(connection));
+        let Work::Broadcast {
+            publishers,
+            pace,
+            size,
+        } = plan.work
+        else {
+            return None;
+        };
+        let head = format!(
+            r#"{{"type":"chat","room":"{}","content":""#,
+            plan.room(connection)
+        );
         (connection < publishers).then(|| Self {
             connection,
             head,
@@ -186,12 +236,20 @@ impl Publisher {
     }
 
     /// Sends one; false when the time for sending is over.
-    async fn publish(&mut self, socket: &mut Socket, stage: &Stage, meter: &Meter) -> Result<bool, Lost> {
+    async fn publish(
+        &mut self,
+        socket: &mut Socket,
+        stage: &Stage,
+        meter: &Meter,
+    ) -> Result<bool, Lost> {
         let now = stage.now();
         if stage.is_over(now) {
             return Ok(false);
         }
-        let stamp = Stamp { nanoseconds: now, connection: u32::try_from(self.connection).unwrap_or(u32::MAX) };
+        let stamp = Stamp {
+            nanoseconds: now,
+            connection: u32::try_from(self.connection).unwrap_or(u32::MAX),
+        };
         let mut text = String::with_capacity(self.head.len() + self.size + 2);
         text.push_str(&self.head);
         stamp.write(self.size, &mut text);
@@ -200,7 +258,9 @@ impl Publisher {
             meter.published(self.members);
             if matches!(self.pace, Pace::Every(_)) {
                 let lag = self.next.elapsed().as_nanos();
-                meter.lag_nanoseconds.fetch_max(u64::try_from(lag).unwrap_or(u64::MAX), Relaxed);
+                meter
+                    .lag_nanoseconds
+                    .fetch_max(u64::try_from(lag).unwrap_or(u64::MAX), Relaxed);
             }
         }
         self.under_way += 1;

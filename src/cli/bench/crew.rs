@@ -134,7 +134,12 @@ impl Crew {
     /// Opens one connection to see that all is well, and gets the threads ready.
     pub fn gather(plan: Arc<Plan>, show: bool) -> Result<Self, Failure> {
         preflight(&plan)?;
-        Ok(Self { stage: Arc::new(Stage::new(plan)), meters: Vec::new(), threads: Vec::new(), show })
+        Ok(Self {
+            stage: Arc::new(Stage::new(plan)),
+            meters: Vec::new(),
+            threads: Vec::new(),
+            show,
+        })
     }
 
     /// Opens every connection. Returns when all are open or have failed.
@@ -143,7 +148,9 @@ impl Crew {
             let (stage, meter) = (self.stage.clone(), Arc::new(Meter::new()));
             self.meters.push(meter.clone());
             let builder = std::thread::Builder::new().name(format!("bench-{index}"));
-            let thread = builder.spawn(move || work(index, &stage, &meter)).context("cannot start a client thread")?;
+            let thread = builder
+                .spawn(move || work(index, &stage, &meter))
+                .context("cannot start a client thread")?;
             self.threads.push(thread);
         }
         let connections = self.stage.plan.connections;
@@ -152,7 +159,10 @@ impl Crew {
         loop {
             let done = self.stage.opened.load(Relaxed) + self.stage.failed.load(Relaxed);
             bar.set_position(done as u64);
-            if done >= connections || Instant::now() >= limit || self.threads.iter().all(JoinHandle::is_finished) {
+            if done >= connections
+                || Instant::now() >= limit
+                || self.threads.iter().all(JoinHandle::is_finished)
+            {
                 break;
             }
             std::thread::sleep(GLANCE);
@@ -160,7 +170,10 @@ impl Crew {
         bar.finish_and_clear();
         if self.opened() == 0 {
             let reasons: Vec<String> = Total(&self.meters).reasons().into_keys().collect();
-            return Err(Failure::other(format_args!("no connection could be opened\n  {}", reasons.join("\n  "))));
+            return Err(Failure::other(format_args!(
+                "no connection could be opened\n  {}",
+                reasons.join("\n  ")
+            )));
         }
         Ok(())
     }
@@ -208,7 +221,10 @@ impl Crew {
     pub fn wait(&self, time: Duration, what: &'static str) {
         let bar = progress::bar(time.as_secs(), what, self.show);
         let begun = Instant::now();
-        while let Some(left) = time.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) {
+        while let Some(left) = time
+            .checked_sub(begun.elapsed())
+            .filter(|left| !left.is_zero())
+        {
             bar.set_position(begun.elapsed().as_secs());
             std::thread::sleep(left.min(Duration::from_millis(250)));
         }
@@ -217,7 +233,13 @@ impl Crew {
 
     /// Remembers this moment.
     pub fn mark(&self) -> Result<Mark, Failure> {
-        let server_cpu = self.stage.plan.server.map(Process::cpu).transpose().context("the server is gone")?;
+        let server_cpu = self
+            .stage
+            .plan
+            .server
+            .map(Process::cpu)
+            .transpose()
+            .context("the server is gone")?;
         Ok(Mark {
             at: Instant::now(),
             received: self.total().sum(|meter| &meter.received),
@@ -232,7 +254,10 @@ impl Crew {
         Ok(Span {
             duration: now.at - before.at,
             received: now.received - before.received,
-            server_cpu: now.server_cpu.zip(before.server_cpu).map(|(now, before)| now.saturating_sub(before)),
+            server_cpu: now
+                .server_cpu
+                .zip(before.server_cpu)
+                .map(|(now, before)| now.saturating_sub(before)),
             client_cpu: now.client_cpu.saturating_sub(before.client_cpu),
         })
     }
@@ -248,7 +273,12 @@ impl Crew {
         }
         let total = Total(&self.meters);
         let failed = self.stage.plan.connections - self.stage.opened.load(Relaxed);
-        let totals = Totals { failed, lost, errors: total.sum(|meter| &meter.errors), reasons: total.reasons() };
+        let totals = Totals {
+            failed,
+            lost,
+            errors: total.sum(|meter| &meter.errors),
+            reasons: total.reasons(),
+        };
         (totals, self.meters)
     }
 }
@@ -272,13 +302,19 @@ fn preflight(plan: &Arc<Plan>) -> Result<(), Failure> {
         })
     })?;
     opened.map_err(|lost| {
-        let help = lost.remedy().map(|remedy| format!("\n  help: {remedy}")).unwrap_or_default();
+        let help = lost
+            .remedy()
+            .map(|remedy| format!("\n  help: {remedy}"))
+            .unwrap_or_default();
         Failure::other(format_args!("{}: {lost}{help}", plan.target.shown()))
     })
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")
 }
 
 /// `/echo` has no rooms.
@@ -301,7 +337,12 @@ fn work(index: usize, stage: &Arc<Stage>, meter: &Arc<Meter>) {
         let permits = Arc::new(Semaphore::new(plan.in_flight.div_ceil(plan.threads)));
         let mut connections = JoinSet::new();
         for connection in share {
-            connections.spawn(live(connection, stage.clone(), meter.clone(), permits.clone()));
+            connections.spawn(live(
+                connection,
+                stage.clone(),
+                meter.clone(),
+                permits.clone(),
+            ));
         }
         while connections.join_next().await.is_some() {}
     });
@@ -337,7 +378,10 @@ async fn live(connection: usize, stage: Arc<Stage>, meter: Arc<Meter>, permits: 
 
 async fn open(connection: usize, stage: &Stage) -> Result<link::Socket, Lost> {
     let plan = &stage.plan;
-    let token = plan.tokens.mint(connection).map_err(|_| Lost::Token("the key does not sign".to_owned()))?;
+    let token = plan
+        .tokens
+        .mint(connection)
+        .map_err(|_| Lost::Token("the key does not sign".to_owned()))?;
     let room = joins(plan.work).then(|| plan.room(connection));
     link::open(&plan.target, &token, room.as_deref()).await
 }

@@ -27,14 +27,34 @@ pub fn run(plan: Arc<Plan>, show: bool) -> Result<Report, Failure> {
     crew.drain();
     let (totals, meters) = crew.dismiss();
     let total = Total(&meters);
-    let (measured, expected) = (total.sum(|meter| &meter.measured), total.sum(|meter| &meter.expected));
+    let (measured, expected) = (
+        total.sum(|meter| &meter.measured),
+        total.sum(|meter| &meter.expected),
+    );
 
     let mut report = Report::new("echo", &plan);
     report.add("seconds", "measured", f64::from(plan.seconds), 0, "s");
-    report.add("messages_per_s", "round trips per second", span.received as f64 / span.elapsed(), 0, "/s");
-    report.add("echo_ratio", "echo ratio", measured as f64 / expected.max(1) as f64, 6, "");
+    report.add(
+        "messages_per_s",
+        "round trips per second",
+        span.received as f64 / span.elapsed(),
+        0,
+        "/s",
+    );
+    report.add(
+        "echo_ratio",
+        "echo ratio",
+        measured as f64 / expected.max(1) as f64,
+        6,
+        "",
+    );
     report.add_latency(&total.latency());
-    report.add_server_cpu(&span, span.received, "server_cpu_us_per_message", "server CPU per message");
+    report.add_server_cpu(
+        &span,
+        span.received,
+        "server_cpu_us_per_message",
+        "server CPU per message",
+    );
     report.add_server_memory(plan.server);
     report.add_client(&span, &plan);
     report.add_losses(&totals);
@@ -51,7 +71,9 @@ pub async fn probe(socket: &mut Socket) -> Result<(), Lost> {
         while link::text_of(socket.next().await)?.is_none() {}
         Ok(())
     };
-    tokio::time::timeout(PROBE_LIMIT, round_trip).await.unwrap_or(Err(Lost::Timeout))
+    tokio::time::timeout(PROBE_LIMIT, round_trip)
+        .await
+        .unwrap_or(Err(Lost::Timeout))
 }
 
 /// Sends the next when the one before is back.
@@ -83,7 +105,13 @@ pub async fn live(
     idle::close(socket).await
 }
 
-async fn send(connection: usize, size: usize, socket: &mut Socket, stage: &Stage, meter: &Meter) -> Result<(), Lost> {
+async fn send(
+    connection: usize,
+    size: usize,
+    socket: &mut Socket,
+    stage: &Stage,
+    meter: &Meter,
+) -> Result<(), Lost> {
     let now = stage.now();
     if stage.is_over(now) {
         return Ok(());
@@ -92,7 +120,11 @@ async fn send(connection: usize, size: usize, socket: &mut Socket, stage: &Stage
         meter.published(1);
     }
     let mut text = String::with_capacity(size);
-    Stamp { nanoseconds: now, connection: u32::try_from(connection).unwrap_or(u32::MAX) }.write(size, &mut text);
+    Stamp {
+        nanoseconds: now,
+        connection: u32::try_from(connection).unwrap_or(u32::MAX),
+    }
+    .write(size, &mut text);
     socket.send(Message::text(text)).await?;
     Ok(())
 }

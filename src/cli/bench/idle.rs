@@ -35,15 +35,45 @@ pub fn run(plan: Arc<Plan>, show: bool) -> Result<Report, Failure> {
     let mut report = Report::new("idle", &plan);
     report.add("rooms", "rooms", plan.rooms as f64, 0, "");
     report.add("opened", "opened", count, 0, "");
-    report.add("open_seconds", "time to open all", opening.elapsed(), 2, "s");
-    report.add("handshakes_per_s", "handshakes per second", count / opening.elapsed(), 0, "/s");
+    report.add(
+        "open_seconds",
+        "time to open all",
+        opening.elapsed(),
+        2,
+        "s",
+    );
+    report.add(
+        "handshakes_per_s",
+        "handshakes per second",
+        count / opening.elapsed(),
+        0,
+        "/s",
+    );
     if let Some(cpu) = opening.server_cpu {
-        report.add("server_cpu_ms_per_handshake", "server CPU per handshake", cpu.as_secs_f64() * 1e3 / count, 3, "ms");
+        report.add(
+            "server_cpu_ms_per_handshake",
+            "server CPU per handshake",
+            cpu.as_secs_f64() * 1e3 / count,
+            3,
+            "ms",
+        );
     }
     let per_connection = |now: Option<u64>| Some((now? as f64 - empty? as f64) / count);
     if let Some((first, later)) = per_connection(opened).zip(per_connection(held)) {
-        report.add("server_kib_per_connection_opened", "server memory per connection, at once", first, 2, "KiB");
-        report.add("server_kib_per_connection", "server memory per connection, held", later, 2, "KiB");
+        report.add(
+            "server_kib_per_connection_opened",
+            "server memory per connection, at once",
+            first,
+            2,
+            "KiB",
+        );
+        report.add(
+            "server_kib_per_connection",
+            "server memory per connection, held",
+            later,
+            2,
+            "KiB",
+        );
     }
     report.add("hold_seconds", "held for", holding.elapsed(), 1, "s");
     if let Some(cpu) = holding.server_cpu {

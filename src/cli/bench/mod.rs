@@ -38,7 +38,11 @@ pub fn run(args: &Bench, loudness: Loudness, environment: &Environment) -> Resul
         Work::Echo { .. } => echo::run(plan, show)?,
     };
     print(&report, load.json)?;
-    if report.is_whole() { Ok(()) } else { Err(Failure::Said(EXIT_FAILURE)) }
+    if report.is_whole() {
+        Ok(())
+    } else {
+        Err(Failure::Said(EXIT_FAILURE))
+    }
 }
 
 fn print(report: &Report, json: bool) -> Result<(), Failure> {

@@ -34,8 +34,14 @@ pub struct Plan {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Work {
     Idle,
-    Broadcast { publishers: usize, pace: Pace, size: usize },
-    Echo { size: usize },
+    Broadcast {
+        publishers: usize,
+        pace: Pace,
+        size: usize,
+    },
+    Echo {
+        size: usize,
+    },
 }
 
 /// How fast a publisher goes.
@@ -61,7 +67,11 @@ impl Work {
         } else {
             Pace::Every(Duration::from_secs_f64(1.0 / publishing.rate))
         };
-        Ok(Self::Broadcast { publishers: publishing.publishers as usize, pace, size: sized(publishing.size)? })
+        Ok(Self::Broadcast {
+            publishers: publishing.publishers as usize,
+            pace,
+            size: sized(publishing.size)?,
+        })
     }
 
     /// Checks `bench echo`'s arguments.
@@ -74,7 +84,10 @@ fn sized(size: usize) -> Result<usize, Failure> {
     if (stamp::BYTES..=16 << 20).contains(&size) {
         return Ok(size);
     }
-    Err(Failure::usage(format_args!("--size {size}: expected {} (a time stamp fits) to 16777216", stamp::BYTES)))
+    Err(Failure::usage(format_args!(
+        "--size {size}: expected {} (a time stamp fits) to 16777216",
+        stamp::BYTES
+    )))
 }
 
 impl Plan {
@@ -101,7 +114,10 @@ impl Plan {
             rooms: load.rooms as usize,
             seconds: load.seconds,
             in_flight: load.in_flight as usize,
-            threads: load.threads.map_or_else(default_threads, |threads| threads as usize).min(connections),
+            threads: load
+                .threads
+                .map_or_else(default_threads, |threads| threads as usize)
+                .min(connections),
             server,
             room_prefix: format!("bench-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]),
         }))

@@ -29,14 +29,33 @@ pub struct Report {
 impl Report {
     /// Begins with what was asked for.
     pub fn new(test: &'static str, plan: &Plan) -> Self {
-        let mut report = Self { test, url: plan.target.shown(), figures: Vec::new(), notes: Vec::new(), whole: true };
+        let mut report = Self {
+            test,
+            url: plan.target.shown(),
+            figures: Vec::new(),
+            notes: Vec::new(),
+            whole: true,
+        };
         report.add("connections", "connections", plan.connections as f64, 0, "");
         report
     }
 
     /// Adds a number.
-    pub fn add(&mut self, key: &'static str, label: &'static str, value: f64, decimals: usize, unit: &'static str) {
-        self.figures.push(Figure { key, label, value, decimals, unit });
+    pub fn add(
+        &mut self,
+        key: &'static str,
+        label: &'static str,
+        value: f64,
+        decimals: usize,
+        unit: &'static str,
+    ) {
+        self.figures.push(Figure {
+            key,
+            label,
+            value,
+            decimals,
+            unit,
+        });
     }
 
     /// Adds p50, p99, p99.9 and the largest, recorded in microseconds.
@@ -45,11 +64,23 @@ impl Report {
         self.add("latency_p50_ms", "latency p50", at(0.5), 3, "ms");
         self.add("latency_p99_ms", "latency p99", at(0.99), 3, "ms");
         self.add("latency_p999_ms", "latency p99.9", at(0.999), 3, "ms");
-        self.add("latency_max_ms", "latency max", latency.max() as f64 / 1_000.0, 3, "ms");
+        self.add(
+            "latency_max_ms",
+            "latency max",
+            latency.max() as f64 / 1_000.0,
+            3,
+            "ms",
+        );
     }
 
     /// Adds what the server used in `span`, per `event`; needs `--pid`.
-    pub fn add_server_cpu(&mut self, span: &Span, events: u64, key: &'static str, label: &'static str) {
+    pub fn add_server_cpu(
+        &mut self,
+        span: &Span,
+        events: u64,
+        key: &'static str,
+        label: &'static str,
+    ) {
         let Some(cpu) = span.server_cpu else { return };
         self.add(
             "server_cpu_percent",
@@ -66,7 +97,13 @@ impl Report {
     /// Adds how busy the client was, and says so when it was the limit.
     pub fn add_client(&mut self, span: &Span, plan: &Plan) {
         let percent = span.client_cpu.as_secs_f64() / span.elapsed() * 100.0;
-        self.add("client_cpu_percent", "client CPU (100 is one core)", percent, 1, "%");
+        self.add(
+            "client_cpu_percent",
+            "client CPU (100 is one core)",
+            percent,
+            1,
+            "%",
+        );
         if percent > 85.0 * plan.threads as f64 {
             self.note(format!(
                 "the client was busy on all of its {} threads and may have been the limit; try --threads",
@@ -78,17 +115,40 @@ impl Report {
     /// Adds the server's memory as it is now.
     pub fn add_server_memory(&mut self, server: Option<Process>) {
         if let Some(kib) = server.and_then(|server| server.memory_kib().ok()) {
-            self.add("server_memory_mib", "server memory", kib as f64 / 1_024.0, 1, "MiB");
+            self.add(
+                "server_memory_mib",
+                "server memory",
+                kib as f64 / 1_024.0,
+                1,
+                "MiB",
+            );
         }
     }
 
     /// Adds what went wrong: connections that failed or ended, and errors.
     pub fn add_losses(&mut self, totals: &Totals) {
-        self.add("connections_failed", "connections not opened", totals.failed as f64, 0, "");
-        self.add("connections_lost", "connections lost", totals.lost as f64, 0, "");
+        self.add(
+            "connections_failed",
+            "connections not opened",
+            totals.failed as f64,
+            0,
+            "",
+        );
+        self.add(
+            "connections_lost",
+            "connections lost",
+            totals.lost as f64,
+            0,
+            "",
+        );
         self.add("errors", "error messages", totals.errors as f64, 0, "");
         self.whole &= totals.failed == 0 && totals.lost == 0 && totals.errors == 0;
-        self.notes.extend(totals.reasons.iter().map(|(reason, count)| format!("{count} x {reason}")));
+        self.notes.extend(
+            totals
+                .reasons
+                .iter()
+                .map(|(reason, count)| format!("{count} x {reason}")),
+        );
     }
 
     /// Something a person should know.
@@ -121,7 +181,10 @@ impl Report {
         for figure in &self.figures {
             let rounded = format!("{:.*}", figure.decimals, figure.value);
             // A whole number stays one; what is not finite becomes null.
-            object.insert(figure.key.to_owned(), serde_json::from_str(&rounded).unwrap_or(Value::Null));
+            object.insert(
+                figure.key.to_owned(),
+                serde_json::from_str(&rounded).unwrap_or(Value::Null),
+            );
         }
         object.insert("notes".to_owned(), json!(self.notes));
         Value::Object(object).to_string()
@@ -131,7 +194,11 @@ impl Report {
     pub fn table(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-        table.set_header(vec![format!("bench {}", self.test), self.url.clone(), String::new()]);
+        table.set_header(vec![
+            format!("bench {}", self.test),
+            self.url.clone(),
+            String::new(),
+        ]);
         for figure in &self.figures {
             let value = grouped(&format!("{:.*}", figure.decimals, figure.value));
             table.add_row(vec![figure.label.to_owned(), value, figure.unit.to_owned()]);
@@ -161,9 +228,13 @@ fn grouped(number: &str) -> String {
 mod tests {
     #[test]
     fn numbers_are_grouped() {
-        for (number, expected) in
-            [("0", "0"), ("999", "999"), ("1000", "1,000"), ("1234567.89", "1,234,567.89"), ("-100.0", "-100.0")]
-        {
+        for (number, expected) in [
+            ("0", "0"),
+            ("999", "999"),
+            ("1000", "1,000"),
+            ("1234567.89", "1,234,567.89"),
+            ("-100.0", "-100.0"),
+        ] {
             assert_eq!(super::grouped(number), expected);
         }
     }

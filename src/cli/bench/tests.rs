@@ -44,7 +44,10 @@ fn serve(fault: Fault) -> SocketAddr {
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             let (rooms, mut connections) = (Rooms::default(), JoinSet::new());
@@ -68,7 +71,10 @@ async fn connection(
     if fault == Fault::RefusesTokens {
         return socket.close(Some(close(1008, "token_expired"))).await.ok();
     }
-    socket.send(Message::text(r#"{"type":"connected"}"#)).await.ok()?;
+    socket
+        .send(Message::text(r#"{"type":"connected"}"#))
+        .await
+        .ok()?;
     let (sender, mut outbox) = channel(1_024);
     let mut count = 0;
     loop {
@@ -103,7 +109,10 @@ async fn connection(
 }
 
 fn close(code: u16, reason: &'static str) -> tokio_tungstenite::tungstenite::protocol::CloseFrame {
-    tokio_tungstenite::tungstenite::protocol::CloseFrame { code: code.into(), reason: reason.into() }
+    tokio_tungstenite::tungstenite::protocol::CloseFrame {
+        code: code.into(),
+        reason: reason.into(),
+    }
 }
 
 fn load(address: SocketAddr, connections: u32, rooms: u32) -> Load {
@@ -125,7 +134,13 @@ fn load(address: SocketAddr, connections: u32, rooms: u32) -> Load {
 }
 
 fn publishing(flood: bool) -> Publishing {
-    Publishing { publishers: 3, rate: 20.0, size: 64, flood, window: 2 }
+    Publishing {
+        publishers: 3,
+        rate: 20.0,
+        size: 64,
+        flood,
+        window: 2,
+    }
 }
 
 fn run_broadcast(fault: Fault, flood: bool) -> Value {
@@ -141,9 +156,14 @@ fn idle_opens_and_holds() {
     let plan = Plan::new(&load, Work::Idle, &Environment::new(Vec::new())).unwrap();
     let report = idle::run(plan, false).unwrap();
     let found: Value = serde_json::from_str(&report.json()).unwrap();
-    assert_eq!((&found["ok"], &found["opened"]), (&true.into(), &20.into()), "{found}");
+    assert_eq!(
+        (&found["ok"], &found["opened"]),
+        (&true.into(), &20.into()),
+        "{found}"
+    );
     assert!(
-        found["handshakes_per_s"].as_f64().unwrap() > 0.0 && found["server_kib_per_connection"].is_number(),
+        found["handshakes_per_s"].as_f64().unwrap() > 0.0
+            && found["server_kib_per_connection"].is_number(),
         "{found}"
     );
     assert!(report.table().contains("handshakes per second"));
@@ -153,11 +173,18 @@ fn idle_opens_and_holds() {
 fn broadcast_counts_every_delivery() {
     for flood in [false, true] {
         let found = run_broadcast(Fault::None, flood);
-        assert_eq!((&found["ok"], found["delivery_ratio"].as_f64()), (&true.into(), Some(1.0)), "{found}");
+        assert_eq!(
+            (&found["ok"], found["delivery_ratio"].as_f64()),
+            (&true.into(), Some(1.0)),
+            "{found}"
+        );
         assert!(found["latency_p50_ms"].as_f64().unwrap() > 0.0, "{found}");
         if !flood {
             let published = found["published_per_s"].as_f64().unwrap();
-            assert!((55.0..=65.0).contains(&published), "3 x 20 per second: {found}");
+            assert!(
+                (55.0..=65.0).contains(&published),
+                "3 x 20 per second: {found}"
+            );
         }
     }
 }
@@ -166,23 +193,42 @@ fn broadcast_counts_every_delivery() {
 fn lost_deliveries_are_seen() {
     let found = run_broadcast(Fault::LosesEveryTenth, false);
     let ratio = found["delivery_ratio"].as_f64().unwrap();
-    assert!(found["ok"] == false && (0.85..0.95).contains(&ratio), "{found}");
+    assert!(
+        found["ok"] == false && (0.85..0.95).contains(&ratio),
+        "{found}"
+    );
 }
 
 #[test]
 fn lost_connections_are_seen_with_their_reason() {
     let found = run_broadcast(Fault::ClosesOnChat, false);
-    assert_eq!((&found["ok"], &found["connections_lost"]), (&false.into(), &3.into()), "{found}");
-    assert!(found["notes"].to_string().contains("1013 overloaded"), "{found}");
+    assert_eq!(
+        (&found["ok"], &found["connections_lost"]),
+        (&false.into(), &3.into()),
+        "{found}"
+    );
+    assert!(
+        found["notes"].to_string().contains("1013 overloaded"),
+        "{found}"
+    );
 }
 
 #[test]
 fn echo_measures_round_trips() {
     let load = load(serve(Fault::None), 4, 1);
-    let plan = Plan::new(&load, Work::echo(64).unwrap(), &Environment::new(Vec::new())).unwrap();
+    let plan = Plan::new(
+        &load,
+        Work::echo(64).unwrap(),
+        &Environment::new(Vec::new()),
+    )
+    .unwrap();
     assert_eq!(plan.target.uri.path(), "/echo");
     let found: Value = serde_json::from_str(&echo::run(plan, false).unwrap().json()).unwrap();
-    assert_eq!((&found["ok"], found["echo_ratio"].as_f64()), (&true.into(), Some(1.0)), "{found}");
+    assert_eq!(
+        (&found["ok"], found["echo_ratio"].as_f64()),
+        (&true.into(), Some(1.0)),
+        "{found}"
+    );
 }
 
 #[test]
@@ -190,15 +236,23 @@ fn a_refused_token_is_told_once_with_what_to_do() {
     let load = load(serve(Fault::RefusesTokens), 50, 1);
     for work in [Work::Idle, Work::echo(64).unwrap()] {
         let plan = Plan::new(&load, work, &Environment::new(Vec::new())).unwrap();
-        let Err(Failure::Other(error)) = idle::run(plan, false) else { panic!("accepted") };
+        let Err(Failure::Other(error)) = idle::run(plan, false) else {
+            panic!("accepted")
+        };
         let said = error.to_string();
-        assert!(said.contains("1008 token_expired") && said.contains("conclave token --check"), "{said}");
+        assert!(
+            said.contains("1008 token_expired") && said.contains("conclave token --check"),
+            "{said}"
+        );
     }
 }
 
 #[test]
 fn stamps_survive_and_pad() {
-    let stamp = Stamp { nanoseconds: 123_456_789, connection: 77 };
+    let stamp = Stamp {
+        nanoseconds: 123_456_789,
+        connection: 77,
+    };
     for size in [stamp::BYTES, 100] {
         let mut text = String::from(r#"{"content":""#);
         let head = text.len();
@@ -206,7 +260,13 @@ fn stamps_survive_and_pad() {
         assert_eq!(text.len() - head, size);
         assert_eq!(Stamp::find(text.as_bytes()), Some(stamp));
     }
-    for other in ["", "@t", "@tzzzzzzzzzzzzzzzzzzzzzzzz", "@t0123", r#"{"type":"join"}"#] {
+    for other in [
+        "",
+        "@t",
+        "@tzzzzzzzzzzzzzzzzzzzzzzzz",
+        "@t0123",
+        r#"{"type":"join"}"#,
+    ] {
         assert_eq!(Stamp::find(other.as_bytes()), None, "{other}");
     }
 }
@@ -215,10 +275,22 @@ fn stamps_survive_and_pad() {
 fn members_of_uneven_rooms_add_up() {
     let load = load("127.0.0.1:1".parse().unwrap(), 11, 3);
     let plan = Plan::new(&load, Work::Idle, &Environment::new(Vec::new())).unwrap();
-    assert_eq!([plan.members(0), plan.members(1), plan.members(2), plan.members(3)], [4, 4, 3, 4]);
+    assert_eq!(
+        [
+            plan.members(0),
+            plan.members(1),
+            plan.members(2),
+            plan.members(3)
+        ],
+        [4, 4, 3, 4]
+    );
     assert_eq!(plan.room(1), plan.room(10));
     assert_eq!(
         Work::broadcast(&load, &publishing(true)).unwrap(),
-        Work::Broadcast { publishers: 3, pace: Pace::Window(2), size: 64 }
+        Work::Broadcast {
+            publishers: 3,
+            pace: Pace::Window(2),
+            size: 64
+        }
     );
 }

@@ -43,7 +43,13 @@ impl Tokens {
             Self::Minted(key) => key,
         };
         let sub = format!("bench-{connection}");
-        let wish = Wish { sub: &sub, name: None, ttl: LIFE, rooms: &[], claims: &[] };
+        let wish = Wish {
+            sub: &sub,
+            name: None,
+            ttl: LIFE,
+            rooms: &[],
+            claims: &[],
+        };
         Ok(token::mint(&wish, key, SystemTime::now())?.token)
     }
 }

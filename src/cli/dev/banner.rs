@@ -19,10 +19,16 @@ pub struct Banner {
 impl Banner {
     /// To stdout; quietly only the page.
     pub fn print(&self, quiet: bool) {
-        let text = if quiet { format!("{}\n", self.page()) } else { self.render() };
+        let text = if quiet {
+            format!("{}\n", self.page())
+        } else {
+            self.render()
+        };
         // A closed stdout is no reason to stop serving.
         let mut stdout = std::io::stdout().lock();
-        let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        let _ = stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush());
     }
 
     fn page(&self) -> String {
@@ -30,7 +36,12 @@ impl Banner {
     }
 
     fn render(&self) -> String {
-        let Self { token, certificate, paint, .. } = self;
+        let Self {
+            token,
+            certificate,
+            paint,
+            ..
+        } = self;
         let (page, authority) = (self.page(), authority(self.ready.listen));
         let ca = certificate.authority.display();
         let mut text = String::from("\n");
@@ -38,15 +49,39 @@ impl Banner {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{}", words.trim_end());
         };
-        line(format!("  {}  {}", paint.bold("Conclave is ready."), paint.loud(" FOR DEVELOPMENT ONLY ")));
-        line(paint.faint("  Only this machine can reach it. Its certificate and its keys are throw-away ones."));
+        line(format!(
+            "  {}  {}",
+            paint.bold("Conclave is ready."),
+            paint.loud(" FOR DEVELOPMENT ONLY ")
+        ));
+        line(paint.faint(
+            "  Only this machine can reach it. Its certificate and its keys are throw-away ones.",
+        ));
         line(String::new());
-        line(format!("  {}      {}", paint.bold("Page"), paint.link(&page)));
-        line(format!("            {}", paint.faint("open it twice, and the two tabs chat")));
-        line(format!("  {}   {}", paint.bold("As user"), paint.link(format!("{page}#token={token}"))));
-        line(format!("  {}    {}", paint.bold("Socket"), paint.link(format!("wss://{authority}/ws?token={token}"))));
+        line(format!(
+            "  {}      {}",
+            paint.bold("Page"),
+            paint.link(&page)
+        ));
+        line(format!(
+            "            {}",
+            paint.faint("open it twice, and the two tabs chat")
+        ));
+        line(format!(
+            "  {}   {}",
+            paint.bold("As user"),
+            paint.link(format!("{page}#token={token}"))
+        ));
+        line(format!(
+            "  {}    {}",
+            paint.bold("Socket"),
+            paint.link(format!("wss://{authority}/ws?token={token}"))
+        ));
         line(format!("  {}     {token}", paint.bold("Token")));
-        line(format!("            {}", paint.faint("user dev, good for 12 hours")));
+        line(format!(
+            "            {}",
+            paint.faint("user dev, good for 12 hours")
+        ));
         line(format!(
             "  {}   {}",
             paint.bold("Metrics"),
@@ -54,12 +89,21 @@ impl Banner {
         ));
         line(String::new());
         line(format!("  {}        {ca}", paint.bold("CA")));
-        line(format!("  {}   {}", paint.bold("SHA-256"), certificate.fingerprint));
-        line(format!("            {}", paint.faint("It vouches for localhost only. To trust it:")));
+        line(format!(
+            "  {}   {}",
+            paint.bold("SHA-256"),
+            certificate.fingerprint
+        ));
+        line(format!(
+            "            {}",
+            paint.faint("It vouches for localhost only. To trust it:")
+        ));
         line(format!("            curl --cacert '{ca}' {page}livez"));
         line(format!(
             "            {}",
-            paint.faint("browser: import that file as a certificate authority, or accept the warning once")
+            paint.faint(
+                "browser: import that file as a certificate authority, or accept the warning once"
+            )
         ));
         line(String::new());
         line(format!("  {}", paint.bold("Next")));
@@ -80,23 +124,37 @@ impl Banner {
             format!(" --url {socket}")
         };
         [
-            ("conclave token --sub ana --name Ana".to_owned(), "a token for another user"),
             (
-                format!("SSL_CERT_FILE='{ca}' websocat \"{socket}?token=$(conclave token --sub ana -q)\""),
+                "conclave token --sub ana --name Ana".to_owned(),
+                "a token for another user",
+            ),
+            (
+                format!(
+                    "SSL_CERT_FILE='{ca}' websocat \"{socket}?token=$(conclave token --sub ana -q)\""
+                ),
                 "then type {\"type\":\"join\",\"room\":\"lobby\"}",
             ),
             (
-                format!("NODE_EXTRA_CA_CERTS='{ca}' npx wscat -c \"{socket}?token=$(conclave token --sub bob -q)\""),
+                format!(
+                    "NODE_EXTRA_CA_CERTS='{ca}' npx wscat -c \"{socket}?token=$(conclave token --sub bob -q)\""
+                ),
                 "the same with Node",
             ),
-            (format!("conclave bench idle{url}"), "what this machine can hold"),
+            (
+                format!("conclave bench idle{url}"),
+                "what this machine can hold",
+            ),
         ]
     }
 }
 
 /// `localhost:8443` for 127.0.0.1, the address otherwise.
 fn authority(listen: SocketAddr) -> String {
-    if listen.is_ipv4() { format!("localhost:{}", listen.port()) } else { listen.to_string() }
+    if listen.is_ipv4() {
+        format!("localhost:{}", listen.port())
+    } else {
+        listen.to_string()
+    }
 }
 
 #[cfg(test)]
@@ -110,8 +168,17 @@ mod tests {
             authority: "/s/ca.crt".into(),
             fingerprint: "AB:CD".to_owned(),
         };
-        let ready = Ready { listen: listen.parse().unwrap(), admin_listen: "127.0.0.1:9464".parse().unwrap() };
-        Banner { ready, token: "h.c.s".to_owned(), certificate, paint: Paint::off() }.render()
+        let ready = Ready {
+            listen: listen.parse().unwrap(),
+            admin_listen: "127.0.0.1:9464".parse().unwrap(),
+        };
+        Banner {
+            ready,
+            token: "h.c.s".to_owned(),
+            certificate,
+            paint: Paint::off(),
+        }
+        .render()
     }
 
     #[test]
@@ -136,7 +203,10 @@ mod tests {
     #[test]
     fn another_port_is_carried_into_every_line() {
         let text = banner("[::1]:4433");
-        assert!(text.contains("https://[::1]:4433/\n") && text.contains("bench idle --url wss://[::1]:4433/ws"));
+        assert!(
+            text.contains("https://[::1]:4433/\n")
+                && text.contains("bench idle --url wss://[::1]:4433/ws")
+        );
         assert!(!text.contains("8443"));
     }
 }

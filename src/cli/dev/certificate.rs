@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use rcgen::{
-    BasicConstraints, CertificateParams, CidrSubnet, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256,
+    BasicConstraints, CertificateParams, CidrSubnet, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints,
+    PKCS_ECDSA_P256_SHA256,
 };
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
@@ -79,19 +80,28 @@ impl Authority {
     }
 
     fn create(state: &State, now: SystemTime) -> anyhow::Result<Self> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("cannot generate a key")?;
+        let key =
+            KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("cannot generate a key")?;
         let params = authority_params(now)?;
-        let certificate = params.self_signed(&key).context("cannot sign the certificate authority")?;
+        let certificate = params
+            .self_signed(&key)
+            .context("cannot sign the certificate authority")?;
         state.write(AUTHORITY_KEY, &key.serialize_pem())?;
         state.write(AUTHORITY_CERTIFICATE, &certificate.pem())?;
-        Ok(Self { der: certificate.der().to_vec(), issuer: Issuer::new(params, key) })
+        Ok(Self {
+            der: certificate.der().to_vec(),
+            issuer: Issuer::new(params, key),
+        })
     }
 }
 
 fn authority_params(now: SystemTime) -> anyhow::Result<CertificateParams> {
     let mut params = params(Vec::new(), now, AUTHORITY_LIFE)?;
     // Random, so that a new authority is never taken for the old one in a trust store.
-    let name = format!("Conclave development CA {}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+    let name = format!(
+        "Conclave development CA {}",
+        &uuid::Uuid::new_v4().simple().to_string()[..8]
+    );
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -100,7 +110,10 @@ fn authority_params(now: SystemTime) -> anyhow::Result<CertificateParams> {
         permitted_subtrees: vec![
             GeneralSubtree::DnsName("localhost".to_owned()),
             GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix(Ipv4Addr::LOCALHOST.octets(), 32)),
-            GeneralSubtree::IpAddress(CidrSubnet::from_v6_prefix(Ipv6Addr::LOCALHOST.octets(), 128)),
+            GeneralSubtree::IpAddress(CidrSubnet::from_v6_prefix(
+                Ipv6Addr::LOCALHOST.octets(),
+                128,
+            )),
         ],
         excluded_subtrees: Vec::new(),
     });
@@ -108,23 +121,35 @@ fn authority_params(now: SystemTime) -> anyhow::Result<CertificateParams> {
 }
 
 fn issue_leaf(state: &State, authority: &Authority, now: SystemTime) -> anyhow::Result<()> {
-    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+    let names = ["localhost", "127.0.0.1", "::1"]
+        .map(str::to_owned)
+        .to_vec();
     let mut params = params(names, now, LEAF_LIFE)?;
-    params.distinguished_name.push(DnType::CommonName, "localhost");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "localhost");
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("cannot generate a key")?;
-    let certificate = params.signed_by(&key, &authority.issuer).context("cannot sign the certificate for localhost")?;
+    let certificate = params
+        .signed_by(&key, &authority.issuer)
+        .context("cannot sign the certificate for localhost")?;
     state.write(LEAF_KEY, &key.serialize_pem())?;
     state.write(LEAF_CERTIFICATE, &certificate.pem())?;
     Ok(())
 }
 
-fn params(names: Vec<String>, now: SystemTime, life: Duration) -> anyhow::Result<CertificateParams> {
+fn params(
+    names: Vec<String>,
+    now: SystemTime,
+    life: Duration,
+) -> anyhow::Result<CertificateParams> {
     let mut params = CertificateParams::new(names).context("cannot describe the certificate")?;
     params.distinguished_name = rcgen::DistinguishedName::new();
-    let now = asn1(now).context("the clock is outside what a certificate can say")?.to_datetime();
+    let now = asn1(now)
+        .context("the clock is outside what a certificate can say")?
+        .to_datetime();
     // A clock that is set back a little must not make it invalid; the whole stays within `life`.
     params.not_before = now - DAY;
     params.not_after = now + (life - DAY);
@@ -165,7 +190,11 @@ fn der_of(pem: &str) -> Option<Vec<u8>> {
 
 fn fingerprint(der: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
-    let pairs: Vec<String> = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+    let pairs: Vec<String> = digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02X}"))
+        .collect();
     pairs.join(":")
 }
 

@@ -38,10 +38,20 @@ pub fn run(args: &Dev, loudness: Loudness, environment: &Environment) -> Result<
     let config = configure(args, loudness, &kept);
     let paint = Paint::for_stream(&std::io::stdout(), environment);
     let on_ready = move |ready: runtime::Ready| {
-        let banner = Banner { ready, token, certificate: kept.certificate, paint };
+        let banner = Banner {
+            ready,
+            token,
+            certificate: kept.certificate,
+            paint,
+        };
         banner.print(loudness.quiet);
     };
-    runtime::run(config, Start { on_ready: Some(Box::new(on_ready)) })?;
+    runtime::run(
+        config,
+        Start {
+            on_ready: Some(Box::new(on_ready)),
+        },
+    )?;
     Ok(())
 }
 
@@ -57,7 +67,9 @@ impl Kept {
         let directory = environment
             .state_directory()
             .context("nowhere to keep the certificate\n  help: set CONCLAVE_STATE_DIR to a folder of your own")?;
-        let state = State::open(std::path::absolute(directory).context("the state directory has no absolute path")?)?;
+        let state = State::open(
+            std::path::absolute(directory).context("the state directory has no absolute path")?,
+        )?;
         secret(&state, SECRET)?;
         Ok(Self {
             certificate: certificate::prepare(&state, now)?,
@@ -69,11 +81,15 @@ impl Kept {
 
 /// 32 random bytes as base64url, so that no byte of it is taken for a trailing newline.
 fn secret(state: &State, name: &str) -> anyhow::Result<String> {
-    if let Some(secret) = state.read(name).filter(|text| text.len() >= 43 && text.is_ascii()) {
+    if let Some(secret) = state
+        .read(name)
+        .filter(|text| text.len() >= 43 && text.is_ascii())
+    {
         return Ok(secret);
     }
     let mut bytes = [0_u8; 32];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow::anyhow!("the system gave no random bytes"))?;
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| anyhow::anyhow!("the system gave no random bytes"))?;
     let secret = URL_SAFE_NO_PAD.encode(bytes);
     state.write(name, &secret)?;
     Ok(secret)
@@ -104,7 +120,13 @@ fn signing_key(secret_file: PathBuf) -> Key {
 }
 
 fn token(name: &str, kept: &Kept) -> Result<String, Failure> {
-    let wish = Wish { sub: "dev", name: Some(name), ttl: TOKEN_LIFE, rooms: &[], claims: &[] };
+    let wish = Wish {
+        sub: "dev",
+        name: Some(name),
+        ttl: TOKEN_LIFE,
+        rooms: &[],
+        claims: &[],
+    };
     let now = SystemTime::now();
     let minted = token::mint(&wish, &signing_key(kept.secret_file.clone()), now)?;
     Ok(minted.token)
@@ -127,7 +149,10 @@ fn configure(args: &Dev, loudness: Loudness, kept: &Kept) -> Config {
     config.drain.grace = Duration::ZERO;
     config.drain.time = Duration::from_secs(2);
     config.log.format = LogFormat::Human;
-    config.log.level = loudness.log_level().map_or("info", |(level, _)| level).to_owned();
+    config.log.level = loudness
+        .log_level()
+        .map_or("info", |(level, _)| level)
+        .to_owned();
     config
 }
 
@@ -147,7 +172,9 @@ fn must_be_free(flag: &str, address: SocketAddr) -> Result<(), Failure> {
     if address.port() == 0 {
         return Ok(());
     }
-    let Err(error) = TcpListener::bind(address) else { return Ok(()) };
+    let Err(error) = TcpListener::bind(address) else {
+        return Ok(());
+    };
     let ip = address.ip();
     let any = SocketAddr::new(ip, 0);
     Err(Failure::other(match error.kind() {

@@ -23,7 +23,9 @@ impl State {
             .recursive(true)
             .mode(0o700)
             .create(&directory)
-            .with_context(|| format!("cannot create the state directory {}", directory.display()))?;
+            .with_context(|| {
+                format!("cannot create the state directory {}", directory.display())
+            })?;
         refuse_if_writable_by_others(&directory)?;
         let path = directory.join("lock");
         let lock = OpenOptions::new()
@@ -33,8 +35,12 @@ impl State {
             .mode(0o600)
             .open(&path)
             .with_context(|| format!("cannot write to the state directory: {}", path.display()))?;
-        lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
-        Ok(Self { directory, _lock: lock })
+        lock.lock()
+            .with_context(|| format!("cannot lock {}", path.display()))?;
+        Ok(Self {
+            directory,
+            _lock: lock,
+        })
     }
 
     /// Where `name` is kept.
@@ -50,14 +56,18 @@ impl State {
     /// Writes `name` (0600), whole or not at all.
     pub fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
         let path = self.path(name);
-        replace(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+        replace(&path, text.as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
     }
 }
 
 fn refuse_if_writable_by_others(directory: &Path) -> anyhow::Result<()> {
     let shown = directory.display();
-    let mode = fs::metadata(directory).with_context(|| format!("cannot read {shown}"))?.permissions().mode();
+    let mode = fs::metadata(directory)
+        .with_context(|| format!("cannot read {shown}"))?
+        .permissions()
+        .mode();
     if mode & WRITABLE_BY_OTHERS != 0 {
         bail!(
             "the state directory {shown} can be written by other users\n  help: chmod 700 '{shown}', or set CONCLAVE_STATE_DIR to a folder of your own"
@@ -73,7 +83,11 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&next)?;
+    let mut file = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(&next)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&next, path)

@@ -16,7 +16,12 @@ fn args() -> Dev {
 
 #[test]
 fn only_this_machine_is_served() {
-    for address in ["0.0.0.0:8443", "[::]:8443", "192.0.2.1:8443", "127.0.0.2:8443"] {
+    for address in [
+        "0.0.0.0:8443",
+        "[::]:8443",
+        "192.0.2.1:8443",
+        "127.0.0.2:8443",
+    ] {
         let refused = loopback_only("--listen", address.parse().unwrap()).unwrap_err();
         assert_eq!(refused.report(), 64, "{address}");
     }
@@ -26,10 +31,14 @@ fn only_this_machine_is_served() {
 #[test]
 fn a_busy_port_is_said_with_a_way_out() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let Failure::Other(said) = must_be_free("--listen", taken.local_addr().unwrap()).unwrap_err() else {
+    let Failure::Other(said) = must_be_free("--listen", taken.local_addr().unwrap()).unwrap_err()
+    else {
         panic!("not a failure of the machine")
     };
-    assert!(said.to_string().contains("in use") && said.to_string().contains("--listen 127.0.0.1:0"), "{said}");
+    assert!(
+        said.to_string().contains("in use") && said.to_string().contains("--listen 127.0.0.1:0"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -49,7 +58,14 @@ fn secrets_are_kept_and_the_token_is_made_with_them() {
 fn the_configuration_is_for_one_developer() {
     let directory = tempfile::tempdir().unwrap();
     let kept = Kept::prepare(&environment(&directory), SystemTime::now()).unwrap();
-    let config = configure(&args(), Loudness { quiet: true, verbose: 0 }, &kept);
+    let config = configure(
+        &args(),
+        Loudness {
+            quiet: true,
+            verbose: 0,
+        },
+        &kept,
+    );
     assert!(config.server.page && config.session.enabled);
     assert_eq!(config.log.level, "warn");
     assert_eq!(config.origin.allow, ["http://localhost:5173"]);

@@ -15,20 +15,34 @@ const INPUT_BYTES_MAX: u64 = 64 * 1_024;
 
 /// Explains on stdout; exit code 1 when the server would refuse it.
 pub fn run(token: &str, config: &Config, loudness: Loudness) -> Result<(), Failure> {
-    let token = if token == "-" { from_stdin()? } else { token.trim().to_owned() };
+    let token = if token == "-" {
+        from_stdin()?
+    } else {
+        token.trim().to_owned()
+    };
     let policy = policy(config)?;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("the clock is before 1970")?.as_secs();
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .context("the clock is before 1970")?
+        .as_secs();
     if !loudness.quiet {
         for line in auth::diagnose(&token, &policy, now) {
             println!("{line}");
         }
     }
-    if policy.verify(&token, now).is_ok() { Ok(()) } else { Err(Failure::Said(EXIT_FAILURE)) }
+    if policy.verify(&token, now).is_ok() {
+        Ok(())
+    } else {
+        Err(Failure::Said(EXIT_FAILURE))
+    }
 }
 
 fn from_stdin() -> anyhow::Result<String> {
     let mut token = String::new();
-    std::io::stdin().take(INPUT_BYTES_MAX).read_to_string(&mut token).context("no token could be read from stdin")?;
+    std::io::stdin()
+        .take(INPUT_BYTES_MAX)
+        .read_to_string(&mut token)
+        .context("no token could be read from stdin")?;
     Ok(token.trim().to_owned())
 }
 
@@ -36,7 +50,12 @@ fn policy(config: &Config) -> Result<Policy, Failure> {
     let keys = Keys::from_config(config).map_err(|problems| {
         let lines: Vec<String> = problems
             .iter()
-            .map(|problem| format!("{}: {}\n  help: {}", problem.set_in, problem.what, problem.remedy))
+            .map(|problem| {
+                format!(
+                    "{}: {}\n  help: {}",
+                    problem.set_in, problem.what, problem.remedy
+                )
+            })
             .collect();
         Failure::usage(lines.join("\n"))
     })?;
