@@ -1,3 +1,85 @@
-//! The command line: one file or folder per verb.
+//! The command line: one file or folder per verb. Catch-all errors exist here and no deeper.
+
+mod args;
+pub mod bench;
 pub mod check_config;
+pub mod completions;
 pub mod config_init;
+mod configuration;
+pub mod dev;
+mod environment;
+mod failure;
+pub mod healthcheck;
+pub mod man;
+mod paint;
+pub mod serve;
+pub mod token;
+mod version;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+
+use clap::Parser;
+
+use args::{Arguments, ConfigVerb, Loudness, Verb};
+pub use environment::Environment;
+pub use failure::Failure;
+
+/// Exit code of bad arguments and bad configuration (EX_USAGE of sysexits.h).
+pub const EXIT_USAGE: u8 = 64;
+/// Exit code of everything else that went wrong.
+pub const EXIT_FAILURE: u8 = 1;
+
+/// Runs one verb and returns the exit code of the process.
+pub fn run(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: Vec<(String, String)>,
+) -> u8 {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(refusal) => return refused(&refusal),
+    };
+    let environment = Environment::new(environment);
+    if let Err(broken) = crate::auth::keys::install_provider() {
+        return Failure::other(broken).report();
+    }
+    match dispatch(arguments.verb, arguments.loudness, &environment) {
+        Ok(()) => 0,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Prints help, version or what is wrong with the arguments.
+fn refused(refusal: &clap::Error) -> u8 {
+    // Nothing is left to be done when not even this can be written.
+    let _ = refusal.print();
+    if refusal.use_stderr() { EXIT_USAGE } else { 0 }
+}
+
+fn dispatch(verb: Verb, loudness: Loudness, environment: &Environment) -> Result<(), Failure> {
+    match verb {
+        Verb::Serve(args) => serve::run(&args, loudness, environment),
+        Verb::Dev(args) => dev::run(&args, loudness, environment),
+        Verb::Token(args) => token::run(&args, loudness, environment),
+        Verb::CheckConfig(args) => {
+            let sources = environment.sources(args.config);
+            let extra = configuration::key_problems;
+            Failure::from_code(check_config::run_with(
+                &sources, args.print, args.json, extra,
+            ))
+        }
+        Verb::Config(ConfigVerb::Init { path, force }) => {
+            Failure::from_code(config_init::run(path, force))
+        }
+        Verb::Config(ConfigVerb::Env) => {
+            print!("{}", config_init::env_table());
+            Ok(())
+        }
+        Verb::Healthcheck(args) => healthcheck::run(&args, loudness, environment),
+        Verb::Bench(args) => bench::run(&args, loudness, environment),
+        Verb::Completions { shell } => completions::run(shell),
+        Verb::Man { directory } => man::run(directory.as_deref()),
+    }
+}

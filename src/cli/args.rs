@@ -1,0 +1,321 @@
+//! Every argument of every verb: one definition feeds the parser, `--help`, completions and manual pages.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::version;
+
+/// Realtime rooms for any web application: HTTPS and wss on one port, JWT, history, presence, recovery.
+#[derive(Debug, Parser)]
+#[command(
+    name = "conclave",
+    version = version::short(),
+    long_version = version::long(),
+    arg_required_else_help = true,
+    after_help = "Start here:\n  conclave dev                              a running server with a page, no configuration\n  conclave config init conclave.toml        a configuration for production\n  conclave check-config --config conclave.toml\n  conclave serve --config conclave.toml\n\nExit codes: 0 done, 1 failed, 64 bad arguments or configuration."
+)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub loudness: Loudness,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// How much is said.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Loudness {
+    /// Say less; verbs that answer with one thing print only that
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        display_order = 900
+    )]
+    pub quiet: bool,
+    /// Say more; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 901)]
+    pub verbose: u8,
+}
+
+impl Loudness {
+    /// The log filter that this stands for, and the flag's name; none means: as configured.
+    pub fn log_level(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self { quiet: true, .. } => Some(("warn", "--quiet")),
+            Self { verbose: 0, .. } => None,
+            Self { verbose: 1, .. } => Some(("conclave=debug,info", "--verbose")),
+            Self { .. } => Some(("trace", "--verbose")),
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run the server
+    Serve(Serve),
+    /// Run a server for development: no configuration, loopback only
+    Dev(Dev),
+    /// Mint a token, or say why one is bad
+    Token(Token),
+    /// List every problem of a configuration
+    CheckConfig(CheckConfig),
+    /// Write a configuration to start from
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Ask a running node whether it is ready
+    Healthcheck(Healthcheck),
+    /// Measure a server, for capacity planning
+    Bench(Bench),
+    /// Print a shell completion script
+    #[command(
+        after_help = "Example:\n  conclave completions bash > /etc/bash_completion.d/conclave"
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one page per verb
+    #[command(
+        after_help = "Examples:\n  conclave man | man -l -\n  conclave man /usr/local/share/man/man1"
+    )]
+    Man {
+        /// Where to write all pages
+        #[arg(value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
+}
+
+/// `conclave serve`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  conclave serve --config conclave.toml\n  conclave serve --config conclave.toml --listen 0.0.0.0:443 --log-format human\n\nFlags override the environment (CONCLAVE_SECTION__KEY), which overrides the file.\nSIGTERM drains and exits 0; a second signal exits at once. SIGHUP reloads the certificate."
+)]
+pub struct Serve {
+    /// The configuration file, else $CONCLAVE_CONFIG; with neither, defaults and the environment
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// HTTPS and wss [server.listen]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<String>,
+    /// Metrics and health, plain HTTP [server.admin_listen]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub admin_listen: Option<String>,
+    /// A filter such as "info" or "conclave=debug,info" [log.level]
+    #[arg(long, value_name = "FILTER")]
+    pub log_level: Option<String>,
+    /// "json" or "human" [log.format]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+}
+
+/// `conclave dev`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  conclave dev\n  conclave dev --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0    any free ports\n  conclave dev --origin http://localhost:5173                     for an application's own dev server\n\nThe certificate and the secret are generated once and kept in $CONCLAVE_STATE_DIR,\n$XDG_STATE_HOME/conclave or ~/.local/state/conclave. For development only."
+)]
+pub struct Dev {
+    /// HTTPS and wss; 127.0.0.1 or [::1] only
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443")]
+    pub listen: SocketAddr,
+    /// Metrics and health, plain HTTP
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9464")]
+    pub admin_listen: SocketAddr,
+    /// Display name in the printed token
+    #[arg(long, default_value = "Dev")]
+    pub name: String,
+    /// Another origin whose pages may connect; may be repeated
+    #[arg(long, value_name = "ORIGIN")]
+    pub origin: Vec<String>,
+}
+
+/// `conclave token`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  conclave token --config conclave.toml --sub u1 --name Ann --ttl 1h -q\n  conclave token --sub ana --room 'lobby' --room 'team-42/*=join,chat'    for conclave dev\n  conclave token --config conclave.toml --check - < token.txt\n\nThe token goes to stdout, everything else to stderr. Without --config the key is the one of conclave dev."
+)]
+pub struct Token {
+    /// The configuration whose keys sign or check
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// User id
+    #[arg(long, required_unless_present = "check")]
+    pub sub: Option<String>,
+    /// Display name
+    #[arg(long)]
+    pub name: Option<String>,
+    /// How long it is good
+    #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+    pub ttl: Duration,
+    /// Another claim, as JSON; a bare word is a string; may be repeated
+    #[arg(long, value_name = "NAME=JSON")]
+    pub claim: Vec<String>,
+    /// What it allows where: verbs are join, chat, list, history or *; none means *; may be repeated
+    #[arg(long, value_name = "PATTERN[=VERBS]")]
+    pub room: Vec<String>,
+    /// Sign with the key of this id; without it the first key that can sign
+    #[arg(long)]
+    pub kid: Option<String>,
+    /// Say why this token is good or bad ("-" reads it from stdin); exit code 1 when it is bad
+    #[arg(long, value_name = "TOKEN|-", conflicts_with_all = ["sub", "name", "claim", "room", "kid"])]
+    pub check: Option<String>,
+}
+
+/// `conclave check-config`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  conclave check-config --config conclave.toml\n  conclave check-config --config conclave.toml --print\n\nExit code 64 when there is a problem."
+)]
+pub struct CheckConfig {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Show every value and where it came from; secrets are masked
+    #[arg(long)]
+    pub print: bool,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `conclave config`
+#[derive(Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// Write a configuration for production
+    #[command(
+        after_help = "Examples:\n  conclave config init conclave.toml\n  conclave config init            to stdout"
+    )]
+    Init {
+        /// The file to write; without it stdout
+        #[arg(value_name = "FILE")]
+        path: Option<PathBuf>,
+        /// Replace a file that exists
+        #[arg(long)]
+        force: bool,
+    },
+    /// List the environment variable of every key
+    Env,
+}
+
+/// `conclave healthcheck`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  conclave healthcheck\n  conclave healthcheck --config /etc/conclave/conclave.toml -q\n  HEALTHCHECK CMD [\"conclave\", \"healthcheck\"]         in a Dockerfile\n\nExit code 0 when ready, 1 when not, within 3 seconds."
+)]
+pub struct Healthcheck {
+    /// Take server.admin_listen from this file
+    #[arg(short, long, value_name = "FILE", conflicts_with = "url")]
+    pub config: Option<PathBuf>,
+    /// What to ask; http://127.0.0.1:9464/readyz when neither is given
+    #[arg(long)]
+    pub url: Option<String>,
+}
+
+/// `conclave bench`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples, against a running conclave dev:\n  conclave bench idle --connections 5000 --pid $(pidof conclave)\n  conclave bench broadcast --connections 1000 --rooms 10 --publishers 10 --rate 5\nAgainst another server:\n  conclave bench broadcast --config conclave.toml --ca certs/ca.crt --url wss://127.0.0.1:8443/ws --json"
+)]
+pub struct Bench {
+    #[command(subcommand)]
+    pub test: BenchTest,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BenchTest {
+    /// Open connections and hold them: handshakes/s, CPU per handshake, memory per connection
+    Idle(Load),
+    /// Publish to rooms: deliveries/s, delivery ratio, latency, CPU per delivery
+    Broadcast {
+        #[command(flatten)]
+        load: Load,
+        #[command(flatten)]
+        publishing: Publishing,
+    },
+    /// Ping-pong over /echo (echo.enabled): messages/s, round trip, CPU per message
+    Echo {
+        #[command(flatten)]
+        load: Load,
+        /// Bytes of a message
+        #[arg(long, value_name = "BYTES", default_value_t = 128)]
+        size: usize,
+    },
+}
+
+/// What every bench takes.
+#[derive(Debug, Clone, Args)]
+pub struct Load {
+    /// The server
+    #[arg(long, default_value = "wss://127.0.0.1:8443/ws")]
+    pub url: String,
+    /// One token for all connections
+    #[arg(long, conflicts_with = "config")]
+    pub token: Option<String>,
+    /// Mint one token per connection with this configuration's key; without it and --token that of conclave dev
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How many connections
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections: u32,
+    /// How many rooms; connection i joins room i modulo N
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rooms: u32,
+    /// How long to measure
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub seconds: u32,
+    /// Handshakes at a time
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub in_flight: u32,
+    /// Client threads; without it half the cores
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub threads: Option<u32>,
+    /// Read CPU and memory of this process, the server on this machine
+    #[arg(long, value_name = "SERVER_PID")]
+    pub pid: Option<u32>,
+    /// Trust this certificate authority (PEM); without it the one of conclave dev or of the system
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    pub ca: Option<PathBuf>,
+    /// Accept any certificate
+    #[arg(long)]
+    pub insecure: bool,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Do it to a server that is not on this machine
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// What `bench broadcast` publishes.
+#[derive(Debug, Clone, Args)]
+pub struct Publishing {
+    /// How many of the connections publish
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub publishers: u32,
+    /// Messages per second of each publisher
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 20.0, value_parser = rate)]
+    pub rate: f64,
+    /// Bytes of a message's content
+    #[arg(long, value_name = "BYTES", default_value_t = 128)]
+    pub size: usize,
+    /// As fast as it goes instead of --rate
+    #[arg(long)]
+    pub flood: bool,
+    /// With --flood: messages of a publisher that are under way at a time
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub window: u32,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text
+        .parse()
+        .map_err(|_| "expected a number of messages per second".to_owned())?;
+    if rate.is_finite() && (0.001..=100_000.0).contains(&rate) {
+        Ok(rate)
+    } else {
+        Err("expected 0.001 to 100000".to_owned())
+    }
+}
