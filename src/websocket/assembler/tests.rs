@@ -1,59 +1,14 @@
 use super::*;
+use oracle::{Outcome, Said, feed};
+
+mod oracle;
+mod properties;
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const BOUNDS: Bounds = Bounds {
     message_bytes: 1 << 20,
     fragments: 64,
 };
-
-/// An event that owns what it says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Said {
-    Text(String),
-    Binary(Vec<u8>),
-    Ping(Vec<u8>),
-    Pong(Vec<u8>),
-    Close(Option<(u16, String)>),
-}
-
-impl From<Event<'_>> for Said {
-    fn from(event: Event<'_>) -> Self {
-        match event {
-            Event::Text(text) => Self::Text(text.into()),
-            Event::Binary(bytes) => Self::Binary(bytes.into()),
-            Event::Ping(bytes) => Self::Ping(bytes.into()),
-            Event::Pong(bytes) => Self::Pong(bytes.into()),
-            Event::Close(said) => Self::Close(said.map(|(code, reason)| (code, reason.into()))),
-        }
-    }
-}
-
-/// Everything that came before the end, a close or a violation, and the violation.
-type Outcome = (Vec<Said>, Option<Violation>);
-
-/// Feeds `bytes` in reads that end at `cuts` (ascending).
-fn feed(bytes: &[u8], cuts: &[usize], bounds: Bounds) -> Outcome {
-    let mut assembler = Assembler::new();
-    let mut said = Vec::new();
-    let mut start = 0;
-    for end in cuts.iter().copied().chain([bytes.len()]) {
-        let mut input = bytes[start..end].to_vec();
-        let mut used = 0;
-        loop {
-            match assembler.next(&mut input, &mut used, bounds) {
-                Ok(Some(event)) => said.push(event.into()),
-                Ok(None) => break,
-                Err(violation) => return (said, Some(violation)),
-            }
-            if let Some(Said::Close(_)) = said.last() {
-                return (said, None);
-            }
-        }
-        assert_eq!(used, input.len(), "None means that all was consumed");
-        start = end;
-    }
-    (said, None)
-}
 
 fn whole(bytes: &[u8]) -> Outcome {
     feed(bytes, &[], BOUNDS)
