@@ -2,42 +2,7 @@
 
 use std::fmt;
 
-/// The reason word of a 1008 close.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DeniedWord {
-    TokenMissing,
-    TokenMalformed,
-    TokenSignature,
-    TokenExpired,
-    TokenNotYetValid,
-    TokenIssuer,
-    TokenAudience,
-    TokenRevoked,
-    TicketUsed,
-    CookieOrigin,
-    Kicked,
-    Abuse,
-}
-
-impl DeniedWord {
-    /// The word as it goes over the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::TokenMissing => "token_missing",
-            Self::TokenMalformed => "token_malformed",
-            Self::TokenSignature => "token_signature",
-            Self::TokenExpired => "token_expired",
-            Self::TokenNotYetValid => "token_not_yet_valid",
-            Self::TokenIssuer => "token_issuer",
-            Self::TokenAudience => "token_audience",
-            Self::TokenRevoked => "token_revoked",
-            Self::TicketUsed => "ticket_used",
-            Self::CookieOrigin => "cookie_origin",
-            Self::Kicked => "kicked",
-            Self::Abuse => "abuse",
-        }
-    }
-}
+pub use crate::protocol::close::DeniedWord;
 
 /// A refused token. Nothing in it comes from the token: the detail is one of the sentences in this module's callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

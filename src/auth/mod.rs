@@ -124,6 +124,11 @@ impl Admitted {
         self.verified.ends_at()
     }
 
+    /// Whether it is one of our own guests.
+    pub fn is_guest(&self) -> bool {
+        self.identity().user_id.starts_with(keys::GUEST_PREFIX)
+    }
+
     /// Where the token was.
     pub fn place(&self) -> Place {
         self.place

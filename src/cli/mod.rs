@@ -26,6 +26,7 @@ use clap::Parser;
 use args::{Arguments, ConfigVerb, Loudness, Verb};
 pub use environment::Environment;
 pub use failure::Failure;
+pub use version::{COMMIT, RUSTC};
 
 /// Exit code of bad arguments and bad configuration (EX_USAGE of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;

@@ -94,14 +94,18 @@ impl Life {
     ) -> Result<Done, Failed> {
         let room = self.joined(name)?;
         self.check_grant(name, Verb::Chat)?;
-        let span = self.node.traces.publish(self.trace.as_deref(), traceparent);
+        let mut span = self.node.traces.publish(self.trace.as_deref(), traceparent);
         let said = room.say(&Saying { user: &self.user, content, key, now_ms: runtime::now_ms() });
         let (epoch, seq) = match said {
             Said::New { epoch, seq, members } => {
                 self.shard.counters.publishes.inc();
-                if let Some(span) = &span {
+                if let Some(span) = &mut span {
+                    span.kept(seq, content.len());
                     // Memory backplane: the fan-out begins with the publish, on this node alone.
-                    drop(self.node.traces.fan_out(Some(&span.context()), self.shard.index, members));
+                    let fan_out = self.node.traces.fan_out(span.context().as_ref(), self.shard.index, members);
+                    if let Some(mut fan_out) = fan_out {
+                        fan_out.delivered(members);
+                    }
                 }
                 (epoch, seq)
             }
@@ -110,6 +114,9 @@ impl Life {
                 (epoch, seq)
             }
             Said::Unavailable => {
+                if let Some(span) = &mut span {
+                    span.refused(ErrorCode::Unavailable.as_str());
+                }
                 return Err(Failed {
                     retry_after_ms: Some(UNAVAILABLE_RETRY_MS),
                     ..Failed::new(ErrorCode::Unavailable, "not accepted for now; try again with the same key")

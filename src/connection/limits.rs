@@ -67,7 +67,7 @@ impl Patience {
             self.refusals_ns.pop_front();
         }
         self.refusals_ns.push_back(now_ns);
-        self.refusals_ns.len() >= ABUSE_REFUSALS
+        self.refusals_ns.len() >= ABUSE_REFUSALS as usize
     }
 }
 

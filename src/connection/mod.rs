@@ -8,7 +8,7 @@ pub mod echo;
 pub mod heartbeat;
 pub mod limits;
 pub mod outbox;
-mod replay;
+pub(crate) mod replay;
 pub mod task;
 pub mod transport;
 pub mod turn_away;

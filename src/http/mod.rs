@@ -1,12 +1,9 @@
-//! http
-<<<<<<< HEAD
+//! The HTTP side of the one port, and the operators' listener.
 
-<<<<<<< HEAD
 pub mod admin;
 pub mod health;
-=======
-pub mod session;
->>>>>>> auth
-=======
 pub mod pages;
->>>>>>> web
+pub mod routes;
+pub mod service;
+pub mod session;
+pub mod upgrade;

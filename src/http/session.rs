@@ -7,7 +7,7 @@
 mod name;
 mod refused;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,16 +28,13 @@ use serde_json::{Value, json};
 use crate::auth::keys::GUEST_PREFIX;
 use crate::auth::{self, AddressLimiter, Guest, Policy, UnixSeconds, Verified};
 use crate::config::Config;
+use crate::net::PeerAddress;
 use refused::Refused;
 
 /// Longest body of a sign-in.
 const BODY_BYTES_MAX: usize = 1024;
 /// How long the body may take.
 const BODY_TIME_MAX: Duration = Duration::from_secs(10);
-
-/// The client's address, put into a request's extensions by the listener.
-#[derive(Debug, Clone, Copy)]
-pub struct PeerAddress(pub SocketAddr);
 
 /// What the three routes share.
 pub struct Sessions {

@@ -20,7 +20,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config;
 use crate::runtime::Tasks;
-use crate::telemetry::metrics::{Metrics, ReloadResult};
+use crate::telemetry::metrics::{Metrics, Reload};
 
 /// Changes in a folder come in bursts (a secret volume swaps a symlink and removes the old folder): wait for
 /// the end of one before reading.
@@ -126,7 +126,7 @@ impl Certificates {
     /// The pair cannot be served; nothing is kept then.
     pub fn load(tls: &config::Tls, metrics: Arc<Metrics>) -> Result<Self, CertificateError> {
         let pair = Pair::read(&tls.certificate, &tls.key)?;
-        metrics.certificate_expiry(pair.not_after);
+        metrics.certificate_expiry(pair.not_after as f64);
         let current = Arc::new(ArcSwap::from_pointee(pair));
         let server_config = server_config(Arc::new(Resolver(Arc::clone(&current))))?;
         Ok(Self {
@@ -159,7 +159,7 @@ impl Certificates {
         let pair = match Pair::read(&self.certificate, &self.key) {
             Ok(pair) => pair,
             Err(error) => {
-                self.metrics.tls_reload(ReloadResult::Failed);
+                self.metrics.tls_reload(Reload::Failed);
                 tracing::warn!(%error, "certificate not reloaded, the old one stays in use");
                 return;
             }
@@ -167,8 +167,8 @@ impl Certificates {
         if pair.certified.cert == self.current.load().certified.cert {
             return;
         }
-        self.metrics.certificate_expiry(pair.not_after);
-        self.metrics.tls_reload(ReloadResult::Ok);
+        self.metrics.certificate_expiry(pair.not_after as f64);
+        self.metrics.tls_reload(Reload::Ok);
         tracing::info!(not_after_s = pair.not_after, names = ?pair.names, "certificate reloaded");
         self.current.store(Arc::new(pair));
     }
@@ -209,7 +209,7 @@ impl Certificates {
         let made = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             if event.is_ok_and(|event| !event.kind.is_access()) {
                 // Full means that a reload is due already.
-                drop(changed.try_send(()));
+                let _ = changed.try_send(());
             }
         });
         let mut watcher = made.inspect_err(|error| tracing::warn!(%error, "files are not watched, only polled")).ok()?;

@@ -1,7 +1,7 @@
 //! Stopping in named phases, so that a deploy is not noticed (DESIGN section 7).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -19,15 +19,25 @@ const SLICE: Duration = Duration::from_millis(50);
 /// After the last phase, whoever is left has so long to be cut.
 const LAST: Duration = Duration::from_secs(1);
 
-/// Whether this node is on its way out.
+/// Whether this node is on its way out, and how far.
 #[derive(Debug, Default)]
-pub struct Drain(AtomicBool);
+pub struct Drain {
+    draining: AtomicBool,
+    /// Connections that have not been told yet.
+    left: AtomicUsize,
+}
 
 impl Drain {
     /// New sockets are sent elsewhere.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Connections that have not been told to come back yet.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.left.load(Ordering::Relaxed)
     }
 }
 
@@ -44,7 +54,7 @@ pub async fn drain(node: &Arc<Node>, stop_listening: impl FnOnce()) {
         sleep(config.grace).await;
     }
     // 2. Nobody new.
-    node.drain.0.store(true, Ordering::Relaxed);
+    node.drain.draining.store(true, Ordering::Relaxed);
     stop_listening();
     // 3. Each client is told when to come back and closed, a slice at a time.
     phase(node, DrainPhase::Closing);
@@ -85,7 +95,7 @@ async fn close_all(node: &Node, time: Duration) {
         for member in left.drain(keep..) {
             node.shards[member.shard].close_for_restart(member.slot, reconnect_after_ms(time, total));
         }
-        node.metrics.draining_left(left.len());
+        node.drain.left.store(left.len(), Ordering::Relaxed);
         if left.is_empty() {
             return;
         }

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::auth::{Policy, Refusals};
 use crate::config::Config;
 use crate::http::health::Health;
@@ -34,6 +36,8 @@ pub struct Node {
     pub address_rate: Rate<IpAddr>,
     pub tasks: Tasks,
     pub drain: Drain,
+    /// Cancelled when nobody new is let in: ends handshakes at once.
+    pub listening_stopped: CancellationToken,
 }
 
 impl Node {

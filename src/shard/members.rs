@@ -91,9 +91,12 @@ impl Local {
         self.conns.get(slot as usize)?.as_ref()
     }
 
-    pub fn slots(&self) -> Vec<u32> {
-        let taken = self.conns.iter().flatten();
-        taken.map(|conn| conn.member.slot).collect()
+    pub fn conns(&self) -> impl Iterator<Item = &Arc<Conn>> {
+        self.conns.iter().flatten()
+    }
+
+    pub fn members(&self) -> Vec<MemberId> {
+        self.conns().map(|conn| conn.member).collect()
     }
 
     /// The connections of one of `buckets`: slots are dealt out in turn, so every visit is spread evenly.

@@ -22,7 +22,6 @@ use crate::runtime::Tasks;
 use crate::shard::inbox::{Command, Inbox};
 use crate::shard::members::Local;
 use crate::telemetry::metrics::{Metrics, ShardCounters};
-use crate::telemetry::traces::Traces;
 
 pub use flusher::round;
 
@@ -33,7 +32,6 @@ pub struct Shard {
     pub counters: Arc<ShardCounters>,
     pub outbox_limits: OutboxLimits,
     metrics: Arc<Metrics>,
-    traces: Traces,
     started: Instant,
     heartbeat: Duration,
     flush_window: Duration,
@@ -58,8 +56,7 @@ impl Shard {
         inbox: Arc<Inbox>,
         config: &Config,
         metrics: Arc<Metrics>,
-        traces: Traces,
-    ) -> Arc<Self> {
+        ) -> Arc<Self> {
         let counters = Arc::new(ShardCounters::default());
         metrics.register_shard(Arc::clone(&counters));
         Arc::new(Self {
@@ -68,7 +65,6 @@ impl Shard {
             counters,
             outbox_limits: OutboxLimits::new(&config.limits),
             metrics,
-            traces,
             started: Instant::now(),
             heartbeat: config.heartbeat.interval,
             flush_window: config.rooms.flush_window,
@@ -109,23 +105,22 @@ impl Shard {
         self.local.lock().watch_expiry(conn);
     }
 
-    /// Closes every connection that `choose` gives a time to come back, in order with what they are being sent.
-    pub fn close_some(&self, close: Close, mut choose: impl FnMut(u32) -> Option<u64>) {
-        let slots = self.local.lock().slots();
-        for slot in slots {
-            if let Some(reconnect_after_ms) = choose(slot) {
-                self.inbox.push(Command::Close { slot, close, reconnect_after_ms });
-            }
-        }
-    }
-
-    /// Connections, in the order in which they will be visited.
+    /// Every connection of this shard.
     #[must_use]
-    pub fn slots(&self) -> Vec<u32> {
-        self.local.lock().slots()
+    pub fn members(&self) -> Vec<MemberId> {
+        self.local.lock().members()
     }
 
-    fn member(&self, slot: u32) -> MemberId {
-        MemberId { shard: self.index, slot }
+    /// Tells one connection to come back later, and closes it, behind what it is being sent.
+    pub fn close_for_restart(&self, slot: u32, reconnect_after_ms: u64) {
+        self.inbox.push(Command::Close { slot, close: Close::RESTART, reconnect_after_ms });
+    }
+
+    /// Cuts whoever is left.
+    pub fn terminate_all(&self, close: Close) {
+        let local = self.local.lock();
+        for conn in local.conns() {
+            conn.terminate(close);
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! offered, so a frame that uses one is a [`Violation`].
 
 pub mod assembler;
+pub mod encoded;
 pub mod frame;
 pub mod handshake;
 

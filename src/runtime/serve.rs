@@ -1,0 +1,347 @@
+//! A node from its configuration to its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum_server::{Handle, Server};
+use hyper_util::rt::TokioTimer;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::auth::keys::Keys;
+use crate::auth::{Policy, Refusals};
+use crate::config::{Config, RuntimeKind};
+use crate::http::health::Health;
+use crate::http::session::Sessions;
+use crate::http::{admin, routes};
+use crate::hub::Hub;
+use crate::net::acceptor::{self, Acceptor};
+use crate::net::certificates::Certificates;
+use crate::net::listener::{self, Listener, Peer};
+use crate::net::permits::Permits;
+use crate::runtime::{Drain, Node, Rate, Tasks, drain, now_ms};
+use crate::shard::Shard;
+use crate::shard::inbox::Inbox;
+use crate::telemetry::logs;
+use crate::telemetry::metrics::{BuildInfo, Metrics};
+use crate::telemetry::traces::{Service, Traces};
+
+/// Descriptors that are not client sockets: listeners, epoll, files, the collector, the admin listener.
+const DESCRIPTORS_RESERVED: u64 = 128;
+
+/// How often limiters and rooms forget what is too old.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// How long the last spans may take to leave.
+const TRACES_FLUSH: Duration = Duration::from_secs(3);
+
+/// HTTP/2 streams of one connection, sockets among them (RFC 9113 section 6.5.2 recommends 100 or more).
+const H2_STREAMS_MAX: u32 = 200;
+
+/// What a caller wants to know of a start.
+#[derive(Default)]
+pub struct Start {
+    /// Called once, when the ports are open.
+    pub on_ready: Option<Box<dyn FnOnce(Ready) + Send>>,
+}
+
+/// Where the node listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Ready {
+    pub listen: SocketAddr,
+    pub admin_listen: SocketAddr,
+}
+
+/// Serves until SIGTERM or SIGINT, drains, and returns. A second signal ends the process at once.
+///
+/// # Errors
+/// The node could not begin: a port, the certificate, the keys, a thread.
+pub fn run(config: Config, start: Start) -> anyhow::Result<()> {
+    let instance = Service::new(env!("CARGO_PKG_VERSION"));
+    let traces = if config.traces.endpoint.is_some() { Traces::start(&config.traces, &instance)? } else { Traces::off() };
+    let _logs = logs::init(&config.log, Some(&traces))?;
+    let shards = shard_count(&config);
+    let listeners = listener::listen(config.server.listen, shards)?;
+    let admin_listener = listener::listen(config.server.admin_listen, 1)?.swap_remove(0);
+    let ready = Ready { listen: listeners[0].local_addr()?, admin_listen: admin_listener.local_addr()? };
+    let node = build(config, traces, shards)?;
+    let admin_stop = tokio_util::sync::CancellationToken::new();
+    let admin =
+        admin::spawn(admin_listener, Arc::clone(&node.metrics), node.health.clone(), admin_stop.clone())?;
+    let served = match node.config.server.runtime {
+        RuntimeKind::PerCore => per_core(&node, listeners, ready, start),
+        RuntimeKind::Shared => shared(&node, listeners, ready, start),
+    };
+    node.traces.shutdown(TRACES_FLUSH);
+    // Health and metrics answer to the very end.
+    admin_stop.cancel();
+    drop(admin.join());
+    served
+}
+
+fn shard_count(config: &Config) -> usize {
+    match config.server.threads {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    }
+}
+
+fn build(config: Config, traces: Traces, shards: usize) -> anyhow::Result<Arc<Node>> {
+    let config = Arc::new(config);
+    let metrics = Metrics::install(BuildInfo {
+        version: env!("CARGO_PKG_VERSION"),
+        revision: crate::cli::COMMIT,
+        rustc: crate::cli::RUSTC,
+        backplane: "memory",
+    });
+    if let Some(counts) = traces.counts() {
+        metrics.register_traces(counts);
+    }
+    let certificates = Arc::new(Certificates::load(&config.tls, Arc::clone(&metrics))?);
+    let keys = Keys::from_config(&config).map_err(|problems| {
+        anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    })?;
+    let policy = Arc::new(Policy::new(&config, keys).map_err(|problems| anyhow::anyhow!(problems.join("\n")))?);
+    let names = Arc::clone(&certificates);
+    let sessions = Arc::new(Sessions::new(
+        &config,
+        Arc::clone(&policy),
+        Box::new(move |host| names.names_host(host)),
+    ));
+    let limits = &config.limits;
+    let fd_limit = descriptor_limit();
+    let connections_max = connections_max(limits.connections, fd_limit)?;
+    let permits = Permits::new(connections_max, limits.connections_per_address, limits.handshakes_in_flight);
+    let inboxes: Arc<[Arc<Inbox>]> = (0..shards).map(|_| Arc::default()).collect();
+    let shards = (inboxes.iter().enumerate())
+        .map(|(index, inbox)| {
+            Shard::new(index, shards, Arc::clone(inbox), &config, Arc::clone(&metrics))
+        })
+        .collect();
+    let node = Arc::new(Node {
+        refusals: Refusals::new(config.auth.refusals_per_second, config.auth.refusals_burst),
+        user_rate: Rate::new(limits.user_messages_per_second),
+        address_rate: Rate::new(limits.address_messages_per_second),
+        hub: Hub::new(&config, inboxes),
+        health: Health::new(),
+        tasks: Tasks::default(),
+        drain: Drain::default(),
+        listening_stopped: tokio_util::sync::CancellationToken::new(),
+        config: Arc::clone(&config),
+        metrics,
+        traces,
+        policy,
+        sessions,
+        permits,
+        certificates,
+        shards,
+    });
+    expose(&node, fd_limit);
+    Ok(node)
+}
+
+/// The soft limit on open files, which is raised to the hard one first.
+fn descriptor_limit() -> u64 {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => limit,
+        Err(error) => {
+            tracing::warn!(%error, "the limit on open files could not be raised");
+            rlimit::Resource::NOFILE.get_soft().unwrap_or(1_024)
+        }
+    }
+}
+
+/// As configured, or as many as descriptors allow.
+fn connections_max(configured: usize, fd_limit: u64) -> anyhow::Result<usize> {
+    let possible = usize::try_from(fd_limit.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX).max(1);
+    if configured > possible {
+        anyhow::bail!(
+            "limits.connections is {configured}, but the process may open {fd_limit} files, {DESCRIPTORS_RESERVED} of which it \
+             needs for itself: raise the limit (`ulimit -n`, LimitNOFILE=) or lower limits.connections to {possible}"
+        );
+    }
+    Ok(if configured == 0 { possible } else { configured })
+}
+
+fn expose(node: &Arc<Node>, fd_limit: u64) {
+    let weak = Arc::downgrade(node);
+    node.metrics.on_scrape(Box::new(move |gauges| {
+        let Some(node) = weak.upgrade() else { return };
+        let totals = node.hub.totals();
+        gauges.rooms = totals.rooms as u64;
+        gauges.users = totals.users as u64;
+        gauges.history_messages = totals.messages as u64;
+        gauges.history_bytes = totals.bytes as u64;
+        let (joins, leaves) = node.shards.iter().fold((0, 0), |(joins, leaves), shard| {
+            (joins + shard.counters.joins.value(), leaves + shard.counters.leaves.value())
+        });
+        gauges.members = joins.saturating_sub(leaves);
+        gauges.connections_limit = node.permits.node_max() as u64;
+        gauges.fd_limit = fd_limit;
+        gauges.ready = node.health.is_ready();
+        gauges.draining_clients = node.drain.left() as u64;
+    }));
+}
+
+/// One single-threaded runtime, listener and flusher per core; this thread waits for signals.
+fn per_core(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Ready, start: Start) -> anyhow::Result<()> {
+    let handles: Vec<Handle<Peer>> = listeners.iter().map(|_| Handle::new()).collect();
+    let mut threads = Vec::new();
+    for ((index, socket), handle) in listeners.into_iter().enumerate().zip(&handles) {
+        let runtime = Builder::new_current_thread().enable_all().build().context("a runtime could not be set up")?;
+        node.metrics.register_runtime(runtime.handle().clone());
+        let (node, handle) = (Arc::clone(node), handle.clone());
+        let work = move || {
+            runtime.block_on(async {
+                node.shards[index].start(&node.tasks);
+                serve(&node, index, socket, handle).await;
+                node.tasks.stopped().cancelled().await;
+            });
+        };
+        threads.push(thread::Builder::new().name(format!("conclave-{index}")).spawn(work)?);
+    }
+    let runtime = Builder::new_current_thread().enable_all().build().context("a runtime could not be set up")?;
+    let ended = control(&runtime, node, &handles, ready, start);
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a shard's thread panicked");
+        }
+    }
+    ended
+}
+
+/// One multi-threaded runtime: shards are still there, but any thread may run them.
+fn shared(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Ready, start: Start) -> anyhow::Result<()> {
+    let handles: Vec<Handle<Peer>> = listeners.iter().map(|_| Handle::new()).collect();
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(listeners.len())
+        .thread_name("conclave")
+        .enable_all()
+        .build()
+        .context("the runtime could not be set up")?;
+    node.metrics.register_runtime(runtime.handle().clone());
+    for ((index, socket), handle) in listeners.into_iter().enumerate().zip(&handles) {
+        let (served, handle) = (Arc::clone(node), handle.clone());
+        let _entered = runtime.enter();
+        node.shards[index].start(&node.tasks);
+        node.tasks.spawn("listener", async move {
+            serve(&served, index, socket, handle).await;
+        });
+    }
+    control(&runtime, node, &handles, ready, start)
+}
+
+/// Runs the node's services, says that it is ready, waits for a signal, and drains.
+fn control(
+    runtime: &Runtime,
+    node: &Arc<Node>,
+    handles: &[Handle<Peer>],
+    ready: Ready,
+    start: Start,
+) -> anyhow::Result<()> {
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        node.certificates.watch(&node.tasks);
+        keep_house(node);
+        for handle in handles {
+            anyhow::ensure!(handle.listening().await.is_some(), "a listener could not be set up");
+        }
+        node.health.ready();
+        tracing::info!(
+            listen = %ready.listen,
+            admin_listen = %ready.admin_listen,
+            shards = node.shards.len(),
+            connections_max = node.permits.node_max(),
+            "ready"
+        );
+        if let Some(on_ready) = start.on_ready {
+            on_ready(ready);
+        }
+        // Whichever comes first begins the drain; the next one ends it.
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let stop_listening = || {
+            node.listening_stopped.cancel();
+            for handle in handles {
+                handle.graceful_shutdown(None);
+            }
+        };
+        tokio::select! {
+            () = drain::drain(node, stop_listening) => {}
+            _ = terminate.recv() => tracing::warn!("second signal: ending now"),
+            _ = interrupt.recv() => tracing::warn!("second signal: ending now"),
+        }
+        node.tasks.stop_services();
+        Ok(())
+    })
+}
+
+/// What is due now and then: large rooms' counts each second, old things forgotten.
+fn keep_house(node: &Arc<Node>) {
+    let counting = Arc::clone(node);
+    node.tasks.spawn("counts", async move {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            ticks.tick().await;
+            counting.hub.send_counts();
+        }
+    });
+    let sweeping = Arc::clone(node);
+    node.tasks.spawn("forget", async move {
+        let mut ticks = tokio::time::interval(SWEEP);
+        loop {
+            ticks.tick().await;
+            sweeping.sweep_limiters();
+            sweeping.hub.sweep(now_ms()).await;
+        }
+    });
+}
+
+/// Accepts and serves on one shard's socket until the handle says stop.
+async fn serve(node: &Arc<Node>, index: usize, socket: std::net::TcpListener, handle: Handle<Peer>) {
+    let config = &node.config;
+    let listener = Listener::new(socket, &config.limits, Arc::clone(&node.permits), Arc::clone(&node.metrics));
+    let listener = match listener {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "the listener could not be registered"),
+    };
+    let acceptor = Acceptor::new(acceptor::Inner {
+        shard: Arc::clone(&node.shards[index]),
+        certificates: Arc::clone(&node.certificates),
+        permits: Arc::clone(&node.permits),
+        metrics: Arc::clone(&node.metrics),
+        handshake_timeout: config.server.handshake_timeout,
+        http_idle: config.server.http_idle,
+        stop: node.listening_stopped.clone(),
+    });
+    let mut server = Server::<Peer>::from_listener(listener).acceptor(acceptor).handle(handle);
+    let builder = server.http_builder();
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(config.server.header_timeout)
+        .max_buf_size(config.server.header_bytes.max(8 * 1024))
+        .keep_alive(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .enable_connect_protocol()
+        .max_concurrent_streams(H2_STREAMS_MAX)
+        .max_header_list_size(u32::try_from(config.server.header_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(config.server.http_idle)
+        .keep_alive_timeout(config.server.handshake_timeout);
+    let router = routes::router(node);
+    let make = tower::service_fn(move |_: Peer| {
+        let router = router.clone();
+        async move { Ok::<_, std::convert::Infallible>(router) }
+    });
+    if let Err(error) = server.serve(make).await {
+        tracing::error!(%error, "the listener ended");
+    }
+}
