@@ -88,6 +88,8 @@ struct State {
     waiting: bool,
     /// In the shard's list of connections that wait.
     watched: bool,
+    /// An echo is in the middle of a frame: nothing of the outbox may come between its pieces.
+    mid_reply: bool,
     /// Since when the bytes at the front wait, shard clock.
     stuck_since_ms: u64,
     /// When the last ping left, shard clock; 0 when it has been answered.
@@ -141,6 +143,7 @@ impl Conn {
             dirty: false,
             waiting: false,
             watched: false,
+            mid_reply: false,
             stuck_since_ms: 0,
             pinged_ms: 0,
         };
@@ -245,7 +248,7 @@ impl Conn {
     pub fn flush(&self, counters: &ShardCounters, now_ms: u64) -> Flushed {
         let mut state = self.state.lock();
         state.dirty = false;
-        if state.waiting {
+        if state.waiting || state.mid_reply {
             return Flushed::Done;
         }
         let flushed = state.write(self.member, counters, now_ms);
@@ -356,7 +359,7 @@ impl Conn {
     ) -> Poll<io::Result<()>> {
         let mut state = self.state.lock();
         state.keep_waker(cx);
-        if !state.waiting {
+        if !state.waiting || state.mid_reply {
             return Poll::Ready(Ok(()));
         }
         let Some(transport) = &mut state.transport else { return Poll::Ready(Ok(())) };
@@ -384,11 +387,17 @@ impl Conn {
         let piece = &reply[..reply.len().min(PIECE_BYTES)];
         counters.sends.inc();
         counters.bytes_out.add(piece.len() as u64);
-        if transport.try_send(piece)? == Sent::Waiting {
-            // What the socket refused is offered again, with a waker, right away.
-            if let Poll::Ready(Err(error)) = transport.poll_drain(cx) {
-                return Poll::Ready(Err(error));
-            }
+        let sent = transport.try_send(piece)?;
+        // What the socket refused is offered again, with a waker, right away.
+        if sent == Sent::Waiting
+            && let Poll::Ready(Err(error)) = transport.poll_drain(cx)
+        {
+            return Poll::Ready(Err(error));
+        }
+        state.mid_reply = piece.len() < reply.len();
+        if !state.mid_reply && !state.outbox.is_empty() {
+            state.waiting = true;
+            cx.waker().wake_by_ref();
         }
         Poll::Ready(Ok(piece.len()))
     }
