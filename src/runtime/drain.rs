@@ -50,9 +50,7 @@ pub async fn drain(node: &Arc<Node>, stop_listening: impl FnOnce()) {
     // 1. Balancers stop sending; whoever comes meanwhile is still served.
     node.health.draining();
     phase(node, DrainPhase::Grace);
-    if node.connections() > 0 {
-        sleep(config.grace).await;
-    }
+    sleep(config.grace).await;
     // 2. Nobody new.
     node.drain.draining.store(true, Ordering::Relaxed);
     stop_listening();

@@ -197,7 +197,10 @@ fn per_core(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Read
         let work = move || {
             runtime.block_on(async {
                 node.shards[index].start(&node.tasks);
-                serve(&node, index, socket, handle).await;
+                node.tasks.spawn("listener", {
+                    let node = Arc::clone(&node);
+                    async move { serve(&node, index, socket, handle).await }
+                });
                 node.tasks.stopped().cancelled().await;
             });
         };
@@ -274,12 +277,18 @@ fn control(
         };
         tokio::select! {
             () = drain::drain(node, stop_listening) => {}
-            _ = terminate.recv() => tracing::warn!("second signal: ending now"),
-            _ = interrupt.recv() => tracing::warn!("second signal: ending now"),
+            _ = terminate.recv() => exit_at_once(),
+            _ = interrupt.recv() => exit_at_once(),
         }
         node.tasks.stop_services();
         Ok(())
     })
+}
+
+/// Whoever asks twice does not want to wait: clients see a cut connection, which they survive.
+fn exit_at_once() -> ! {
+    eprintln!("second signal: not waiting for clients");
+    std::process::exit(1)
 }
 
 /// What is due now and then: large rooms' counts each second, old things forgotten.
