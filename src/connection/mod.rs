@@ -147,7 +147,11 @@ impl Conn {
             stuck_since_ms: 0,
             pinged_ms: 0,
         };
-        Self { member, expires_at: AtomicU64::new(expires_at), state: Mutex::new(state) }
+        Self {
+            member,
+            expires_at: AtomicU64::new(expires_at),
+            state: Mutex::new(state),
+        }
     }
 
     /// Queues a frame.
@@ -205,7 +209,10 @@ impl Conn {
             state.outbox.drop_unbegun();
         }
         if matches!(close.code, 1012 | 1013) {
-            let closing = server::Closing { reason: close.reason, reconnect_after_ms };
+            let closing = server::Closing {
+                reason: close.reason,
+                reconnect_after_ms,
+            };
             state.outbox.push(Frame::text(|out| closing.write(out)), now_ms);
         }
         state.outbox.push(Frame::close(close.code, close.reason), now_ms);
@@ -257,7 +264,11 @@ impl Conn {
             Ok(Flushed::Waiting) => {
                 state.waiting = true;
                 state.wake();
-                return if std::mem::replace(&mut state.watched, true) { Flushed::Done } else { Flushed::Waiting };
+                return if std::mem::replace(&mut state.watched, true) {
+                    Flushed::Done
+                } else {
+                    Flushed::Waiting
+                };
             }
             // A connection that has said its last word is finished by its task.
             Ok(Flushed::Done) if matches!(state.phase, Phase::Closing(_)) => state.wake(),
@@ -338,7 +349,9 @@ impl Conn {
     /// For the task: reads once.
     fn poll_receive(&self, cx: &mut Context<'_>, plain: &mut Vec<u8>) -> Poll<io::Result<usize>> {
         let mut state = self.state.lock();
-        let Some(transport) = &mut state.transport else { return Poll::Ready(Ok(0)) };
+        let Some(transport) = &mut state.transport else {
+            return Poll::Ready(Ok(0));
+        };
         let received = transport.poll_receive(cx, plain);
         // A KeyUpdate may have to be answered at once.
         if transport.unsent() > 0 && !state.waiting {
@@ -362,7 +375,9 @@ impl Conn {
         if !state.waiting || state.mid_reply {
             return Poll::Ready(Ok(()));
         }
-        let Some(transport) = &mut state.transport else { return Poll::Ready(Ok(())) };
+        let Some(transport) = &mut state.transport else {
+            return Poll::Ready(Ok(()));
+        };
         std::task::ready!(transport.poll_drain(cx))?;
         let now_ms = now_ms();
         state.stuck_since_ms = now_ms;
@@ -449,7 +464,11 @@ impl Phase {
 
 impl State {
     fn mark_dirty(&mut self) -> Pushed {
-        if self.waiting || std::mem::replace(&mut self.dirty, true) { Pushed::Queued } else { Pushed::Dirty }
+        if self.waiting || std::mem::replace(&mut self.dirty, true) {
+            Pushed::Queued
+        } else {
+            Pushed::Dirty
+        }
     }
 
     fn wake(&self) {
@@ -469,7 +488,9 @@ impl State {
         if matches!(self.phase, Phase::Over(_)) {
             return Ok(Flushed::Done);
         }
-        let Some(transport) = &mut self.transport else { return Ok(Flushed::Done) };
+        let Some(transport) = &mut self.transport else {
+            return Ok(Flushed::Done);
+        };
         if transport.unsent() > 0 && transport.try_drain()? == Sent::Waiting {
             return Ok(Flushed::Waiting);
         }
@@ -482,8 +503,11 @@ impl State {
                     }
                 }
                 // A replay's age begins anew with every piece: a long one is not a slow reader.
-                self.stuck_since_ms =
-                    if self.replays.is_empty() { self.outbox.oldest_ms().unwrap_or(now_ms) } else { now_ms };
+                self.stuck_since_ms = if self.replays.is_empty() {
+                    self.outbox.oldest_ms().unwrap_or(now_ms)
+                } else {
+                    now_ms
+                };
                 piece.clear();
                 self.outbox.take(PIECE_BYTES, piece);
                 counters.sends.inc();

@@ -137,7 +137,12 @@ impl Hub {
         self.rooms.fetch_add(1, Ordering::Relaxed);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let name: Arc<str> = name.into();
-        let room = Room::new(id, Arc::clone(&name), Arc::clone(&self.rules), Arc::clone(&self.inboxes));
+        let room = Room::new(
+            id,
+            Arc::clone(&name),
+            Arc::clone(&self.rules),
+            Arc::clone(&self.inboxes),
+        );
         let room = Arc::new(room);
         map.insert(name, Arc::clone(&room));
         Ok(room)

@@ -95,16 +95,30 @@ struct Failed {
 
 impl Inner {
     async fn open(&self, accepted: Accepted) -> Result<TlsIo, Failed> {
-        let gone = |error| Failed { result: HandshakeResult::ClientGone, error };
+        let gone = |error| Failed {
+            result: HandshakeResult::ClientGone,
+            error,
+        };
         // A turn is taken only once the client has said something, so that silent ones hold no place.
         accepted.socket.readable().await.map_err(gone)?;
         let Some(turn) = self.permits.handshake().await else {
-            return Err(Failed { result: HandshakeResult::OverLimit, error: io::ErrorKind::QuotaExceeded.into() });
+            return Err(Failed {
+                result: HandshakeResult::OverLimit,
+                error: io::ErrorKind::QuotaExceeded.into(),
+            });
         };
         let started = Instant::now();
-        let mut io = TlsIo::new(accepted.socket, self.certificates.server_config(), accepted.permit)
-            .map_err(|error| Failed { result: HandshakeResult::TlsError, error: io::Error::other(error) })?;
-        io.handshake().await.map_err(|error| Failed { result: blame(&error), error })?;
+        let mut io =
+            TlsIo::new(accepted.socket, self.certificates.server_config(), accepted.permit).map_err(|error| {
+                Failed {
+                    result: HandshakeResult::TlsError,
+                    error: io::Error::other(error),
+                }
+            })?;
+        io.handshake().await.map_err(|error| Failed {
+            result: blame(&error),
+            error,
+        })?;
         self.metrics.tls_handshake_seconds(started.elapsed().as_secs_f64());
         drop(turn);
         io.wait_for_request(version_is_clear).await.map_err(gone)?;

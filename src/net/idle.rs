@@ -42,7 +42,11 @@ pub struct HttpIdle {
 impl HttpIdle {
     #[must_use]
     pub fn new(in_service: InService, after: Duration) -> Self {
-        Self { in_service, after, timer: Box::pin(sleep(after)) }
+        Self {
+            in_service,
+            after,
+            timer: Box::pin(sleep(after)),
+        }
     }
 
     /// Called when nothing can be read: true once that was so for `after` with nothing in service.

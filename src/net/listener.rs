@@ -29,7 +29,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 pub enum ListenError {
     #[error("{0} is in use by another process: stop it, or choose another port with --listen")]
     InUse(SocketAddr),
-    #[error("{0} needs more rights: ports below 1024 take CAP_NET_BIND_SERVICE; listen on 8443 and map the port, or `setcap cap_net_bind_service=+ep` the binary")]
+    #[error(
+        "{0} needs more rights: ports below 1024 take CAP_NET_BIND_SERVICE; listen on 8443 and map the port, or `setcap cap_net_bind_service=+ep` the binary"
+    )]
     Forbidden(SocketAddr),
     #[error("cannot listen on {0}: {1}")]
     Other(SocketAddr, io::Error),
@@ -58,7 +60,11 @@ pub fn listen(address: SocketAddr, count: usize) -> Result<Vec<std::net::TcpList
 }
 
 fn open(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(share)?;
     if address.is_ipv6() {
@@ -169,7 +175,10 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
 
 impl AddrListener<Accepted, Peer> for Listener {
     async fn bind_to(_: Peer) -> io::Result<Self> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "listeners are opened by `listen`"))
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "listeners are opened by `listen`",
+        ))
     }
 
     /// Never fails: a failed accept is counted and tried again.

@@ -121,7 +121,10 @@ pub struct TlsIo {
 
 impl std::fmt::Debug for TlsIo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TlsIo").field("rest", &self.rest.len()).field("out", &self.unsent()).finish_non_exhaustive()
+        f.debug_struct("TlsIo")
+            .field("rest", &self.rest.len())
+            .field("out", &self.unsent())
+            .finish_non_exhaustive()
     }
 }
 
@@ -166,11 +169,16 @@ impl TlsIo {
             // An alert or the server's flight must leave before we wait or fail.
             let drained = self.poll_drain(cx);
             match read {
-                Poll::Ready(Ok(Filled { stage: Stage::Established, .. })) => {
+                Poll::Ready(Ok(Filled {
+                    stage: Stage::Established,
+                    ..
+                })) => {
                     ready!(drained)?;
                     return Poll::Ready(Ok(()));
                 }
-                Poll::Ready(Ok(Filled { stage: Stage::Closed, .. })) => {
+                Poll::Ready(Ok(Filled {
+                    stage: Stage::Closed, ..
+                })) => {
                     return Poll::Ready(Err(TlsFailure::LeftEarly.into()));
                 }
                 Poll::Ready(Ok(_)) if self.peer_closed => return Poll::Ready(Err(TlsFailure::LeftEarly.into())),
@@ -348,36 +356,37 @@ impl TlsIo {
 
     /// One read from the socket through rustls into `plain`.
     fn poll_fill(&mut self, cx: &mut Context<'_>, plain: &mut Vec<u8>) -> Poll<io::Result<Filled>> {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let held = self.rest.len();
-            let buffer = &mut scratch.receive[..];
-            buffer[..held].copy_from_slice(&self.rest);
-            let mut space = ReadBuf::new(&mut buffer[held..]);
-            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut space))?;
-            let read = space.filled().len();
-            if read == 0 {
-                self.peer_closed = true;
-                return Poll::Ready(Ok(Filled { stage: Stage::Closed }));
-            }
-            if held == 0 && !self.tls_seems_spoken(&buffer[..read]) {
-                self.failed = true;
-                self.answer_plain_http(buffer[0]);
-                return Poll::Ready(Err(TlsFailure::NotTls.into()));
-            }
-            let driven = self.drive(&mut buffer[..held + read], plain);
-            Poll::Ready(driven.map(|(stage, used)| {
-                self.keep_rest(&buffer[used..held + read]);
-                Filled { stage }
-            }))
-        })
-        .map(|filled| {
-            let filled = filled?;
-            if self.rest.len() > REST_BYTES_MAX {
-                self.failed = true;
-                return Err(TlsFailure::TooLong.into());
-            }
-            Ok(filled)
-        })
+        SCRATCH
+            .with_borrow_mut(|scratch| {
+                let held = self.rest.len();
+                let buffer = &mut scratch.receive[..];
+                buffer[..held].copy_from_slice(&self.rest);
+                let mut space = ReadBuf::new(&mut buffer[held..]);
+                ready!(Pin::new(&mut self.socket).poll_read(cx, &mut space))?;
+                let read = space.filled().len();
+                if read == 0 {
+                    self.peer_closed = true;
+                    return Poll::Ready(Ok(Filled { stage: Stage::Closed }));
+                }
+                if held == 0 && !self.tls_seems_spoken(&buffer[..read]) {
+                    self.failed = true;
+                    self.answer_plain_http(buffer[0]);
+                    return Poll::Ready(Err(TlsFailure::NotTls.into()));
+                }
+                let driven = self.drive(&mut buffer[..held + read], plain);
+                Poll::Ready(driven.map(|(stage, used)| {
+                    self.keep_rest(&buffer[used..held + read]);
+                    Filled { stage }
+                }))
+            })
+            .map(|filled| {
+                let filled = filled?;
+                if self.rest.len() > REST_BYTES_MAX {
+                    self.failed = true;
+                    return Err(TlsFailure::TooLong.into());
+                }
+                Ok(filled)
+            })
     }
 
     /// The first byte of a TLS connection is a handshake record's type (22), or rustls has seen one already.
