@@ -1,5 +1,7 @@
 //! Signing in as a page does it, and as another site would like to.
 
+use std::net::SocketAddr;
+
 use ::http::header::RETRY_AFTER;
 use ::http::request::Builder;
 use ::http::{Method, Request as HttpRequest};
