@@ -1,7 +1,8 @@
 #!/bin/sh
 # Runs one fuzz target over its corpus: tests/fuzz/run.sh TARGET [RUNS=10000000] [libFuzzer options]
 # Ends with 0 after RUNS executions without a finding; a finding stays in tests/fuzz/artifacts/TARGET/.
-# New inputs go to a folder of their own; `-merge` them into the corpus by: run.sh TARGET merge
+# New inputs go to a folder of their own, and from there into the corpus, as few as cover the same, by
+# run.sh TARGET merge
 #
 # Needs: cargo install cargo-fuzz. A stable toolchain will do: coverage needs no sanitizer runtime
 # (`-s none`), and nothing here is `unsafe`, so that an address sanitizer would find little.
@@ -20,13 +21,15 @@ export RUSTC_BOOTSTRAP=1
 
 # The longest input: a few frames, headers or members. Longer ones find the same paths more slowly.
 max_len=512
+words=$here/dictionaries/$target
+[ -f "$words" ] || words=
 fuzz() {
-    nice cargo fuzz run --fuzz-dir "$here" -s none "$target" "$@"
+    nice cargo fuzz run --fuzz-dir "$here" -s none "$target" "$@" ${words:+"-dict=$words"}
 }
 
 if [ "$runs" = merge ]; then
     small=$(mktemp -d)
-    fuzz "$small" "$corpus" "$found" -- -merge=1 -max_len=$max_len "$@"
+    fuzz "$small" "$corpus" "$found" -- -set_cover_merge=1 -max_len=$max_len "$@"
     rm -rf "$corpus"
     mv "$small" "$corpus"
     chmod 755 "$corpus"
