@@ -14,13 +14,13 @@ WORKDIR /build
 
 # A layer of dependencies, built with a crate that is empty: it is made again only when the lock file changes.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src benches \
- && echo 'fn main() {}' | tee src/main.rs src/build.rs benches/protocol.rs > src/lib.rs \
+COPY benches benches
+RUN mkdir src \
+ && echo 'fn main() {}' | tee src/main.rs src/build.rs > src/lib.rs \
  && cargo build --release --locked --bin conclave \
- && rm -r src benches
+ && rm -r src
 
 COPY src src
-COPY benches benches
 # What "conclave --version" and conclave_build_info name as the revision.
 ARG CONCLAVE_COMMIT=unknown
 # A checkout may carry times older than the layer above, and cargo goes by times.
