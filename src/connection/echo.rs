@@ -49,6 +49,7 @@ pub struct Echo {
 impl Echo {
     #[must_use]
     pub fn new(node: Arc<Node>, shard: Arc<Shard>, conn: Arc<Conn>, early: Vec<u8>) -> Self {
+        conn.begin_draining();
         Self {
             node,
             shard,

@@ -26,7 +26,7 @@ use crate::connection::outbox::Outbox;
 use crate::connection::replay::{Refill, Replays};
 use crate::connection::transport::Transport;
 use crate::hub::MemberId;
-use crate::net::tls_io::{PIECE_BYTES, Sent};
+use crate::net::tls_io::{JOINABLE_BYTES, PIECE_BYTES, Sent};
 use crate::protocol::close::Close;
 use crate::protocol::server;
 use crate::telemetry::metrics::{ShardCounters, SlowConsumer};
@@ -350,16 +350,23 @@ impl Conn {
         self.expires_at.store(expires_at, Ordering::Relaxed);
     }
 
+    /// For an echo, which greets nobody: has its task let the answer to the upgrade leave.
+    fn begin_draining(&self) {
+        self.state.lock().waiting = true;
+    }
+
     /// For the task: reads once.
     fn poll_receive(&self, cx: &mut Context<'_>, plain: &mut Vec<u8>) -> Poll<io::Result<usize>> {
         let mut state = self.state.lock();
         let Some(transport) = &mut state.transport else {
             return Poll::Ready(Ok(0));
         };
+        let before = transport.unsent();
         let received = transport.poll_receive(cx, plain);
-        // A KeyUpdate may have to be answered at once.
-        if transport.unsent() > 0 && !state.waiting {
+        // A KeyUpdate wants an answer, though nobody here has anything to say.
+        if transport.unsent() > before {
             state.waiting = true;
+            cx.waker().wake_by_ref();
         }
         if matches!(received, Poll::Ready(Ok(1..))) {
             state.liveness.on_heard();
@@ -495,14 +502,17 @@ impl State {
         let Some(transport) = &mut self.transport else {
             return Ok(Flushed::Done);
         };
-        if transport.unsent() > 0 && transport.try_drain()? == Sent::Waiting {
+        if transport.unsent() > JOINABLE_BYTES && transport.try_drain()? == Sent::Waiting {
             return Ok(Flushed::Waiting);
         }
         PIECE.with_borrow_mut(|piece| {
             for _ in 0..PIECES_PER_FLUSH {
                 if self.outbox.is_empty() {
                     match self.replays.refill(member, &mut self.outbox, counters, now_ms) {
-                        Refill::Nothing => return Ok(Flushed::Done),
+                        Refill::Nothing => {
+                            let drained = transport.try_drain()? == Sent::Whole;
+                            return Ok(if drained { Flushed::Done } else { Flushed::Waiting });
+                        }
                         Refill::Filled => {}
                     }
                 }

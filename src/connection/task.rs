@@ -424,3 +424,17 @@ impl Drop for Life {
         tracing::debug!(session = %self.session, code, reason, "disconnected");
     }
 }
+
+#[cfg(test)]
+mod sizes {
+    #[test]
+    fn print() {
+        println!("TLS {}", size_of::<rustls::server::UnbufferedServerConnection>());
+        println!("TlsIo {}", size_of::<crate::net::tls_io::TlsIo>());
+        println!("Conn {}", size_of::<crate::connection::Conn>());
+        println!("Task {}", size_of::<super::Task>());
+        println!("Life {}", size_of::<super::Life>());
+        println!("Identity {}", size_of::<crate::auth::Identity>());
+        println!("Asm {}", size_of::<crate::websocket::Assembler>());
+    }
+}

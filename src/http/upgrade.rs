@@ -90,6 +90,9 @@ async fn enter(State(node): State<Arc<Node>>, Extension(kind): Extension<Kind>, 
                 Verdict::TurnAway(close) => (UpgradeResult::Denied, close.reason),
             };
             let response = handshake::response(handshake, &parts.headers).map(|()| axum::body::Body::empty());
+            if parts.version < http::Version::HTTP_2 {
+                peer.in_service.cork();
+            }
             upgrade(&node, kind, &mut parts, peer, verdict, &span);
             (response, result, word)
         }
@@ -203,7 +206,7 @@ fn begin(
         }
     };
     let transport = match stream {
-        Stream::Tls(tls) => Transport::Tls(Box::new(tls)),
+        Stream::Tls(tls) => Transport::Tls(tls),
         Stream::Http2(stream) => Transport::Stream(Box::new(stream)),
     };
     let shard = peer.shard;

@@ -22,6 +22,10 @@ use crate::websocket::encoded::Frame;
 /// default outbox, so that asking for history does not make a slow reader of anybody.
 pub const HISTORY_REPLY_BYTES: usize = 128 * 1024;
 
+/// What the counts of one room may cost: at most one a second, and in a room of more members than this, one per
+/// so many seconds as it has times this many.
+pub const COUNT_DELIVERIES_PER_SECOND: u64 = 2_000;
+
 /// What rooms are told by the configuration.
 #[derive(Debug, Clone)]
 pub struct Rules {
@@ -75,8 +79,16 @@ struct State {
     /// Connections per shard.
     members: Box<[u32]>,
     count_is_due: bool,
+    count_sent_ms: u64,
     /// Removed from the directory: whoever still holds it must look the name up again.
     gone: bool,
+}
+
+impl State {
+    /// Connections.
+    fn members(&self) -> usize {
+        self.members.iter().map(|count| *count as usize).sum()
+    }
 }
 
 /// A member comes in.
@@ -146,6 +158,7 @@ impl Room {
             presence: Presence::default(),
             members: vec![0; inboxes.len()].into(),
             count_is_due: false,
+            count_sent_ms: 0,
             gone: false,
         };
         let name_json = server::quote(&name).into();
@@ -166,8 +179,7 @@ impl Room {
         if state.gone {
             return Joined::Gone;
         }
-        let members: usize = state.members.iter().map(|count| *count as usize).sum();
-        if !joining.again && self.rules.members_max > 0 && members >= self.rules.members_max {
+        if !joining.again && self.rules.members_max > 0 && state.members() >= self.rules.members_max {
             return Joined::Full;
         }
         let first = !joining.again && state.presence.enter(joining.user, self.rules.users_shown);
@@ -352,21 +364,21 @@ impl Room {
         Replay::CaughtUp
     }
 
-    /// Sends the count that is due, if it still is.
-    pub fn send_count(&self) {
+    /// Sends the count that is due; true if it must wait for a later tick.
+    ///
+    /// A room of 10,000 that fills up would else spend more on counts than on handshakes.
+    pub fn send_count(&self, now_ms: u64) -> bool {
         let mut state = self.state.lock();
-        if !std::mem::take(&mut state.count_is_due) {
-            return;
+        let pause_ms = 1_000 * state.members() as u64 / COUNT_DELIVERIES_PER_SECOND;
+        if now_ms < state.count_sent_ms.saturating_add(pause_ms) {
+            return true;
         }
-        let count = server::Count {
-            room_json: &self.name_json,
-            count: state.presence.count(),
-        };
+        state.count_is_due = false;
+        state.count_sent_ms = now_ms;
+        let count = server::Count { room_json: &self.name_json, count: state.presence.count() };
         let frame = Frame::text(|out| count.write(out));
-        self.to_members(&state, |room| Command::Presence {
-            room,
-            frame: frame.clone(),
-        });
+        self.to_members(&state, |room| Command::Presence { room, frame: frame.clone() });
+        false
     }
 
     /// Forgets what is too old. True if nothing is left that anybody could come back for; the room is `gone`

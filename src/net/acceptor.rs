@@ -12,7 +12,7 @@ use crate::http::service::{HttpService, Peer as HttpPeer};
 use crate::net::PeerAddress;
 use crate::net::certificates::Certificates;
 use crate::net::idle::{HttpIdle, InService};
-use crate::net::listener::{Accepted, Peer};
+use crate::net::listener::Accepted;
 use crate::net::permits::Permits;
 use crate::net::tls_io::{TlsFailure, TlsIo};
 use crate::shard::Shard;
@@ -53,7 +53,7 @@ impl<S: Send + 'static> Accept<Accepted, S> for Acceptor {
     fn accept(&self, accepted: Accepted, service: S) -> Self::Future {
         let inner = Arc::clone(&self.0);
         Box::pin(async move {
-            let address = accepted.socket.peer_addr().map(Peer)?;
+            let address = accepted.address;
             let deadline = Deadline::now() + inner.handshake_timeout;
             let opened = tokio::select! {
                 biased;
@@ -78,7 +78,7 @@ impl<S: Send + 'static> Accept<Accepted, S> for Acceptor {
             let in_service = InService::default();
             io.set_idle(HttpIdle::new(in_service.clone(), inner.http_idle));
             let peer = HttpPeer {
-                address: PeerAddress(address.0),
+                address: PeerAddress(address),
                 tls_version: io.version(),
                 shard: Arc::clone(&inner.shard),
                 in_service,

@@ -83,6 +83,7 @@ pub struct Peer(pub SocketAddr);
 #[derive(Debug)]
 pub struct Accepted {
     pub socket: TcpStream,
+    pub address: SocketAddr,
     pub permit: Permit,
 }
 
@@ -96,8 +97,6 @@ pub struct Listener {
     socket: TcpListener,
     permits: Arc<Permits>,
     metrics: Arc<Metrics>,
-    send_buffer: usize,
-    unsent_low_water: usize,
     /// Given up for a moment when descriptors run out.
     reserve: Mutex<Option<File>>,
 }
@@ -111,28 +110,13 @@ impl Listener {
         permits: Arc<Permits>,
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
+        tune(&socket, limits)?;
         Ok(Self {
             socket: TcpListener::from_std(socket)?,
             permits,
             metrics,
-            send_buffer: limits.send_buffer,
-            unsent_low_water: limits.unsent_low_water,
             reserve: Mutex::new(reserve()),
         })
-    }
-
-    /// TCP_NODELAY before the first byte; small kernel queues, so that a reader that stops costs 64 KiB there
-    /// and not megabytes (50 stalled readers: 8 MB against 195 MB).
-    fn tune(&self, socket: &TcpStream) -> io::Result<()> {
-        socket.set_nodelay(true)?;
-        let socket = SockRef::from(socket);
-        if self.send_buffer > 0 {
-            socket.set_send_buffer_size(self.send_buffer)?;
-        }
-        if self.unsent_low_water > 0 {
-            socket.set_tcp_notsent_lowat(u32::try_from(self.unsent_low_water).unwrap_or(u32::MAX))?;
-        }
-        Ok(())
     }
 
     /// Waits for a connection within the limits; what is over them is closed and counted here.
@@ -143,11 +127,7 @@ impl Listener {
         loop {
             let (socket, address) = self.socket.accept().await?;
             match self.permits.admit(address.ip()) {
-                Ok(permit) => {
-                    // A peer that is gone already is noticed by the first read.
-                    drop(self.tune(&socket));
-                    return Ok((Accepted { socket, permit }, Peer(address)));
-                }
+                Ok(permit) => return Ok((Accepted { socket, address, permit }, Peer(address))),
                 Err(Refused::Node) => self.metrics.handshake(HandshakeResult::OverLimit),
                 Err(Refused::Address) => self.metrics.handshake(HandshakeResult::PerAddressLimit),
             }
@@ -163,6 +143,21 @@ impl Listener {
         drop(self.socket.poll_accept(&mut std::task::Context::from_waker(waker)));
         *reserve_file = reserve();
     }
+}
+
+/// Set on the listening socket, and inherited by every connection before its first byte: no Nagle delay, and
+/// small kernel queues, so that a reader that stops costs 64 KiB there and not megabytes (50 stalled readers:
+/// 8 MB against 195 MB).
+fn tune(listener: &std::net::TcpListener, limits: &config::Limits) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    socket.set_tcp_nodelay(true)?;
+    if limits.send_buffer > 0 {
+        socket.set_send_buffer_size(limits.send_buffer)?;
+    }
+    if limits.unsent_low_water > 0 {
+        socket.set_tcp_notsent_lowat(u32::try_from(limits.unsent_low_water).unwrap_or(u32::MAX))?;
+    }
+    Ok(())
 }
 
 fn reserve() -> Option<File> {

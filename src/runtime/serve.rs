@@ -321,7 +321,7 @@ fn keep_house(node: &Arc<Node>) {
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         loop {
             ticks.tick().await;
-            counting.hub.send_counts();
+            counting.hub.send_counts(now_ms());
         }
     });
     let sweeping = Arc::clone(node);
