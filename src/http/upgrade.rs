@@ -173,10 +173,6 @@ fn upgrade(node: &Arc<Node>, kind: Kind, parts: &mut Parts, peer: Peer, verdict:
 /// Somebody who found the node full or stopping looks again after so long.
 const OVERLOADED_RECONNECT_MS: u64 = 2_000;
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "moved once, on its way to the task that owns it"
-)]
 enum Stream {
     Tls(TlsIo),
     Http2(StreamIo),
