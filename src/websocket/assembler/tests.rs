@@ -1,3 +1,5 @@
+#![expect(clippy::cast_possible_truncation, reason = "lengths that their arms have checked")]
+
 use super::*;
 use oracle::{Outcome, Said, feed};
 
