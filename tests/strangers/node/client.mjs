@@ -116,7 +116,7 @@ export class Client {
 
   /** No close frame, no FIN with manners: what a tunnel does to a train. */
   cut() {
-    this.socket._socket.resetAndDestroy();
+    this.socket._socket.destroy();
     return this.closed;
   }
 
