@@ -26,7 +26,7 @@ use crate::connection::outbox::Outbox;
 use crate::connection::replay::{Refill, Replays};
 use crate::connection::transport::Transport;
 use crate::hub::MemberId;
-use crate::net::tls_io::{PIECE_BYTES, Sent};
+use crate::net::tls_io::{JOINABLE_BYTES, PIECE_BYTES, Sent};
 use crate::protocol::close::Close;
 use crate::protocol::server;
 use crate::telemetry::metrics::{ShardCounters, SlowConsumer};
@@ -147,7 +147,11 @@ impl Conn {
             stuck_since_ms: 0,
             pinged_ms: 0,
         };
-        Self { member, expires_at: AtomicU64::new(expires_at), state: Mutex::new(state) }
+        Self {
+            member,
+            expires_at: AtomicU64::new(expires_at),
+            state: Mutex::new(state),
+        }
     }
 
     /// Queues a frame.
@@ -205,7 +209,10 @@ impl Conn {
             state.outbox.drop_unbegun();
         }
         if matches!(close.code, 1012 | 1013) {
-            let closing = server::Closing { reason: close.reason, reconnect_after_ms };
+            let closing = server::Closing {
+                reason: close.reason,
+                reconnect_after_ms,
+            };
             state.outbox.push(Frame::text(|out| closing.write(out)), now_ms);
         }
         state.outbox.push(Frame::close(close.code, close.reason), now_ms);
@@ -257,7 +264,11 @@ impl Conn {
             Ok(Flushed::Waiting) => {
                 state.waiting = true;
                 state.wake();
-                return if std::mem::replace(&mut state.watched, true) { Flushed::Done } else { Flushed::Waiting };
+                return if std::mem::replace(&mut state.watched, true) {
+                    Flushed::Done
+                } else {
+                    Flushed::Waiting
+                };
             }
             // A connection that has said its last word is finished by its task.
             Ok(Flushed::Done) if matches!(state.phase, Phase::Closing(_)) => state.wake(),
@@ -335,14 +346,23 @@ impl Conn {
         self.expires_at.store(expires_at, Ordering::Relaxed);
     }
 
+    /// For an echo, which greets nobody: has its task let the answer to the upgrade leave.
+    fn begin_draining(&self) {
+        self.state.lock().waiting = true;
+    }
+
     /// For the task: reads once.
     fn poll_receive(&self, cx: &mut Context<'_>, plain: &mut Vec<u8>) -> Poll<io::Result<usize>> {
         let mut state = self.state.lock();
-        let Some(transport) = &mut state.transport else { return Poll::Ready(Ok(0)) };
+        let Some(transport) = &mut state.transport else {
+            return Poll::Ready(Ok(0));
+        };
+        let before = transport.unsent();
         let received = transport.poll_receive(cx, plain);
-        // A KeyUpdate may have to be answered at once.
-        if transport.unsent() > 0 && !state.waiting {
+        // A KeyUpdate wants an answer, though nobody here has anything to say.
+        if transport.unsent() > before {
             state.waiting = true;
+            cx.waker().wake_by_ref();
         }
         if matches!(received, Poll::Ready(Ok(1..))) {
             state.liveness.on_heard();
@@ -362,7 +382,9 @@ impl Conn {
         if !state.waiting || state.mid_reply {
             return Poll::Ready(Ok(()));
         }
-        let Some(transport) = &mut state.transport else { return Poll::Ready(Ok(())) };
+        let Some(transport) = &mut state.transport else {
+            return Poll::Ready(Ok(()));
+        };
         std::task::ready!(transport.poll_drain(cx))?;
         let now_ms = now_ms();
         state.stuck_since_ms = now_ms;
@@ -449,7 +471,11 @@ impl Phase {
 
 impl State {
     fn mark_dirty(&mut self) -> Pushed {
-        if self.waiting || std::mem::replace(&mut self.dirty, true) { Pushed::Queued } else { Pushed::Dirty }
+        if self.waiting || std::mem::replace(&mut self.dirty, true) {
+            Pushed::Queued
+        } else {
+            Pushed::Dirty
+        }
     }
 
     fn wake(&self) {
@@ -469,21 +495,29 @@ impl State {
         if matches!(self.phase, Phase::Over(_)) {
             return Ok(Flushed::Done);
         }
-        let Some(transport) = &mut self.transport else { return Ok(Flushed::Done) };
-        if transport.unsent() > 0 && transport.try_drain()? == Sent::Waiting {
+        let Some(transport) = &mut self.transport else {
+            return Ok(Flushed::Done);
+        };
+        if transport.unsent() > JOINABLE_BYTES && transport.try_drain()? == Sent::Waiting {
             return Ok(Flushed::Waiting);
         }
         PIECE.with_borrow_mut(|piece| {
             for _ in 0..PIECES_PER_FLUSH {
                 if self.outbox.is_empty() {
                     match self.replays.refill(member, &mut self.outbox, counters, now_ms) {
-                        Refill::Nothing => return Ok(Flushed::Done),
+                        Refill::Nothing => {
+                            let drained = transport.try_drain()? == Sent::Whole;
+                            return Ok(if drained { Flushed::Done } else { Flushed::Waiting });
+                        }
                         Refill::Filled => {}
                     }
                 }
                 // A replay's age begins anew with every piece: a long one is not a slow reader.
-                self.stuck_since_ms =
-                    if self.replays.is_empty() { self.outbox.oldest_ms().unwrap_or(now_ms) } else { now_ms };
+                self.stuck_since_ms = if self.replays.is_empty() {
+                    self.outbox.oldest_ms().unwrap_or(now_ms)
+                } else {
+                    now_ms
+                };
                 piece.clear();
                 self.outbox.take(PIECE_BYTES, piece);
                 counters.sends.inc();

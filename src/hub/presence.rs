@@ -49,7 +49,10 @@ impl Presence {
                 false
             }
             None => {
-                let present = Present { json: Arc::clone(&user.json), connections: 1 };
+                let present = Present {
+                    json: Arc::clone(&user.json),
+                    connections: 1,
+                };
                 let (index, _) = self.users.insert_full(Arc::clone(&user.id), present);
                 self.changed_at(index, users_shown);
                 true
@@ -75,7 +78,10 @@ impl Presence {
         if everyone || index < users_shown {
             return Arc::clone(self.shown.all.get_or_insert_with(|| joined(&self.users, users_shown)));
         }
-        let others = self.shown.others.get_or_insert_with(|| joined(&self.users, users_shown.saturating_sub(1)));
+        let others = self
+            .shown
+            .others
+            .get_or_insert_with(|| joined(&self.users, users_shown.saturating_sub(1)));
         let comma = if others.is_empty() { "" } else { "," };
         [&**others, comma, &*user.json].concat().into()
     }
@@ -88,7 +94,13 @@ impl Presence {
 }
 
 fn joined(users: &IndexMap<Arc<str>, Present>, count: usize) -> Arc<str> {
-    users.values().take(count).map(|present| &*present.json).collect::<Vec<_>>().join(",").into()
+    users
+        .values()
+        .take(count)
+        .map(|present| &*present.json)
+        .collect::<Vec<_>>()
+        .join(",")
+        .into()
 }
 
 #[cfg(test)]
@@ -96,7 +108,10 @@ mod tests {
     use super::*;
 
     fn user(id: &str) -> User {
-        User { id: id.into(), json: format!("<{id}>").into() }
+        User {
+            id: id.into(),
+            json: format!("<{id}>").into(),
+        }
     }
 
     #[test]
