@@ -47,7 +47,7 @@ export function launch(dev) {
   });
 }
 
-/** Somebody at a browser of their own, and everything that the browser complained about. */
+/** Somebody at a browser of their own, and all that the browser's console complained about, the page's policy included. */
 export class Person {
   complaints = [];
   requests = [];
@@ -57,13 +57,6 @@ export class Person {
   static async sitsDown(browser, options = {}) {
     const person = new Person();
     person.context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
-    // What the page's policy forbids is an event in the page; the console has it only as prose.
-    await person.context.exposeFunction("conclaveTestViolation", (text) => person.complaints.push(`policy: ${text}`));
-    await person.context.addInitScript(() => {
-      document.addEventListener("securitypolicyviolation", (event) => {
-        globalThis.conclaveTestViolation(`${event.violatedDirective} ${event.blockedURI}`);
-      });
-    });
     return person;
   }
 
