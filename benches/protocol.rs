@@ -20,10 +20,7 @@ fn chat(bytes: usize) -> String {
         r#"{"type":"chat","room":"lobby","ref":12,"content":{"text":""#,
         r#""}}"#,
     );
-    format!(
-        "{head}{}{tail}",
-        "x".repeat(bytes - head.len() - tail.len())
-    )
+    format!("{head}{}{tail}", "x".repeat(bytes - head.len() - tail.len()))
 }
 
 #[divan::bench(args = SIZES)]
@@ -54,19 +51,17 @@ fn write_chat(bencher: Bencher<'_, '_>, bytes: usize) {
         info: None,
     }
     .to_json();
-    bencher
-        .counter(divan::counter::BytesCount::new(bytes))
-        .bench_local(|| {
-            let mut out = Vec::new();
-            let frame = server::Chat {
-                room_json: &room_json,
-                seq: 123_456,
-                epoch: None,
-                from_json: &from_json,
-                content: &content,
-                time_ms: 1_767_225_600_000,
-            };
-            black_box(&frame).write(&mut out);
-            out
-        });
+    bencher.counter(divan::counter::BytesCount::new(bytes)).bench_local(|| {
+        let mut out = Vec::new();
+        let frame = server::Chat {
+            room_json: &room_json,
+            seq: 123_456,
+            epoch: None,
+            from_json: &from_json,
+            content: &content,
+            time_ms: 1_767_225_600_000,
+        };
+        black_box(&frame).write(&mut out);
+        out
+    });
 }

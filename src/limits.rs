@@ -78,6 +78,5 @@ const _: () = assert!(READ_PAUSE_MAX.as_millis() <= HEARTBEAT_MIN.as_millis());
 // A lingering socket is over before an abuser's window is, so that closing is never the cheaper way on.
 const _: () = assert!(CLOSE_LINGER.as_millis() < ABUSE_WINDOW.as_millis());
 // Escaping makes a byte at most six (`\u00XX`); names in a message have room in the envelope.
-const _: () =
-    assert!(6 * (ROOM_BYTES_MAX + USER_ID_BYTES_MAX) + INFO_BYTES_MAX < ENVELOPE_BYTES_MAX);
+const _: () = assert!(6 * (ROOM_BYTES_MAX + USER_ID_BYTES_MAX) + INFO_BYTES_MAX < ENVELOPE_BYTES_MAX);
 const _: () = assert!(HARD_LIMIT_FACTOR >= 2);

@@ -37,9 +37,7 @@ impl Algorithm {
 
     /// By its exact name; RFC 7518 section 3.1 has them case sensitive.
     pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|algorithm| algorithm.as_str() == name)
+        Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
     }
 
     pub const fn as_str(self) -> &'static str {
@@ -136,23 +134,13 @@ impl Verifier {
                 .map_err(|_| Unfit::NotThatKey);
         }
         let public = rsa::PublicKey::from_der(key).map_err(|_| Unfit::NotThatKey)?;
-        Self::from_rsa(
-            algorithm,
-            &signature::RsaPublicKeyComponents::<Vec<u8>>::from(&public),
-        )
+        Self::from_rsa(algorithm, &signature::RsaPublicKeyComponents::<Vec<u8>>::from(&public))
     }
 
     /// From modulus and exponent, big-endian without leading zeros.
-    pub fn from_rsa(
-        algorithm: Algorithm,
-        key: &signature::RsaPublicKeyComponents<Vec<u8>>,
-    ) -> Result<Self, Unfit> {
+    pub fn from_rsa(algorithm: Algorithm, key: &signature::RsaPublicKeyComponents<Vec<u8>>) -> Result<Self, Unfit> {
         let parameters = algorithm.rsa().ok_or(Unfit::NotThatKey)?;
-        let bits = key.n.len() * 8
-            - key
-                .n
-                .first()
-                .map_or(0, |byte| byte.leading_zeros() as usize);
+        let bits = key.n.len() * 8 - key.n.first().map_or(0, |byte| byte.leading_zeros() as usize);
         if !(2048..=8192).contains(&bits) {
             return Err(Unfit::RsaSize);
         }

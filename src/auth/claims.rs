@@ -107,11 +107,7 @@ fn time(value: &Value) -> Result<UnixSeconds, ()> {
         (None, Some(seconds)) if seconds >= 0.0 && seconds <= TIME_MAX as f64 => seconds as u64,
         _ => return Err(()),
     };
-    if seconds <= TIME_MAX {
-        Ok(seconds)
-    } else {
-        Err(())
-    }
+    if seconds <= TIME_MAX { Ok(seconds) } else { Err(()) }
 }
 
 fn string(value: Value) -> Result<String, ()> {
@@ -137,9 +133,7 @@ fn jti(value: Value) -> Result<Box<str>, &'static str> {
 
 fn name(value: Value) -> Result<String, &'static str> {
     match value {
-        Value::String(text) if text.len() <= WORD_BYTES_MAX && !text.contains(char::is_control) => {
-            Ok(text)
-        }
+        Value::String(text) if text.len() <= WORD_BYTES_MAX && !text.contains(char::is_control) => Ok(text),
         _ => Err("name is not a string of at most 256 bytes without control characters"),
     }
 }

@@ -31,22 +31,12 @@ fn describe(token: &Unverified<'_>, policy: &Policy, now: UnixSeconds, lines: &m
     ));
     let candidates: Vec<&Key> = policy.keys.candidates(&token.header).collect();
     for key in policy.keys.all() {
-        let tried = candidates
-            .iter()
-            .any(|candidate| std::ptr::eq(*candidate, key));
-        lines.push(format!(
-            "{}: {}",
-            key.describe(),
-            finding(token, key, tried, policy)
-        ));
+        let tried = candidates.iter().any(|candidate| std::ptr::eq(*candidate, key));
+        lines.push(format!("{}: {}", key.describe(), finding(token, key, tried, policy)));
     }
     let claims = &token.claims;
     lines.push(format!("sub: {:?}", claims.sub));
-    for (name, time) in [
-        ("iat", claims.iat),
-        ("nbf", claims.nbf),
-        ("exp", claims.exp),
-    ] {
+    for (name, time) in [("iat", claims.iat), ("nbf", claims.nbf), ("exp", claims.exp)] {
         if let Some(time) = time {
             lines.push(format!("{name}: {}", when(time, now)));
         }

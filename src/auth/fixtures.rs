@@ -20,8 +20,7 @@ use crate::config::{self, KeySource};
 /// What the tests' clock shows.
 pub(crate) const NOW: UnixSeconds = 1_800_000_000;
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-pub(crate) const OTHER_SECRET: &str =
-    "another secret, as long as any hash needs it to be: 64 bytes ok!";
+pub(crate) const OTHER_SECRET: &str = "another secret, as long as any hash needs it to be: 64 bytes ok!";
 
 /// One key pair of each kind, and their public halves as PEM files.
 pub(crate) struct Pairs {
@@ -34,26 +33,17 @@ pub(crate) struct Pairs {
 }
 
 pub(crate) static PAIRS: LazyLock<Pairs> = LazyLock::new(|| {
-    let pkcs8 = EcdsaKeyPair::generate_pkcs8(
-        &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
-        &SystemRandom::new(),
-    )
-    .unwrap();
+    let pkcs8 =
+        EcdsaKeyPair::generate_pkcs8(&signature::ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).unwrap();
     let pairs = Pairs {
         dir: tempfile::tempdir().unwrap(),
         rsa: RsaKeyPair::generate(KeySize::Rsa2048).unwrap(),
-        p256: EcdsaKeyPair::from_pkcs8(&signature::ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref())
-            .unwrap(),
-        p256_der: EcdsaKeyPair::from_pkcs8(
-            &signature::ECDSA_P256_SHA256_ASN1_SIGNING,
-            pkcs8.as_ref(),
-        )
-        .unwrap(),
+        p256: EcdsaKeyPair::from_pkcs8(&signature::ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref()).unwrap(),
+        p256_der: EcdsaKeyPair::from_pkcs8(&signature::ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8.as_ref()).unwrap(),
         p384: EcdsaKeyPair::generate(&signature::ECDSA_P384_SHA384_FIXED_SIGNING).unwrap(),
         ed: Ed25519KeyPair::generate().unwrap(),
     };
-    let public =
-        |name: &str, der: &[u8]| drop(pairs.write(name, pem("PUBLIC KEY", der).as_bytes()));
+    let public = |name: &str, der: &[u8]| drop(pairs.write(name, pem("PUBLIC KEY", der).as_bytes()));
     public(
         "rsa.pem",
         AsDer::<PublicKeyX509Der>::as_der(pairs.rsa.public_key())
@@ -103,24 +93,14 @@ impl Pairs {
             "PS256" => self.rsa_sign(&signature::RSA_PSS_SHA256, message),
             "PS384" => self.rsa_sign(&signature::RSA_PSS_SHA384, message),
             "PS512" => self.rsa_sign(&signature::RSA_PSS_SHA512, message),
-            "ES256" => self
-                .p256
-                .sign(&SystemRandom::new(), message)
-                .unwrap()
-                .as_ref()
-                .to_vec(),
+            "ES256" => self.p256.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec(),
             "ES256-der" => self
                 .p256_der
                 .sign(&SystemRandom::new(), message)
                 .unwrap()
                 .as_ref()
                 .to_vec(),
-            "ES384" => self
-                .p384
-                .sign(&SystemRandom::new(), message)
-                .unwrap()
-                .as_ref()
-                .to_vec(),
+            "ES384" => self.p384.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec(),
             "EdDSA" => self.ed.sign(message).as_ref().to_vec(),
             other => panic!("no pair for {other}"),
         }
@@ -148,10 +128,7 @@ pub(crate) fn pem(label: &str, der: &[u8]) -> String {
         .chunks(64)
         .map(|line| std::str::from_utf8(line).unwrap())
         .collect();
-    format!(
-        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
-        lines.join("\n")
-    )
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
 pub(crate) fn b64(bytes: impl AsRef<[u8]>) -> String {
@@ -159,11 +136,7 @@ pub(crate) fn b64(bytes: impl AsRef<[u8]>) -> String {
 }
 
 /// A token of exactly these bytes, signed by `sign`.
-pub(crate) fn token_by(
-    header: &str,
-    claims: impl AsRef<[u8]>,
-    sign: impl FnOnce(&[u8]) -> Vec<u8>,
-) -> String {
+pub(crate) fn token_by(header: &str, claims: impl AsRef<[u8]>, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
     let signed = format!("{}.{}", b64(header), b64(claims));
     let signature = sign(signed.as_bytes());
     format!("{signed}.{}", b64(signature))

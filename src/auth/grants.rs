@@ -71,12 +71,10 @@ fn grant((pattern, verbs): (&String, &Value)) -> Result<Grant, &'static str> {
     if literal.contains('*') {
         return Err("a pattern in rooms has a * before its end");
     }
+    let verbs = verbs.as_array().ok_or("a pattern in rooms has no array of verbs")?;
     let verbs = verbs
-        .as_array()
-        .ok_or("a pattern in rooms has no array of verbs")?;
-    let verbs = verbs.iter().try_fold(0, |bits, verb| {
-        Ok::<u8, &'static str>(bits | verb_bits(verb)?)
-    })?;
+        .iter()
+        .try_fold(0, |bits, verb| Ok::<u8, &'static str>(bits | verb_bits(verb)?))?;
     Ok(Grant {
         literal: literal.into(),
         prefix: literal.len() < pattern.len(),
@@ -110,9 +108,7 @@ mod tests {
             "*": ["list"], "team/*": ["join", "chat"], "team/secret*": [], "team/secret": ["history"], "lobby": ["*"],
         }))
         .unwrap();
-        let check = |room, verb, expected| {
-            assert_eq!(grants.allows(room, verb), expected, "{room} {verb:?}")
-        };
+        let check = |room, verb, expected| assert_eq!(grants.allows(room, verb), expected, "{room} {verb:?}");
         check("lobby", Verb::Join, true);
         check("lobby", Verb::History, true);
         check("lobby2", Verb::Join, false);
@@ -148,9 +144,7 @@ mod tests {
         ] {
             assert!(grants(bad.clone()).is_err(), "{bad}");
         }
-        let many: Map<String, Value> = (0..257)
-            .map(|n| (format!("r{n}"), json!(["join"])))
-            .collect();
+        let many: Map<String, Value> = (0..257).map(|n| (format!("r{n}"), json!(["join"]))).collect();
         assert!(Grants::from_claim(&many).is_err());
     }
 }

@@ -22,12 +22,9 @@ pub(super) enum Flaw {
 pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Flaw> {
     let flaw = Cell::new(Flaw::NotJson);
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict {
-        depth: 0,
-        flaw: &flaw,
-    }
-    .deserialize(&mut json)
-    .map_err(|_| flaw.get())?;
+    let value = Strict { depth: 0, flaw: &flaw }
+        .deserialize(&mut json)
+        .map_err(|_| flaw.get())?;
     json.end().map_err(|_| Flaw::NotJson)?;
     match value {
         Value::Object(map) => Ok(map),
@@ -127,10 +124,7 @@ mod tests {
     #[test]
     fn names_are_compared_after_unescaping_at_every_depth() {
         assert!(object(br#"{"sub":"a","s\u0075b2":1}"#).is_ok());
-        assert_eq!(
-            object(br#"{"sub":"a","\u0073ub":"b"}"#),
-            Err(Flaw::NameTwice)
-        );
+        assert_eq!(object(br#"{"sub":"a","\u0073ub":"b"}"#), Err(Flaw::NameTwice));
         assert_eq!(object(br#"{"info":[{"a":1,"a":1}]}"#), Err(Flaw::NameTwice));
     }
 

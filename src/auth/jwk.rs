@@ -12,11 +12,7 @@ use super::keys::{Flaw, Loaded, flaw_of};
 type Jwk = Map<String, Value>;
 
 /// The keys of the set, or the one key, in `file`. `wanted` and `kid` keep only keys of that algorithm and name.
-pub(super) fn load(
-    file: &[u8],
-    wanted: Option<Algorithm>,
-    kid: Option<&str>,
-) -> Result<Vec<Loaded>, Flaw> {
+pub(super) fn load(file: &[u8], wanted: Option<Algorithm>, kid: Option<&str>) -> Result<Vec<Loaded>, Flaw> {
     let mut file = json::object(file).map_err(|_| not_a_set())?;
     let keys = match file.remove("keys") {
         Some(Value::Array(keys)) => keys,
@@ -32,7 +28,8 @@ pub(super) fn load(
         loaded.extend(load_one(key, wanted)?);
     }
     if loaded.is_empty() {
-        let remedy = "RSA, EC P-256 and P-384, OKP Ed25519 and oct keys for signatures can be used; check algorithm and kid";
+        let remedy =
+            "RSA, EC P-256 and P-384, OKP Ed25519 and oct keys for signatures can be used; check algorithm and kid";
         return Err(Flaw::new("no key in the JWK set can be used", remedy));
     }
     Ok(loaded)
@@ -62,13 +59,7 @@ fn load_one(jwk: &Jwk, wanted: Option<Algorithm>) -> Result<Option<Loaded>, Flaw
 
 /// The key's own algorithm. Where RSA and oct keys name none, the wanted one, else the usual one.
 fn algorithm(jwk: &Jwk, wanted: Option<Algorithm>) -> Option<Algorithm> {
-    let usual = |family, usual| {
-        Some(
-            wanted
-                .filter(|wanted| wanted.family() == family)
-                .unwrap_or(usual),
-        )
-    };
+    let usual = |family, usual| Some(wanted.filter(|wanted| wanted.family() == family).unwrap_or(usual));
     let (by_type, free) = match (text(jwk, "kty")?, text(jwk, "crv")) {
         ("RSA", _) => (usual(Family::Rsa, Algorithm::RS256)?, true),
         ("oct", _) => (usual(Family::Secret, Algorithm::HS256)?, true),
@@ -89,8 +80,7 @@ fn algorithm(jwk: &Jwk, wanted: Option<Algorithm>) -> Option<Algorithm> {
 fn is_for_verifying(jwk: &Jwk) -> bool {
     let operations = jwk.get("key_ops").and_then(Value::as_array);
     text(jwk, "use").is_none_or(|purpose| purpose == "sig")
-        && operations
-            .is_none_or(|operations| operations.iter().any(|operation| operation == "verify"))
+        && operations.is_none_or(|operations| operations.iter().any(|operation| operation == "verify"))
 }
 
 fn verifier(jwk: &Jwk, algorithm: Algorithm) -> Result<Verifier, Unfit> {
@@ -111,11 +101,7 @@ fn point(jwk: &Jwk, algorithm: Algorithm) -> Result<Vec<u8>, Unfit> {
         Algorithm::ES256 => 32,
         Algorithm::ES384 => 48,
         _ => {
-            return if x.len() == 32 {
-                Ok(x)
-            } else {
-                Err(Unfit::NotThatKey)
-            };
+            return if x.len() == 32 { Ok(x) } else { Err(Unfit::NotThatKey) };
         }
     };
     let y = bytes(jwk, "y")?;
@@ -142,8 +128,5 @@ fn text<'j>(jwk: &'j Jwk, name: &str) -> Option<&'j str> {
 }
 
 fn not_a_set() -> Flaw {
-    Flaw::new(
-        "the file is not a JWK set",
-        "it should read {\"keys\":[{\"kty\":…}]}",
-    )
+    Flaw::new("the file is not a JWK set", "it should read {\"keys\":[{\"kty\":…}]}")
 }

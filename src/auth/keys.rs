@@ -63,11 +63,7 @@ impl Keys {
             }
         }
         problems.extend(keys.too_many());
-        if problems.is_empty() {
-            Ok(keys)
-        } else {
-            Err(problems)
-        }
+        if problems.is_empty() { Ok(keys) } else { Err(problems) }
     }
 
     /// As `load`, and with `[session] enabled` the guests' key too: the configured secret or a random one.
@@ -96,8 +92,8 @@ impl Keys {
             return Err(short_secret(SESSION_SECRET_BYTES_MIN).at(set_in));
         }
         let algorithm = Algorithm::HS256;
-        let verifier = Verifier::from_secret(algorithm, secret)
-            .map_err(|unfit| flaw_of(unfit, algorithm).at(set_in))?;
+        let verifier =
+            Verifier::from_secret(algorithm, secret).map_err(|unfit| flaw_of(unfit, algorithm).at(set_in))?;
         let terms = Terms {
             issuer: Some(SESSION_ISSUER.into()),
             audience: Vec::new(),
@@ -117,9 +113,8 @@ impl Keys {
 
     fn add_random_session(&mut self) -> Result<(), KeyProblem> {
         let mut secret = [0; 48];
-        aws_lc_rs::rand::fill(&mut secret).map_err(|_| {
-            Flaw::new("the system gave no random bytes", "set session.secret").at("session.secret")
-        })?;
+        aws_lc_rs::rand::fill(&mut secret)
+            .map_err(|_| Flaw::new("the system gave no random bytes", "set session.secret").at("session.secret"))?;
         self.add_session(&secret)
     }
 
@@ -182,9 +177,7 @@ impl Keys {
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list()
-            .entries(self.keys.iter().map(Key::describe))
-            .finish()
+        f.debug_list().entries(self.keys.iter().map(Key::describe)).finish()
     }
 }
 
@@ -219,11 +212,7 @@ impl Key {
             .kid
             .as_deref()
             .map_or("without kid".into(), |kid| format!("{kid:?}"));
-        format!(
-            "{} key {kid} ({})",
-            self.algorithm.as_str(),
-            self.terms.set_in
-        )
+        format!("{} key {kid} ({})", self.algorithm.as_str(), self.terms.set_in)
     }
 }
 

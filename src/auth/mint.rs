@@ -13,9 +13,7 @@ use crate::config;
 /// Why no token could be minted.
 #[derive(Debug, thiserror::Error)]
 pub enum MintError {
-    #[error(
-        "the key is a public one ({0}): the private key that signs is with your application, not here"
-    )]
+    #[error("the key is a public one ({0}): the private key that signs is with your application, not here")]
     PublicOnly(String),
     #[error("claims must be a JSON object")]
     NotAnObject,
@@ -113,8 +111,7 @@ pub fn mint(claims: &Value, key: &config::Key) -> Result<String, MintError> {
         kid: key.kid.clone(),
         ..Header::new(algorithm)
     };
-    jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(&secret))
-        .map_err(|_| MintError::Signing)
+    jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(&secret)).map_err(|_| MintError::Signing)
 }
 
 impl Policy {

@@ -63,9 +63,7 @@ pub struct Identity {
 impl Identity {
     /// Whether the token allows `verb` in `room`.
     pub fn allows(&self, room: &str, verb: Verb) -> bool {
-        self.grants
-            .as_ref()
-            .is_none_or(|grants| grants.allows(room, verb))
+        self.grants.as_ref().is_none_or(|grants| grants.allows(room, verb))
     }
 }
 
@@ -183,11 +181,7 @@ impl Policy {
     ///
     /// # Errors
     /// The Origin is foreign: 403, no upgrade.
-    pub fn origin(
-        &self,
-        parts: &Parts,
-        host_is_ours: &dyn Fn(&str) -> bool,
-    ) -> Result<OriginVerdict, Foreign> {
+    pub fn origin(&self, parts: &Parts, host_is_ours: &dyn Fn(&str) -> bool) -> Result<OriginVerdict, Foreign> {
         self.allow.judge(parts, host_is_ours)
     }
 
@@ -195,12 +189,7 @@ impl Policy {
     ///
     /// # Errors
     /// No good token: upgrade, then close 1008 with the word.
-    pub fn admit(
-        &self,
-        parts: &Parts,
-        origin: OriginVerdict,
-        now: UnixSeconds,
-    ) -> Result<Admitted, Denied> {
+    pub fn admit(&self, parts: &Parts, origin: OriginVerdict, now: UnixSeconds) -> Result<Admitted, Denied> {
         let found = extract::token(parts, &self.cookie)?;
         if found.place == Place::Cookie && !origin.allows_cookie() {
             return Err(Denied::new(
@@ -223,11 +212,7 @@ impl Policy {
     }
 
     /// The session cookie's user, if the request has a good one. The caller has looked at the Origin.
-    pub(crate) fn verify_cookie(
-        &self,
-        parts: &Parts,
-        now: UnixSeconds,
-    ) -> Result<Verified, Denied> {
+    pub(crate) fn verify_cookie(&self, parts: &Parts, now: UnixSeconds) -> Result<Verified, Denied> {
         self.verify(extract::cookie(parts, &self.cookie)?, now)
     }
 

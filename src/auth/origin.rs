@@ -80,11 +80,7 @@ pub fn parse_allow(entries: &[String]) -> Result<Allow, Vec<String>> {
             problems.push(format!("{entry:?} {problem}"));
         }
     }
-    if problems.is_empty() {
-        Ok(allow)
-    } else {
-        Err(problems)
-    }
+    if problems.is_empty() { Ok(allow) } else { Err(problems) }
 }
 
 impl Allow {
@@ -105,17 +101,12 @@ impl Allow {
         } else if entry.contains('*') {
             return Err("has a * elsewhere than as the whole first label");
         } else {
-            self.exact
-                .insert(normal(entry).ok_or(NOT_AN_ORIGIN)?.into());
+            self.exact.insert(normal(entry).ok_or(NOT_AN_ORIGIN)?.into());
         }
         Ok(())
     }
 
-    pub(super) fn judge(
-        &self,
-        parts: &Parts,
-        host_is_ours: &dyn Fn(&str) -> bool,
-    ) -> Result<OriginVerdict, Foreign> {
+    pub(super) fn judge(&self, parts: &Parts, host_is_ours: &dyn Fn(&str) -> bool) -> Result<OriginVerdict, Foreign> {
         let mut headers = parts.headers.get_all(ORIGIN).iter();
         let Some(origin) = headers.next() else {
             return Ok(OriginVerdict::Absent);
@@ -132,11 +123,7 @@ impl Allow {
             Ok(OriginVerdict::Listed)
         } else if is_same_origin(&origin, parts, host_is_ours) {
             Ok(OriginVerdict::SameOrigin)
-        } else if self
-            .wildcards
-            .iter()
-            .any(|wildcard| wildcard.matches(&origin))
-        {
+        } else if self.wildcards.iter().any(|wildcard| wildcard.matches(&origin)) {
             Ok(OriginVerdict::Wildcard)
         } else if self.any {
             Ok(OriginVerdict::Any)
@@ -161,14 +148,10 @@ const NOT_AN_ORIGIN: &str =
 /// Whether the page came from this very server, under a name that is really ours. The second half matters: a name
 /// that an attacker points at our address makes Origin and Host agree too.
 fn is_same_origin(origin: &str, parts: &Parts, host_is_ours: &dyn Fn(&str) -> bool) -> bool {
-    let Some(own) = authority(parts).and_then(|authority| normal(&format!("https://{authority}")))
-    else {
+    let Some(own) = authority(parts).and_then(|authority| normal(&format!("https://{authority}"))) else {
         return false;
     };
-    let host = own
-        .strip_prefix("https://")
-        .map(host_of)
-        .unwrap_or_default();
+    let host = own.strip_prefix("https://").map(host_of).unwrap_or_default();
     own == origin && host_is_ours(host)
 }
 
@@ -180,10 +163,7 @@ fn authority(parts: &Parts) -> Option<&str> {
         (Some(one), None) => Some(one.to_str().ok()?),
         (Some(_), Some(_)) => return None,
     };
-    match (
-        parts.uri.authority().map(|authority| authority.as_str()),
-        header,
-    ) {
+    match (parts.uri.authority().map(|authority| authority.as_str()), header) {
         (Some(line), Some(header)) if !line.eq_ignore_ascii_case(header) => None,
         (line, header) => line.or(header),
     }
@@ -225,8 +205,7 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     match authority[after_host..].split_once(':') {
         None => Some((authority, None)),
         Some((name, port)) => {
-            let digits =
-                (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
+            let digits = (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
             let port = port.parse().ok().filter(|_| digits)?;
             Some((&authority[..after_host + name.len()], Some(port)))
         }
@@ -234,10 +213,7 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
 }
 
 fn is_host(host: &str) -> bool {
-    match host
-        .strip_prefix('[')
-        .and_then(|inner| inner.strip_suffix(']'))
-    {
+    match host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')) {
         Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
         None => {
             !host.is_empty()

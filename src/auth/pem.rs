@@ -13,8 +13,7 @@ pub(super) fn public_key(file: &[u8]) -> Result<Vec<u8>, Flaw> {
             "PUBLIC KEY" | "RSA PUBLIC KEY" => return Ok(block.contents),
             "CERTIFICATE" => return certificate_key(&block.contents),
             label if label.contains("PRIVATE KEY") => {
-                let remedy =
-                    "give its public half: openssl pkey -in private.pem -pubout -out public.pem";
+                let remedy = "give its public half: openssl pkey -in private.pem -pubout -out public.pem";
                 return Err(Flaw::new("the file holds a private key", remedy));
             }
             // EC files begin with a block of parameters.
@@ -25,12 +24,8 @@ pub(super) fn public_key(file: &[u8]) -> Result<Vec<u8>, Flaw> {
 }
 
 fn certificate_key(der: &[u8]) -> Result<Vec<u8>, Flaw> {
-    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| {
-        Flaw::new(
-            "the certificate in the file is damaged",
-            "copy the file again",
-        )
-    })?;
+    let (_, certificate) = X509Certificate::from_der(der)
+        .map_err(|_| Flaw::new("the certificate in the file is damaged", "copy the file again"))?;
     Ok(certificate.public_key().raw.to_vec())
 }
 

@@ -41,11 +41,7 @@ impl AddressLimiter {
     /// The bucket is empty: how long until it is not.
     pub fn check(&self, address: IpAddr) -> Result<(), Duration> {
         let full = self.buckets.len() >= self.addresses_max;
-        let bucket = if full {
-            Bucket::Newcomers
-        } else {
-            Bucket::of(address)
-        };
+        let bucket = if full { Bucket::Newcomers } else { Bucket::of(address) };
         self.buckets
             .check_key(&bucket)
             .map_err(|not_until| not_until.wait_time_from(self.clock.now()))
@@ -73,17 +69,14 @@ pub struct Refusals(Option<AddressLimiter>);
 impl Refusals {
     /// 0 per second means no limit; a burst of 0 means one second's worth.
     pub fn new(per_second: u32, burst: u32) -> Self {
-        let quota = NonZeroU32::new(per_second).map(|per_second| {
-            Quota::per_second(per_second).allow_burst(NonZeroU32::new(burst).unwrap_or(per_second))
-        });
+        let quota = NonZeroU32::new(per_second)
+            .map(|per_second| Quota::per_second(per_second).allow_burst(NonZeroU32::new(burst).unwrap_or(per_second)));
         Self(quota.map(AddressLimiter::new))
     }
 
     /// Counts one refused token; whether the address may still be told why by an upgrade. False: 429.
     pub fn check(&self, address: IpAddr) -> bool {
-        self.0
-            .as_ref()
-            .is_none_or(|limiter| limiter.check(address).is_ok())
+        self.0.as_ref().is_none_or(|limiter| limiter.check(address).is_ok())
     }
 
     /// Forgets addresses that were quiet. To be called every few seconds.

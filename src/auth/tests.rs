@@ -26,20 +26,12 @@ fn a_cookie_needs_a_named_origin() {
     let with = |origin: Option<&str>| {
         let mut headers = vec![("cookie", cookie.as_str()), ("host", "localhost")];
         headers.extend(origin.map(|origin| ("origin", origin)));
-        ask(&headers, "/ws")
-            .unwrap()
-            .map(|admitted| admitted.place())
+        ask(&headers, "/ws").unwrap().map(|admitted| admitted.place())
     };
     assert_eq!(with(Some("https://app.example.com")), Ok(Place::Cookie));
     assert_eq!(with(Some("https://localhost")), Ok(Place::Cookie));
-    assert_eq!(
-        with(Some("https://a.example.org")),
-        Err(DeniedWord::CookieOrigin)
-    );
-    assert_eq!(
-        with(Some("https://anyone.net")),
-        Err(DeniedWord::CookieOrigin)
-    );
+    assert_eq!(with(Some("https://a.example.org")), Err(DeniedWord::CookieOrigin));
+    assert_eq!(with(Some("https://anyone.net")), Err(DeniedWord::CookieOrigin));
     assert_eq!(with(None), Err(DeniedWord::CookieOrigin));
 }
 
@@ -53,10 +45,7 @@ fn a_bad_token_is_not_rescued_by_another_place() {
         ("origin", "https://app.example.com"),
     ];
     assert_eq!(
-        ask(&rest, &format!("/ws?token={good}"))
-            .unwrap()
-            .unwrap()
-            .place(),
+        ask(&rest, &format!("/ws?token={good}")).unwrap().unwrap().place(),
         Place::Query
     );
     assert_eq!(
@@ -65,14 +54,8 @@ fn a_bad_token_is_not_rescued_by_another_place() {
     );
     assert_eq!(ask(&rest, "/ws").unwrap().unwrap().place(), Place::Bearer);
     let rest = [("authorization", "Bearer bad"), rest[1], rest[2]];
-    assert_eq!(
-        ask(&rest, "/ws").unwrap().unwrap_err(),
-        DeniedWord::TokenMalformed
-    );
-    assert_eq!(
-        ask(&[], "/ws").unwrap().unwrap_err(),
-        DeniedWord::TokenMissing
-    );
+    assert_eq!(ask(&rest, "/ws").unwrap().unwrap_err(), DeniedWord::TokenMalformed);
+    assert_eq!(ask(&[], "/ws").unwrap().unwrap_err(), DeniedWord::TokenMissing);
     assert_eq!(
         ask(&[("origin", "null")], &format!("/ws?token={good}")).unwrap_err(),
         Foreign::Null
@@ -83,10 +66,7 @@ fn a_bad_token_is_not_rescued_by_another_place() {
 fn nothing_prints_a_token_or_a_secret() {
     let admitted = ask(
         &[],
-        &format!(
-            "/ws?token={}",
-            hs256(claims(r#","jti":"t-1","name":"Ann""#))
-        ),
+        &format!("/ws?token={}", hs256(claims(r#","jti":"t-1","name":"Ann""#))),
     )
     .unwrap()
     .unwrap();
@@ -106,15 +86,9 @@ fn a_minted_token_is_good_where_its_key_is() {
     };
     let policy = policy(Keys::load(std::slice::from_ref(&key)).unwrap(), &[]);
     let token = mint(&json!({"sub": "u1", "exp": NOW + 1}), &key).unwrap();
-    assert_eq!(
-        &*policy.verify(&token, NOW).unwrap().identity().user_id,
-        "u1"
-    );
+    assert_eq!(&*policy.verify(&token, NOW).unwrap().identity().user_id, "u1");
     let token = mint(&json!({"sub": "u1", "exp": NOW + 1, "iss": "them"}), &key).unwrap();
-    assert_eq!(
-        policy.verify(&token, NOW).unwrap_err().word(),
-        DeniedWord::TokenIssuer
-    );
+    assert_eq!(policy.verify(&token, NOW).unwrap_err().word(), DeniedWord::TokenIssuer);
 }
 
 #[test]
@@ -124,10 +98,7 @@ fn what_cannot_be_minted_says_why() {
         assert!(error.contains(part), "{error}");
     };
     check(public("ES256", "p256.pem"), "private key");
-    check(
-        key("", crate::config::KeySource::JwksFile("x".into())),
-        "private key",
-    );
+    check(key("", crate::config::KeySource::JwksFile("x".into())), "private key");
     check(secret("HS256", "short"), "shorter than 32");
     assert!(matches!(
         mint(&json!([]), &secret("HS256", SECRET)),

@@ -58,8 +58,7 @@ impl<'t> Unverified<'t> {
         let signed = &token.as_bytes()[..header.len() + 1 + claims.len()];
         let signature = decode(signature)?;
         let header = Header::parse(&decode(header)?).map_err(Denied::malformed)?;
-        let claims =
-            json::object(&decode(claims)?).map_err(|flaw| Denied::malformed(claims_flaw(flaw)))?;
+        let claims = json::object(&decode(claims)?).map_err(|flaw| Denied::malformed(claims_flaw(flaw)))?;
         let claims = Claims::from_object(claims).map_err(Denied::malformed)?;
         if rules.require_expiry && claims.exp.is_none() {
             return Err(Denied::malformed("exp is missing"));
@@ -80,31 +79,18 @@ impl<'t> Unverified<'t> {
     /// `exp` and `nbf` against the clock.
     pub fn check_times(&self, rules: Rules, now: UnixSeconds) -> Result<(), Denied> {
         let leeway = rules.leeway.as_secs();
-        if self
-            .claims
-            .exp
-            .is_some_and(|exp| now >= exp.saturating_add(leeway))
-        {
+        if self.claims.exp.is_some_and(|exp| now >= exp.saturating_add(leeway)) {
             return Err(Denied::new(DeniedWord::TokenExpired, "exp has passed"));
         }
-        if self
-            .claims
-            .nbf
-            .is_some_and(|nbf| now.saturating_add(leeway) < nbf)
-        {
-            return Err(Denied::new(
-                DeniedWord::TokenNotYetValid,
-                "nbf has not come",
-            ));
+        if self.claims.nbf.is_some_and(|nbf| now.saturating_add(leeway) < nbf) {
+            return Err(Denied::new(DeniedWord::TokenNotYetValid, "nbf has not come"));
         }
         Ok(())
     }
 
     /// Whose token it is, if a key vouches for it and it is good now.
     fn user_of(&self, keys: &Keys, rules: Rules, now: UnixSeconds) -> Result<String, Denied> {
-        let mut signers = keys
-            .candidates(&self.header)
-            .filter(|key| self.is_signed_by(key));
+        let mut signers = keys.candidates(&self.header).filter(|key| self.is_signed_by(key));
         let first = signers.next().ok_or(Denied::new(
             DeniedWord::TokenSignature,
             "no key vouches for the signature",
@@ -112,11 +98,8 @@ impl<'t> Unverified<'t> {
         self.check_times(rules, now)?;
         // One key may serve several issuers: an entry that fits wins, else the first one's complaint stands.
         let guests = keys.have_session();
-        self.user_id(first, guests).or_else(|complaint| {
-            signers
-                .find_map(|key| self.user_id(key, guests).ok())
-                .ok_or(complaint)
-        })
+        self.user_id(first, guests)
+            .or_else(|complaint| signers.find_map(|key| self.user_id(key, guests).ok()).ok_or(complaint))
     }
 
     /// Issuer and audience as `key` wants them, and a user id that is this key's to give.
@@ -125,10 +108,7 @@ impl<'t> Unverified<'t> {
             .issuer()
             .is_some_and(|issuer| self.claims.iss.as_deref() != Some(issuer))
         {
-            return Err(Denied::new(
-                DeniedWord::TokenIssuer,
-                "iss is not the key's issuer",
-            ));
+            return Err(Denied::new(DeniedWord::TokenIssuer, "iss is not the key's issuer"));
         }
         let wanted = key.audience();
         match &self.claims.aud {
@@ -142,10 +122,7 @@ impl<'t> Unverified<'t> {
                 return Err(Denied::new(DeniedWord::TokenAudience, "aud is missing"));
             }
             Some(aud) if !aud.iter().any(|one| wanted.contains(one)) => {
-                return Err(Denied::new(
-                    DeniedWord::TokenAudience,
-                    "aud is not the key's audience",
-                ));
+                return Err(Denied::new(DeniedWord::TokenAudience, "aud is not the key's audience"));
             }
             _ => {}
         }
@@ -156,9 +133,7 @@ impl<'t> Unverified<'t> {
             ));
         }
         match (key.is_session(), id.starts_with(GUEST_PREFIX)) {
-            (true, false) => Err(Denied::malformed(
-                "a guest's sub does not begin with guest:",
-            )),
+            (true, false) => Err(Denied::malformed("a guest's sub does not begin with guest:")),
             (false, true) if guests => Err(Denied::malformed("sub uses the guest prefix")),
             _ => Ok(id),
         }
@@ -187,13 +162,8 @@ impl Header {
         if map.contains_key("crit") {
             return Err("the header has crit");
         }
-        let mut string = |name: &str| {
-            map.remove(name)
-                .map(|value| value.as_str().map(str::to_owned))
-        };
-        let alg = string("alg")
-            .flatten()
-            .ok_or("the header's alg is not a string")?;
+        let mut string = |name: &str| map.remove(name).map(|value| value.as_str().map(str::to_owned));
+        let alg = string("alg").flatten().ok_or("the header's alg is not a string")?;
         let kid = match string("kid") {
             Some(None) => return Err("the header's kid is not a string"),
             kid => kid.flatten(),
@@ -203,12 +173,7 @@ impl Header {
 }
 
 /// The whole verdict on `token`.
-pub(super) fn verify(
-    token: &str,
-    keys: &Keys,
-    rules: Rules,
-    now: UnixSeconds,
-) -> Result<Verified, Denied> {
+pub(super) fn verify(token: &str, keys: &Keys, rules: Rules, now: UnixSeconds) -> Result<Verified, Denied> {
     let token = Unverified::parse(token, rules)?;
     let user_id = token.user_of(keys, rules, now)?;
     Ok(token.into_verified(user_id, rules))

@@ -28,13 +28,7 @@ pub struct Arguments {
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Loudness {
     /// Say less; verbs that answer with one thing print only that
-    #[arg(
-        short,
-        long,
-        global = true,
-        conflicts_with = "verbose",
-        display_order = 900
-    )]
+    #[arg(short, long, global = true, conflicts_with = "verbose", display_order = 900)]
     pub quiet: bool,
     /// Say more; twice for everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 901)]
@@ -71,17 +65,13 @@ pub enum Verb {
     /// Measure a server, for capacity planning
     Bench(Bench),
     /// Print a shell completion script
-    #[command(
-        after_help = "Example:\n  conclave completions bash > /etc/bash_completion.d/conclave"
-    )]
+    #[command(after_help = "Example:\n  conclave completions bash > /etc/bash_completion.d/conclave")]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
     /// Print the manual page, or write one page per verb
-    #[command(
-        after_help = "Examples:\n  conclave man | man -l -\n  conclave man /usr/local/share/man/man1"
-    )]
+    #[command(after_help = "Examples:\n  conclave man | man -l -\n  conclave man /usr/local/share/man/man1")]
     Man {
         /// Where to write all pages
         #[arg(value_name = "DIR")]

@@ -2,9 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::config::{
-    At, Config, Effective, Loaded, Problem, Problems, Sources, effective_table, load_with,
-};
+use crate::config::{At, Config, Effective, Loaded, Problem, Problems, Sources, effective_table, load_with};
 
 /// Exit code for a configuration that `serve` would refuse (`EX_USAGE` of sysexits.h).
 pub const EXIT_BAD_CONFIG: u8 = 64;
@@ -16,12 +14,7 @@ pub fn run(sources: &Sources, print: bool, json: bool) -> u8 {
 }
 
 /// As [`run`], with the checks of other parts that `serve` makes.
-pub fn run_with(
-    sources: &Sources,
-    print: bool,
-    json: bool,
-    extra: impl FnOnce(&Config) -> Vec<Problem>,
-) -> u8 {
+pub fn run_with(sources: &Sources, print: bool, json: bool, extra: impl FnOnce(&Config) -> Vec<Problem>) -> u8 {
     let result = load_with(sources, extra);
     let code = if result.is_ok() { 0 } else { EXIT_BAD_CONFIG };
     if json {
@@ -124,9 +117,7 @@ mod tests {
         let problems = load_with(&sources, |_| Vec::new()).expect_err("no certificate");
         let text = failure(&problems);
         assert!(
-            text.starts_with(
-                "1. error: heartbeat.interval: 5h is out of range, 1s to 10m\n     set by"
-            ),
+            text.starts_with("1. error: heartbeat.interval: 5h is out of range, 1s to 10m\n     set by"),
             "{text}"
         );
         assert!(text.ends_with("3 errors, 1 warning\n"), "{text}");

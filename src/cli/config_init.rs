@@ -16,9 +16,7 @@ pub fn run(path: Option<PathBuf>, force: bool) -> u8 {
     match write(&path, force) {
         Ok(()) => {
             let path = path.display();
-            println!(
-                "wrote {path}\nnext: set its paths and origins, then \"conclave check-config --config {path}\""
-            );
+            println!("wrote {path}\nnext: set its paths and origins, then \"conclave check-config --config {path}\"");
             0
         }
         Err(message) => {
@@ -72,17 +70,13 @@ mod tests {
             "mine, and longer than nothing"
         );
         assert_eq!(run(Some(path.clone()), true), 0);
-        assert_eq!(
-            std::fs::read_to_string(&path).expect("read"),
-            PRODUCTION_TOML
-        );
+        assert_eq!(std::fs::read_to_string(&path).expect("read"), PRODUCTION_TOML);
     }
 
     #[test]
     fn a_missing_directory_is_named() {
         let directory = tempfile::tempdir().expect("directory");
-        let answer =
-            write(&directory.path().join("none/conclave.toml"), false).expect_err("no directory");
+        let answer = write(&directory.path().join("none/conclave.toml"), false).expect_err("no directory");
         assert!(answer.contains("create it first"), "{answer}");
     }
 }

@@ -21,10 +21,7 @@ impl Environment {
 
     /// The value of a variable that is set and not empty.
     pub fn value(&self, name: &str) -> Option<&str> {
-        let found = self
-            .0
-            .iter()
-            .find(|(key, value)| key == name && !value.is_empty());
+        let found = self.0.iter().find(|(key, value)| key == name && !value.is_empty());
         found.map(|(_, value)| value.as_str())
     }
 
@@ -40,11 +37,7 @@ impl Environment {
 
     /// `$CONCLAVE_STATE_DIR`, else the XDG base directory specification's place for state.
     pub fn state_directory(&self) -> Option<PathBuf> {
-        let absolute = |name| {
-            self.value(name)
-                .map(PathBuf::from)
-                .filter(|path| path.is_absolute())
-        };
+        let absolute = |name| self.value(name).map(PathBuf::from).filter(|path| path.is_absolute());
         self.value(STATE_DIRECTORY)
             .map(PathBuf::from)
             .or_else(|| absolute("XDG_STATE_HOME").map(|base| base.join("conclave")))

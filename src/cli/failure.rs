@@ -31,11 +31,7 @@ impl Failure {
 
     /// The result of a verb that prints its own problems and answers with an exit code.
     pub fn from_code(code: u8) -> Result<(), Self> {
-        if code == 0 {
-            Ok(())
-        } else {
-            Err(Self::Said(code))
-        }
+        if code == 0 { Ok(()) } else { Err(Self::Said(code)) }
     }
 
     /// Says on stderr what went wrong, and answers with the exit code.

@@ -14,17 +14,11 @@ const LIMIT: Duration = Duration::from_secs(3);
 const DEFAULT_URL: &str = "http://127.0.0.1:9464/readyz";
 
 /// Succeeds when the node says that it is ready.
-pub fn run(
-    args: &Healthcheck,
-    loudness: Loudness,
-    environment: &Environment,
-) -> Result<(), Failure> {
+pub fn run(args: &Healthcheck, loudness: Loudness, environment: &Environment) -> Result<(), Failure> {
     let sources = environment.sources(args.config.clone());
     let url = match &args.url {
         Some(url) => url.clone(),
-        None if sources.file.is_some() => {
-            readiness_url(config::load(&sources)?.config.server.admin_listen)
-        }
+        None if sources.file.is_some() => readiness_url(config::load(&sources)?.config.server.admin_listen),
         None => DEFAULT_URL.to_owned(),
     };
     let answer = ask(&url)?;
@@ -58,10 +52,7 @@ fn ask(url: &str) -> Result<String, Failure> {
         .tls_certs_only([])
         .build()
         .context("the HTTP client could not be built")?;
-    let response = client
-        .get(url)
-        .send()
-        .map_err(|error| unreachable(url, &error))?;
+    let response = client.get(url).send().map_err(|error| unreachable(url, &error))?;
     let status = response.status();
     let body = response.text().unwrap_or_default();
     let body = body.trim();
@@ -110,8 +101,7 @@ mod tests {
     fn ready_and_not_ready() {
         let ready = answer_once("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n");
         assert_eq!(ask(&ready).unwrap(), "ok");
-        let draining =
-            answer_once("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 9\r\n\r\ndraining\n");
+        let draining = answer_once("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 9\r\n\r\ndraining\n");
         assert_eq!(ask(&draining).unwrap_err().report(), 1);
         assert_eq!(ask("http://127.0.0.1:1/readyz").unwrap_err().report(), 1);
         assert_eq!(ask("https://127.0.0.1/readyz").unwrap_err().report(), 64);
@@ -120,13 +110,7 @@ mod tests {
     #[test]
     fn a_listener_on_every_address_is_asked_over_loopback() {
         assert_eq!(readiness_url("0.0.0.0:9464".parse().unwrap()), DEFAULT_URL);
-        assert_eq!(
-            readiness_url("[::]:1".parse().unwrap()),
-            "http://[::1]:1/readyz"
-        );
-        assert_eq!(
-            readiness_url("10.0.0.1:1".parse().unwrap()),
-            "http://10.0.0.1:1/readyz"
-        );
+        assert_eq!(readiness_url("[::]:1".parse().unwrap()), "http://[::1]:1/readyz");
+        assert_eq!(readiness_url("10.0.0.1:1".parse().unwrap()), "http://10.0.0.1:1/readyz");
     }
 }

@@ -54,8 +54,7 @@ pub fn run(directory: Option<&Path>) -> Result<(), Failure> {
 }
 
 fn write_pages(command: &Command, directory: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(directory)
-        .with_context(|| format!("cannot create {}", directory.display()))?;
+    std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
     write_page(command, directory, true)?;
     for verb in visible(command) {
         write_page(verb, directory, false)?;
@@ -75,15 +74,11 @@ fn visible(command: &Command) -> impl Iterator<Item = &Command> {
 fn write_page(command: &Command, directory: &Path, main: bool) -> anyhow::Result<()> {
     let name = command.get_display_name().unwrap_or(command.get_name());
     let path = directory.join(format!("{name}.1"));
-    std::fs::write(&path, page(command, main)?)
-        .with_context(|| format!("cannot write {}", path.display()))
+    std::fs::write(&path, page(command, main)?).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn page(command: &Command, main: bool) -> anyhow::Result<Vec<u8>> {
-    let name = command
-        .get_display_name()
-        .unwrap_or(command.get_name())
-        .to_owned();
+    let name = command.get_display_name().unwrap_or(command.get_name()).to_owned();
     let mut page = Vec::new();
     Man::new(command.clone())
         .title(name)

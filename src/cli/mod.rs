@@ -34,10 +34,7 @@ pub const EXIT_USAGE: u8 = 64;
 pub const EXIT_FAILURE: u8 = 1;
 
 /// Runs one verb and returns the exit code of the process.
-pub fn run(
-    arguments: impl IntoIterator<Item = OsString>,
-    environment: Vec<(String, String)>,
-) -> u8 {
+pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Vec<(String, String)>) -> u8 {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(refusal) => return refused(&refusal),
@@ -67,13 +64,9 @@ fn dispatch(verb: Verb, loudness: Loudness, environment: &Environment) -> Result
         Verb::CheckConfig(args) => {
             let sources = environment.sources(args.config);
             let extra = configuration::key_problems;
-            Failure::from_code(check_config::run_with(
-                &sources, args.print, args.json, extra,
-            ))
+            Failure::from_code(check_config::run_with(&sources, args.print, args.json, extra))
         }
-        Verb::Config(ConfigVerb::Init { path, force }) => {
-            Failure::from_code(config_init::run(path, force))
-        }
+        Verb::Config(ConfigVerb::Init { path, force }) => Failure::from_code(config_init::run(path, force)),
         Verb::Config(ConfigVerb::Env) => {
             print!("{}", config_init::env_table());
             Ok(())

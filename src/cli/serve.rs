@@ -18,11 +18,7 @@ pub fn run(args: &Serve, loudness: Loudness, environment: &Environment) -> Resul
 /// The file and the environment, overlaid with the flags.
 fn sources(args: &Serve, loudness: Loudness, environment: &Environment) -> Sources {
     let level = args.log_level.clone().map(|level| (level, "--log-level"));
-    let level = level.or_else(|| {
-        loudness
-            .log_level()
-            .map(|(level, flag)| (level.to_owned(), flag))
-    });
+    let level = level.or_else(|| loudness.log_level().map(|(level, flag)| (level.to_owned(), flag)));
     let mut sources = environment.sources(args.config.clone());
     let mut set = |key: &str, value: Option<String>, flag: &str| {
         sources
@@ -30,11 +26,7 @@ fn sources(args: &Serve, loudness: Loudness, environment: &Environment) -> Sourc
             .extend(value.map(|value| (key.to_owned(), value, flag.to_owned())));
     };
     set("server.listen", args.listen.clone(), "--listen");
-    set(
-        "server.admin_listen",
-        args.admin_listen.clone(),
-        "--admin-listen",
-    );
+    set("server.admin_listen", args.admin_listen.clone(), "--admin-listen");
     set("log.format", args.log_format.clone(), "--log-format");
     if let Some((level, flag)) = level {
         set("log.level", Some(level), flag);

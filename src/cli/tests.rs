@@ -59,17 +59,7 @@ fn exit_codes() {
         (&["token", "--sub", "u1"], 64),
         (&["healthcheck", "--url", "http://127.0.0.1:1/readyz"], 1),
         (&["healthcheck", "--url", "x", "--config", "y"], 64),
-        (
-            &[
-                "bench",
-                "idle",
-                "--url",
-                "ws://127.0.0.1:1/ws",
-                "--token",
-                "t",
-            ],
-            64,
-        ),
+        (&["bench", "idle", "--url", "ws://127.0.0.1:1/ws", "--token", "t"], 64),
         (
             &[
                 "bench",
@@ -94,16 +84,7 @@ fn exit_codes() {
             ],
             64,
         ),
-        (
-            &[
-                "bench",
-                "idle",
-                "--url",
-                "wss://127.0.0.1:1/ws",
-                "--insecure",
-            ],
-            64,
-        ),
+        (&["bench", "idle", "--url", "wss://127.0.0.1:1/ws", "--insecure"], 64),
         (
             &[
                 "bench",
@@ -130,10 +111,7 @@ fn exit_codes() {
             ],
             64,
         ),
-        (
-            &["bench", "echo", "--size", "3", "--token", "t", "--insecure"],
-            64,
-        ),
+        (&["bench", "echo", "--size", "3", "--token", "t", "--insecure"], 64),
     ] {
         assert_eq!(code(arguments, directory.path()), expected, "{arguments:?}");
     }
@@ -141,10 +119,7 @@ fn exit_codes() {
 
 #[test]
 fn a_mistyped_verb_or_flag_is_answered_with_the_right_one() {
-    for (typed, meant) in [
-        (&["serv"][..], "serve"),
-        (&["serve", "--confg", "x"], "--config"),
-    ] {
+    for (typed, meant) in [(&["serv"][..], "serve"), (&["serve", "--confg", "x"], "--config")] {
         let typed = std::iter::once("conclave").chain(typed.iter().copied());
         let said = Arguments::try_parse_from(typed).unwrap_err().to_string();
         assert!(said.contains(meant), "{said}");
@@ -191,20 +166,14 @@ fn folders_and_files_come_from_the_environment_where_no_flag_names_them() {
     let environment = Environment::new(own(&variables));
     assert!(environment.no_color());
     assert_eq!(environment.state_directory().unwrap(), Path::new("/s"));
-    assert_eq!(
-        environment.sources(None).file.unwrap(),
-        Path::new("/c.toml")
-    );
+    assert_eq!(environment.sources(None).file.unwrap(), Path::new("/c.toml"));
     assert_eq!(
         environment.sources(Some("/f.toml".into())).file.unwrap(),
         Path::new("/f.toml")
     );
 
     let at = |list: &[(&str, &str)]| Environment::new(own(list)).state_directory();
-    assert_eq!(
-        at(&[("HOME", "/h")]).unwrap(),
-        Path::new("/h/.local/state/conclave")
-    );
+    assert_eq!(at(&[("HOME", "/h")]).unwrap(), Path::new("/h/.local/state/conclave"));
     assert_eq!(
         at(&[("HOME", "/h"), ("XDG_STATE_HOME", "/x")]).unwrap(),
         Path::new("/x/conclave")
@@ -219,15 +188,8 @@ fn folders_and_files_come_from_the_environment_where_no_flag_names_them() {
 #[test]
 fn a_key_that_cannot_be_used_is_a_problem_of_the_configuration() {
     let directory = tempfile::tempdir().unwrap();
-    let (pem, file) = (
-        directory.path().join("key.pem"),
-        directory.path().join("conclave.toml"),
-    );
-    std::fs::write(
-        &pem,
-        "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
-    )
-    .unwrap();
+    let (pem, file) = (directory.path().join("key.pem"), directory.path().join("conclave.toml"));
+    std::fs::write(&pem, "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n").unwrap();
     let text = format!(
         "[[auth.keys]]\nalgorithm = \"RS256\"\npublic_key_file = \"{}\"\n",
         pem.display()
@@ -237,13 +199,6 @@ fn a_key_that_cannot_be_used_is_a_problem_of_the_configuration() {
     let Err(Failure::Config(problems)) = configuration::load(&sources) else {
         panic!("accepted")
     };
-    let about_keys = problems
-        .0
-        .iter()
-        .find(|problem| problem.key == "auth.keys")
-        .unwrap();
-    assert!(
-        about_keys.to_string().contains("conclave.toml line"),
-        "{about_keys}"
-    );
+    let about_keys = problems.0.iter().find(|problem| problem.key == "auth.keys").unwrap();
+    assert!(about_keys.to_string().contains("conclave.toml line"), "{about_keys}");
 }

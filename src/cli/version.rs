@@ -17,16 +17,8 @@ const TARGET: &str = match option_env!("CONCLAVE_TARGET") {
     Some(target) => target,
     None => "unknown",
 };
-const FEATURES: &str = if cfg!(feature = "jemalloc") {
-    "jemalloc"
-} else {
-    "none"
-};
-const PROFILE: &str = if cfg!(debug_assertions) {
-    "debug"
-} else {
-    "release"
-};
+const FEATURES: &str = if cfg!(feature = "jemalloc") { "jemalloc" } else { "none" };
+const PROFILE: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
 
 /// `-V`: the number and the commit.
 pub fn short() -> &'static str {

@@ -7,8 +7,8 @@ use super::read::Read;
 use super::schema::KEYS;
 use super::settings::Settings;
 use super::{
-    Auth, Backplane, BackplaneKind, Config, Drain, Echo, Heartbeat, History, Key, KeySource,
-    Limits, Log, LogFormat, Origin, Rooms, RuntimeKind, Server, Session, Tls, Traces,
+    Auth, Backplane, BackplaneKind, Config, Drain, Echo, Heartbeat, History, Key, KeySource, Limits, Log, LogFormat,
+    Origin, Rooms, RuntimeKind, Server, Session, Tls, Traces,
 };
 
 /// Where the key of an entry of `auth.keys` may come from: exactly one of these.
@@ -16,16 +16,8 @@ const KEY_SOURCES: [&str; 4] = ["secret_file", "secret", "public_key_file", "jwk
 
 /// Builds the configuration, reading the files that hold secrets of our own.
 pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config {
-    let secret = one_of(
-        settings,
-        ["session.secret", "session.secret_file"],
-        problems,
-    );
-    let headers = one_of(
-        settings,
-        ["traces.headers", "traces.headers_file"],
-        problems,
-    );
+    let secret = one_of(settings, ["session.secret", "session.secret_file"], problems);
+    let headers = one_of(settings, ["traces.headers", "traces.headers_file"], problems);
     let keys = keys(settings, problems);
     let read = Read(settings);
     Config {
@@ -141,22 +133,14 @@ fn one_of(settings: &mut Settings, pair: [&str; 2], problems: &mut Vec<Problem>)
     let kept = settings.keep_highest(&pair.map(str::to_owned));
     if kept.len() > 1 {
         let what = format!("{} and {} are both set", pair[0], pair[1]);
-        problems.push(Problem::error(
-            pair[0],
-            what,
-            "keep one of them; the file is safer",
-        ));
+        problems.push(Problem::error(pair[0], what, "keep one of them; the file is safer"));
     }
     kept.into_iter().next()
 }
 
 fn keys(settings: &mut Settings, problems: &mut Vec<Problem>) -> Vec<Key> {
     let indexes: Vec<usize> = settings.key_entries().keys().copied().collect();
-    if let Some((expected, found)) = indexes
-        .iter()
-        .enumerate()
-        .find(|(expected, found)| expected != *found)
-    {
+    if let Some((expected, found)) = indexes.iter().enumerate().find(|(expected, found)| expected != *found) {
         let what = format!("there is no entry {expected} before it");
         problems.push(Problem::error(
             format!("{KEYS}[{found}]"),
@@ -174,10 +158,7 @@ fn key(settings: &mut Settings, index: usize, problems: &mut Vec<Problem>) -> Op
     let entry = format!("{KEYS}[{index}]");
     let dotted = |name: &str| format!("{entry}.{name}");
     let kept = settings.keep_highest(&KEY_SOURCES.map(dotted));
-    let is_told = KEY_SOURCES
-        .map(dotted)
-        .iter()
-        .any(|key| settings.is_tainted(key));
+    let is_told = KEY_SOURCES.map(dotted).iter().any(|key| settings.is_tainted(key));
     if kept.len() != 1 {
         if !is_told {
             let what = match kept.len() {
@@ -207,9 +188,7 @@ fn key(settings: &mut Settings, index: usize, problems: &mut Vec<Problem>) -> Op
         issuer: read.optional(&dotted("issuer")),
         audience: read.list(&dotted("audience")),
         user_prefix: read.text(&dotted("user_prefix")),
-        set_in: settings
-            .at(&entry)
-            .map_or_else(String::new, |at| at.short()),
+        set_in: settings.at(&entry).map_or_else(String::new, |at| at.short()),
     };
     problems.extend(check::keys::check(&entry, &key));
     Some(key)

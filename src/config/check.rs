@@ -82,7 +82,11 @@ fn identity(config: &Config) -> Vec<Problem> {
         ));
     }
     match &config.session.secret {
-        Some(secret) => problems.extend(keys::length("session.secret", secret.expose_secret().len(), keys::SECRET_BYTES_MIN)),
+        Some(secret) => problems.extend(keys::length(
+            "session.secret",
+            secret.expose_secret().len(),
+            keys::SECRET_BYTES_MIN,
+        )),
         None if config.session.enabled => problems.push(Problem::warning(
             "session.enabled",
             "no session.secret_file: guests are signed out whenever the server restarts",

@@ -39,11 +39,7 @@ impl Reader<'_> {
                 Some(table) => self.section(section, None, table),
                 None => {
                     let what = format!("expected a section, found {}", item.type_name());
-                    let problem = Problem::error(
-                        section,
-                        what,
-                        format!("write [{section}] and its keys below"),
-                    );
+                    let problem = Problem::error(section, what, format!("write [{section}] and its keys below"));
                     self.layer.refuse(problem.at(self.at(key)));
                 }
             }
@@ -60,16 +56,9 @@ impl Reader<'_> {
             let at = self.at(key);
             match (SCHEMA.find(section, name), item.as_value()) {
                 (None, _) => self.unknown_key(section, index, name, at),
-                (Some(entry), Some(value)) => {
-                    self.layer
-                        .take(entry, index, entry.kind.read_toml(value), at)
-                }
+                (Some(entry), Some(value)) => self.layer.take(entry, index, entry.kind.read_toml(value), at),
                 (Some(entry), None) => {
-                    let problem = Problem::error(
-                        entry.dotted(),
-                        "expected a value, found a section",
-                        entry.takes(),
-                    );
+                    let problem = Problem::error(entry.dotted(), "expected a value, found a section", entry.takes());
                     self.layer.taint(entry.dotted());
                     self.layer.refuse(problem.at(at));
                 }
@@ -80,25 +69,19 @@ impl Reader<'_> {
     /// `[[auth.keys]]`, or the same as a list of inline tables.
     fn keys(&mut self, key: &Key, item: &Item) {
         let at = self.at(key);
-        let tables: Option<Vec<(Option<usize>, &dyn TableLike)>> =
-            match (item.as_array_of_tables(), item.as_array()) {
-                (Some(tables), _) => Some(
-                    tables
-                        .iter()
-                        .map(|table| (table.span().map(|span| span.start), table as _))
-                        .collect(),
-                ),
-                (_, Some(list)) => list
+        let tables: Option<Vec<(Option<usize>, &dyn TableLike)>> = match (item.as_array_of_tables(), item.as_array()) {
+            (Some(tables), _) => Some(
+                tables
                     .iter()
-                    .map(|member| {
-                        Some((
-                            member.span().map(|span| span.start),
-                            member.as_inline_table()? as _,
-                        ))
-                    })
+                    .map(|table| (table.span().map(|span| span.start), table as _))
                     .collect(),
-                _ => None,
-            };
+            ),
+            (_, Some(list)) => list
+                .iter()
+                .map(|member| Some((member.span().map(|span| span.start), member.as_inline_table()? as _)))
+                .collect(),
+            _ => None,
+        };
         let Some(tables) = tables else {
             let problem = Problem::error(
                 KEYS,
@@ -121,10 +104,7 @@ impl Reader<'_> {
         let sections = || SCHEMA.sections().filter(|known| !known.contains('.'));
         let remedy = match suggest::nearest(section, sections()) {
             Some(known) => format!("did you mean [{known}]?"),
-            None => format!(
-                "known sections are {}",
-                sections().collect::<Vec<_>>().join(", ")
-            ),
+            None => format!("known sections are {}", sections().collect::<Vec<_>>().join(", ")),
         };
         let problem = Problem::error(section, "unknown section", remedy);
         self.layer.refuse(problem.at(self.at(key)));
@@ -152,14 +132,10 @@ impl Reader<'_> {
                     .iter()
                     .filter(|entry| entry.section == section)
                     .map(|entry| entry.name.as_str());
-                format!(
-                    "known keys of {section} are {}",
-                    names.collect::<Vec<_>>().join(", ")
-                )
+                format!("known keys of {section} are {}", names.collect::<Vec<_>>().join(", "))
             }
         };
-        self.layer
-            .refuse(Problem::error(key, "unknown key", remedy).at(at));
+        self.layer.refuse(Problem::error(key, "unknown key", remedy).at(at));
     }
 
     fn at(&self, key: &Key) -> At {
@@ -176,9 +152,7 @@ impl Reader<'_> {
 
 /// The keys of a table with their spans, which the plain iterator leaves out.
 fn entries(table: &dyn TableLike) -> impl Iterator<Item = (&Key, &Item)> {
-    table
-        .iter()
-        .filter_map(|(name, _)| table.get_key_value(name))
+    table.iter().filter_map(|(name, _)| table.get_key_value(name))
 }
 
 /// Counted from 1.
@@ -188,9 +162,7 @@ fn line_of(text: &str, offset: usize) -> usize {
 }
 
 fn not_toml(file: &Path, text: &str, error: &toml_edit::TomlError) -> Problem {
-    let offset = error
-        .span()
-        .map_or(text.len(), |span| span.start.min(text.len()));
+    let offset = error.span().map_or(text.len(), |span| span.start.min(text.len()));
     let line = line_of(text, offset);
     let mut what = format!("not valid TOML: {}", error.message());
     if let Some(source) = text
@@ -203,25 +175,15 @@ fn not_toml(file: &Path, text: &str, error: &toml_edit::TomlError) -> Problem {
             .iter()
             .rposition(|byte| *byte == b'\n')
             .map_or(0, |at| at + 1);
-        let column = String::from_utf8_lossy(&text.as_bytes()[start..offset])
-            .chars()
-            .count();
+        let column = String::from_utf8_lossy(&text.as_bytes()[start..offset]).chars().count();
         let gutter = " ".repeat(line.to_string().len());
-        what.push_str(&format!(
-            "\n  {line} | {source}\n  {gutter} | {}^",
-            " ".repeat(column)
-        ));
+        what.push_str(&format!("\n  {line} | {source}\n  {gutter} | {}^", " ".repeat(column)));
     }
     let at = At::File {
         file: file.to_owned(),
         line,
     };
-    Problem::error(
-        "",
-        what,
-        "text stands in double quotes, sections in brackets",
-    )
-    .at(at)
+    Problem::error("", what, "text stands in double quotes, sections in brackets").at(at)
 }
 
 /// A line is quoted only if it names a key that holds no secret, or a section: a broken line may be anything.

@@ -22,13 +22,7 @@ pub fn read(variables: &[(String, String)]) -> Layer {
             continue;
         }
         match find(rest) {
-            Some((entry, index)) => take(
-                &mut layer,
-                entry,
-                index,
-                text,
-                At::Environment(name.clone()),
-            ),
+            Some((entry, index)) => take(&mut layer, entry, index, text, At::Environment(name.clone())),
             None => layer.refuse(unknown(name, rest)),
         }
     }
@@ -71,9 +65,7 @@ fn find(rest: &str) -> Option<(&'static Entry, Option<usize>)> {
 
 fn find_dotted(key: &str) -> Option<&'static Entry> {
     let (section, name) = key.rsplit_once('.')?;
-    SCHEMA
-        .find(section, name)
-        .filter(|entry| !entry.is_repeated())
+    SCHEMA.find(section, name).filter(|entry| !entry.is_repeated())
 }
 
 /// Kubernetes gives every container such variables for each Service of its namespace, so a Service called
@@ -116,10 +108,7 @@ fn unknown(name: &str, rest: &str) -> Problem {
     };
     let like = || {
         let known: Vec<String> = SCHEMA.entries.iter().map(Entry::variable).collect();
-        let nearest = suggest::nearest(
-            rest,
-            known.iter().filter_map(|name| name.strip_prefix(PREFIX)),
-        )?;
+        let nearest = suggest::nearest(rest, known.iter().filter_map(|name| name.strip_prefix(PREFIX)))?;
         SCHEMA
             .entries
             .iter()

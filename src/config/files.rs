@@ -18,11 +18,10 @@ pub fn read(path: &Path) -> Result<Vec<u8>, String> {
 /// # Errors
 /// What is wrong, as a clause that names the path and nothing of its content.
 pub fn read_secret(path: &Path) -> Result<SecretString, String> {
-    let text =
-        String::from_utf8(read(path)?).map_err(|_| format!("not text: {}", path.display()))?;
-    let text = text.strip_suffix('\n').map_or(text.as_str(), |text| {
-        text.strip_suffix('\r').unwrap_or(text)
-    });
+    let text = String::from_utf8(read(path)?).map_err(|_| format!("not text: {}", path.display()))?;
+    let text = text
+        .strip_suffix('\n')
+        .map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
     Ok(SecretString::from(text))
 }
 

@@ -57,9 +57,7 @@ impl Kind {
             "bool" => Self::Bool,
             "integer" => Self::Integer(bounds(rest, |text| text.parse().ok())?),
             "float" => Self::Float(bounds(rest, |text| text.parse().ok())?),
-            "duration" => {
-                Self::Duration(bounds(rest, |text| humantime::parse_duration(text).ok())?)
-            }
+            "duration" => Self::Duration(bounds(rest, |text| humantime::parse_duration(text).ok())?),
             "size" => Self::Size(bounds(rest, |text| {
                 text.parse::<ByteSize>().ok().map(|size| size.as_u64())
             })?),
@@ -86,12 +84,8 @@ impl Kind {
             Self::Integer(_) => "a whole number".to_owned(),
             Self::Float(_) => "a number".to_owned(),
             Self::Duration(_) => "a duration with its unit such as \"30s\"".to_owned(),
-            Self::Size(_) => {
-                "a size with its unit such as \"64KiB\", or a number of bytes".to_owned()
-            }
-            Self::Address => {
-                "an IP address with a port such as \"127.0.0.1:9464\" or \"[::]:8443\"".to_owned()
-            }
+            Self::Size(_) => "a size with its unit such as \"64KiB\", or a number of bytes".to_owned(),
+            Self::Address => "an IP address with a port such as \"127.0.0.1:9464\" or \"[::]:8443\"".to_owned(),
             Self::Text | Self::Secret => "text".to_owned(),
             Self::Path => "a path".to_owned(),
             Self::Word(words) => words
@@ -136,11 +130,7 @@ impl Kind {
                 show_duration(*range.start()),
                 show_duration(*range.end())
             )),
-            Self::Size(range) => Some(format!(
-                "{} to {}",
-                show_size(*range.start()),
-                show_size(*range.end())
-            )),
+            Self::Size(range) => Some(format!("{} to {}", show_size(*range.start()), show_size(*range.end()))),
             _ => None,
         }
     }
@@ -152,21 +142,14 @@ impl Kind {
             Self::Bool => Value::Bool(text.parse().map_err(|_| wrong())?),
             Self::Integer(_) => Value::Integer(text.parse().map_err(|_| wrong())?),
             Self::Float(_) => Value::Float(text.parse().map_err(|_| wrong())?),
-            Self::Duration(_) => {
-                Value::Duration(humantime::parse_duration(text).map_err(|_| wrong())?)
-            }
+            Self::Duration(_) => Value::Duration(humantime::parse_duration(text).map_err(|_| wrong())?),
             Self::Size(_) => Value::Size(text.parse::<ByteSize>().map_err(|_| wrong())?.as_u64()),
             Self::Address => Value::Address(read_address(text)?),
             Self::Text | Self::Path => Value::Text(text.to_owned()),
             Self::Word(words) => read_word(words, text, wrong())?,
             Self::List => Value::List(split_list(text)),
             Self::Secret => Value::Secret(text.into()),
-            Self::Secrets => Value::Secrets(
-                split_list(text)
-                    .into_iter()
-                    .map(SecretString::from)
-                    .collect(),
-            ),
+            Self::Secrets => Value::Secrets(split_list(text).into_iter().map(SecretString::from).collect()),
         };
         self.in_range(value)
     }
@@ -181,16 +164,15 @@ impl Kind {
                 .or(item.as_integer().map(|number| number as f64))
                 .map(Value::Float),
             Self::Size(_) if item.is_integer() => {
-                let bytes = item
-                    .as_integer()
-                    .and_then(|bytes| u64::try_from(bytes).ok());
+                let bytes = item.as_integer().and_then(|bytes| u64::try_from(bytes).ok());
                 Some(Value::Size(
                     bytes.ok_or_else(|| Mismatch::new("a size cannot be negative"))?,
                 ))
             }
             Self::List => read_list(item).map(Value::List),
-            Self::Secrets => read_list(item)
-                .map(|list| Value::Secrets(list.into_iter().map(SecretString::from).collect())),
+            Self::Secrets => {
+                read_list(item).map(|list| Value::Secrets(list.into_iter().map(SecretString::from).collect()))
+            }
             _ => match item.as_str() {
                 Some(text) => return self.read_text(text),
                 None => None,
@@ -239,20 +221,12 @@ impl Kind {
             return Ok(value);
         }
         let range = self.range_shown().unwrap_or_default();
-        Err(Mismatch::new(format!(
-            "{} is out of range, {range}",
-            value.show()
-        )))
+        Err(Mismatch::new(format!("{} is out of range, {range}", value.show())))
     }
 }
 
-fn bounds<T: PartialOrd>(
-    text: &str,
-    read: impl Fn(&str) -> Option<T>,
-) -> Result<RangeInclusive<T>, String> {
-    let (start, end) = text
-        .split_once("..")
-        .ok_or_else(|| format!("no range in \"{text}\""))?;
+fn bounds<T: PartialOrd>(text: &str, read: impl Fn(&str) -> Option<T>) -> Result<RangeInclusive<T>, String> {
+    let (start, end) = text.split_once("..").ok_or_else(|| format!("no range in \"{text}\""))?;
     match (read(start), read(end)) {
         (Some(start), Some(end)) if start < end => Ok(start..=end),
         _ => Err(format!("not a range: {text}")),
@@ -261,14 +235,11 @@ fn bounds<T: PartialOrd>(
 
 fn read_address(text: &str) -> Result<SocketAddr, Mismatch> {
     text.parse().map_err(|_| {
-        let mut mismatch = Mismatch::new(format!(
-            "expected {}, found \"{text}\"",
-            Kind::Address.expected()
-        ));
+        let mut mismatch = Mismatch::new(format!("expected {}, found \"{text}\"", Kind::Address.expected()));
         mismatch.remedy = match text.rsplit_once(':') {
-            Some(("" | "*", port)) => format!(
-                "for every address of the machine write \"0.0.0.0:{port}\" or \"[::]:{port}\""
-            ),
+            Some(("" | "*", port)) => {
+                format!("for every address of the machine write \"0.0.0.0:{port}\" or \"[::]:{port}\"")
+            }
             Some(("localhost", port)) => {
                 format!("write \"127.0.0.1:{port}\"; names are not looked up")
             }
@@ -287,9 +258,7 @@ fn read_word(words: &[String], text: &str, wrong: Mismatch) -> Result<Value, Mis
         return Ok(Value::Text(text.to_owned()));
     }
     let remedy = match super::suggest::nearest(text, words.iter().map(String::as_str)) {
-        _ if matches!(text, "redis" | "nats") => {
-            "this build has the memory backplane only".to_owned()
-        }
+        _ if matches!(text, "redis" | "nats") => "this build has the memory backplane only".to_owned(),
         Some(word) => format!("did you mean \"{word}\"?"),
         None => String::new(),
     };

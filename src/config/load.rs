@@ -50,10 +50,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_with(
-    sources: &Sources,
-    extra: impl FnOnce(&Config) -> Vec<Problem>,
-) -> Result<Loaded, Problems> {
+pub fn load_with(sources: &Sources, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Result<Loaded, Problems> {
     let mut settings = Settings::defaults();
     let mut problems = Vec::new();
     let is_file_known = match read_file(sources) {
@@ -104,22 +101,13 @@ fn read_file(sources: &Sources) -> Result<Layer, Problem> {
     document::read(file, &text)
 }
 
-fn build(
-    settings: &mut Settings,
-    problems: &mut Vec<Problem>,
-    extra: impl FnOnce(&Config) -> Vec<Problem>,
-) -> Config {
+fn build(settings: &mut Settings, problems: &mut Vec<Problem>, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Config {
     let mut found = Vec::new();
     let config = assemble::assemble(settings, &mut found);
-    let is_about_keys =
-        |problem: &Problem| problem.severity == Severity::Error && problem.key.starts_with(KEYS);
+    let is_about_keys = |problem: &Problem| problem.severity == Severity::Error && problem.key.starts_with(KEYS);
     let are_keys_wrong = settings.is_tainted(KEYS) || found.iter().any(is_about_keys);
     found.extend(check::check(&config, |config| {
-        if are_keys_wrong {
-            Vec::new()
-        } else {
-            extra(config)
-        }
+        if are_keys_wrong { Vec::new() } else { extra(config) }
     }));
     // Entries that are there and wrong have been told; that none is left to use is no news.
     let is_new = |problem: &Problem| {
@@ -134,15 +122,9 @@ fn build(
     config
 }
 
-fn finish(
-    config: Option<Config>,
-    settings: &Settings,
-    mut problems: Vec<Problem>,
-) -> Result<Loaded, Problems> {
+fn finish(config: Option<Config>, settings: &Settings, mut problems: Vec<Problem>) -> Result<Loaded, Problems> {
     problems.sort_by_key(|problem| problem.severity);
-    let is_sound = problems
-        .iter()
-        .all(|problem| problem.severity == Severity::Warning);
+    let is_sound = problems.iter().all(|problem| problem.severity == Severity::Warning);
     match config {
         Some(config) if is_sound => {
             let effective = settings

@@ -30,8 +30,7 @@ pub fn env_table() -> String {
 
 /// README's table: every key with default, kind, range and meaning.
 pub fn table_markdown() -> String {
-    let mut table =
-        String::from("| Key | Default | Takes | Meaning |\n| --- | --- | --- | --- |\n");
+    let mut table = String::from("| Key | Default | Takes | Meaning |\n| --- | --- | --- | --- |\n");
     for entry in &SCHEMA.entries {
         let key = if entry.is_repeated() {
             entry.dotted_in(0).replace("[0]", "[]")
@@ -65,8 +64,5 @@ fn plain(head: [&str; 3], rows: impl Iterator<Item = [String; 3]>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(head);
     table.add_rows(rows);
-    table
-        .lines()
-        .map(|line| format!("{}\n", line.trim()))
-        .collect()
+    table.lines().map(|line| format!("{}\n", line.trim())).collect()
 }

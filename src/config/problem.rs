@@ -86,11 +86,7 @@ pub struct Problem {
 
 impl Problem {
     /// A problem that keeps the server from starting.
-    pub fn error(
-        key: impl Into<String>,
-        what: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
+    pub fn error(key: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
             at: None,
@@ -101,11 +97,7 @@ impl Problem {
     }
 
     /// A problem that the server starts with.
-    pub fn warning(
-        key: impl Into<String>,
-        what: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
+    pub fn warning(key: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             severity: Severity::Warning,
             ..Self::error(key, what, remedy)
@@ -210,10 +202,7 @@ mod tests {
             Problem::error("a", "bad", ""),
             Problem::warning("", "odd", "look"),
         ]);
-        assert_eq!(
-            all.to_string(),
-            "1. error: a: bad\n\n2. warning: odd\n     help: look"
-        );
+        assert_eq!(all.to_string(), "1. error: a: bad\n\n2. warning: odd\n     help: look");
         assert_eq!(all.errors(), 1);
     }
 }

@@ -101,11 +101,7 @@ impl Read<'_> {
         let lines = match self.0.value(key) {
             Some(Value::Secrets(list)) => list.clone(),
             Some(Value::Text(path)) => match read_secret(key, Path::new(path), problems) {
-                Some(text) => text
-                    .expose_secret()
-                    .lines()
-                    .map(SecretString::from)
-                    .collect(),
+                Some(text) => text.expose_secret().lines().map(SecretString::from).collect(),
                 None => return Vec::new(),
             },
             _ => return Vec::new(),
@@ -133,11 +129,7 @@ fn read_secret(key: &str, path: &Path, problems: &mut Vec<Problem>) -> Option<Se
             Some(secret)
         }
         Err(what) => {
-            problems.push(Problem::error(
-                key,
-                what,
-                "put the file there, or correct the path",
-            ));
+            problems.push(Problem::error(key, what, "put the file there, or correct the path"));
             None
         }
     }

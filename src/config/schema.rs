@@ -50,12 +50,7 @@ impl Entry {
     pub fn variable(&self) -> String {
         let number = if self.is_repeated() { "__0" } else { "" };
         let section = self.section.replace('.', "__");
-        format!(
-            "{}{section}{number}__{}",
-            super::environment::PREFIX,
-            self.name
-        )
-        .to_uppercase()
+        format!("{}{section}{number}__{}", super::environment::PREFIX, self.name).to_uppercase()
     }
 
     /// The default as a person reads it.
@@ -90,9 +85,8 @@ pub struct Schema {
 }
 
 /// The schema; reading it cannot fail for a binary whose tests have passed.
-pub static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
-    Schema::parse(DEFAULT_TOML).expect("default.toml is part of the binary, and a test parses it")
-});
+pub static SCHEMA: LazyLock<Schema> =
+    LazyLock::new(|| Schema::parse(DEFAULT_TOML).expect("default.toml is part of the binary, and a test parses it"));
 
 impl Schema {
     /// The key `name` of `section`.
@@ -124,9 +118,7 @@ impl Schema {
         let document: DocumentMut = text.parse().map_err(|error| format!("{error}"))?;
         let mut entries = Vec::new();
         for (section, item) in document.iter() {
-            let table = item
-                .as_table()
-                .ok_or_else(|| format!("{section} is not a section"))?;
+            let table = item.as_table().ok_or_else(|| format!("{section} is not a section"))?;
             read_section(section, table, &mut entries)?;
         }
         Ok(Self { entries })

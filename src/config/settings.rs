@@ -21,13 +21,7 @@ pub struct Layer {
 
 impl Layer {
     /// Notes a value, or why it is none; `index` is the entry of `auth.keys` that it belongs to.
-    pub fn take(
-        &mut self,
-        entry: &Entry,
-        index: Option<usize>,
-        value: Result<Value, Mismatch>,
-        at: At,
-    ) {
+    pub fn take(&mut self, entry: &Entry, index: Option<usize>, value: Result<Value, Mismatch>, at: At) {
         let key = index.map_or_else(|| entry.dotted(), |index| entry.dotted_in(index));
         match value {
             Ok(value) => self.given.push((key, value, at)),
@@ -138,10 +132,7 @@ impl Settings {
 
     /// Where `key` was set, or the entry of `auth.keys` that it belongs to.
     pub fn at(&self, key: &str) -> Option<At> {
-        let own = self
-            .settings
-            .get(key)
-            .and_then(|setting| setting.at.clone());
+        let own = self.settings.get(key).and_then(|setting| setting.at.clone());
         own.or_else(|| self.key_entries.get(&entry_index(key)?).cloned())
     }
 
@@ -162,12 +153,7 @@ impl Settings {
     /// variable with a secret goes before a file that names a `secret_file`.
     pub fn keep_highest(&mut self, keys: &[String]) -> Vec<String> {
         let is_set = |setting: &&Setting| setting.layer > 0 && !setting.value.is_unset();
-        let layer_of = |key: &String| {
-            self.settings
-                .get(key)
-                .filter(is_set)
-                .map(|setting| setting.layer)
-        };
+        let layer_of = |key: &String| self.settings.get(key).filter(is_set).map(|setting| setting.layer);
         let Some(highest) = keys.iter().filter_map(layer_of).max() else {
             return Vec::new();
         };
@@ -193,11 +179,7 @@ impl Settings {
         let mut rows = Vec::new();
         for entry in &SCHEMA.entries {
             let keys = match entry.is_repeated() {
-                true => self
-                    .key_entries
-                    .keys()
-                    .map(|index| entry.dotted_in(*index))
-                    .collect(),
+                true => self.key_entries.keys().map(|index| entry.dotted_in(*index)).collect(),
                 false => vec![entry.dotted()],
             };
             rows.extend(keys.into_iter().filter_map(|key| self.row(key)));
@@ -207,10 +189,7 @@ impl Settings {
 
     fn row(&self, key: String) -> Option<(String, String, String)> {
         let setting = self.settings.get(&key)?;
-        let source = setting
-            .at
-            .as_ref()
-            .map_or_else(|| "default".to_owned(), At::short);
+        let source = setting.at.as_ref().map_or_else(|| "default".to_owned(), At::short);
         Some((key, setting.value.show(), source))
     }
 }

@@ -18,16 +18,8 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 /// The key that was probably meant by `name` in `section`: a like name there, else the same or a like one
 /// in another section.
 pub fn nearest_key(section: &str, name: &str) -> Option<&'static Entry> {
-    let here = SCHEMA
-        .entries
-        .iter()
-        .filter(|entry| entry.section == section);
-    let elsewhere = || {
-        SCHEMA
-            .entries
-            .iter()
-            .filter(|entry| entry.section != section)
-    };
+    let here = SCHEMA.entries.iter().filter(|entry| entry.section == section);
+    let elsewhere = || SCHEMA.entries.iter().filter(|entry| entry.section != section);
     best(name, here)
         .or_else(|| elsewhere().find(|entry| entry.name == name))
         .or_else(|| best(name, elsewhere()))

@@ -21,8 +21,7 @@ struct Place(TempDir);
 impl Place {
     fn new() -> Self {
         let place = Self(tempfile::tempdir().expect("directory"));
-        let pair =
-            rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("certificate");
+        let pair = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("certificate");
         place.write("tls.crt", &pair.cert.pem());
         place.write("tls.key", &pair.signing_key.serialize_pem());
         place.write("jwt", &format!("{SECRET}\n"));
@@ -79,14 +78,7 @@ fn told(result: Result<Loaded, Problems>) -> Vec<String> {
     let problems = result.map_or_else(|problems| problems.0, |loaded| loaded.warnings);
     problems
         .iter()
-        .map(|problem| {
-            format!(
-                "{} {}: {}",
-                problem.severity.as_str(),
-                problem.key,
-                problem.what
-            )
-        })
+        .map(|problem| format!("{} {}: {}", problem.severity.as_str(), problem.key, problem.what))
         .collect()
 }
 
@@ -112,9 +104,7 @@ fn the_struct_and_default_toml_have_the_same_keys() {
         .iter()
         .filter(|entry| !entry.is_repeated())
         .map(Entry::dotted);
-    let known: BTreeSet<String> = single
-        .filter(|key| !twins.contains(&key.as_str()))
-        .collect();
+    let known: BTreeSet<String> = single.filter(|key| !twins.contains(&key.as_str())).collect();
     assert_eq!(fields, known);
 }
 
@@ -124,11 +114,7 @@ fn the_defaults_are_these() {
     assert_eq!(config.server.listen.to_string(), "0.0.0.0:8443");
     assert_eq!(config.server.admin_listen.to_string(), "127.0.0.1:9464");
     assert_eq!(
-        (
-            config.server.runtime,
-            config.server.threads,
-            config.server.page
-        ),
+        (config.server.runtime, config.server.threads, config.server.page),
         (RuntimeKind::PerCore, 0, false)
     );
     assert_eq!(config.server.header_bytes, 64 << 10);
@@ -145,26 +131,17 @@ fn the_defaults_are_these() {
         (false, Duration::from_secs(12 * 3600))
     );
     assert_eq!(config.heartbeat.interval, Duration::from_secs(30));
-    assert_eq!(
-        (config.limits.message_bytes, config.limits.fragments),
-        (64 << 10, 1024)
-    );
+    assert_eq!((config.limits.message_bytes, config.limits.fragments), (64 << 10, 1024));
     assert_eq!(
         (config.limits.outbox_bytes, config.limits.node_outbox_bytes),
         (256 << 10, 256 << 20)
     );
-    assert_eq!(
-        (config.history.messages, config.history.bytes),
-        (1000, 1 << 20)
-    );
+    assert_eq!((config.history.messages, config.history.bytes), (1000, 1 << 20));
     assert_eq!(
         (config.rooms.users_shown, config.rooms.flush_window),
         (100, Duration::ZERO)
     );
-    assert_eq!(
-        (config.echo.message_bytes, config.echo.fragments),
-        (17 << 20, 70_000)
-    );
+    assert_eq!((config.echo.message_bytes, config.echo.fragments), (17 << 20, 70_000));
     assert_eq!(
         (config.drain.grace, config.drain.time),
         (Duration::from_secs(5), Duration::from_secs(25))
@@ -173,15 +150,8 @@ fn the_defaults_are_these() {
         (config.log.format, config.log.level.as_str()),
         (LogFormat::Json, "info")
     );
-    assert_eq!(
-        (config.traces.endpoint, config.traces.sample_ratio),
-        (None, 0.01)
-    );
-    assert!(
-        config.auth.keys.is_empty()
-            && config.session.secret.is_none()
-            && config.traces.headers.is_empty()
-    );
+    assert_eq!((config.traces.endpoint, config.traces.sample_ratio), (None, 0.01));
+    assert!(config.auth.keys.is_empty() && config.session.secret.is_none() && config.traces.headers.is_empty());
 }
 
 #[test]
@@ -226,10 +196,7 @@ fn the_production_file_fits_on_a_screen_and_loads() {
 fn every_default_can_be_written_into_a_file() {
     let place = Place::new();
     let mut text = String::new();
-    for section in SCHEMA
-        .sections()
-        .filter(|section| !["tls", KEYS].contains(section))
-    {
+    for section in SCHEMA.sections().filter(|section| !["tls", KEYS].contains(section)) {
         text.push_str(&format!("[{section}]\n"));
         for entry in SCHEMA
             .entries
@@ -241,17 +208,11 @@ fn every_default_can_be_written_into_a_file() {
                 entry.kind,
                 kind::Kind::Bool | kind::Kind::Integer(_) | kind::Kind::Float(_)
             );
-            let value = if is_bare {
-                shown
-            } else {
-                format!("\"{shown}\"")
-            };
+            let value = if is_bare { shown } else { format!("\"{shown}\"") };
             text.push_str(&format!("{} = {value}\n", entry.name));
         }
     }
-    let loaded = place
-        .load(&text)
-        .unwrap_or_else(|problems| panic!("{problems}"));
+    let loaded = place.load(&text).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(
         format!("{:?}", loaded.config.limits),
         format!("{:?}", default_config().limits)
@@ -267,10 +228,7 @@ fn flags_go_before_variables_and_variables_before_the_file() {
     sources.environment = variables(&[
         ("CONCLAVE_SERVER__LISTEN", "127.0.0.1:2"),
         ("CONCLAVE_LOG__LEVEL", "debug"),
-        (
-            "CONCLAVE_ORIGIN__ALLOW",
-            "https://a.example, https://b.example",
-        ),
+        ("CONCLAVE_ORIGIN__ALLOW", "https://a.example, https://b.example"),
         ("CONCLAVE_LIMITS__MESSAGE_BYTES", "32768"),
         ("CONCLAVE_AUTH__KEYS__0__ISSUER", "shop"),
         ("HOME", "/root"),
@@ -290,10 +248,7 @@ fn flags_go_before_variables_and_variables_before_the_file() {
         ),
         (3, true, "debug")
     );
-    assert_eq!(
-        config.origin.allow,
-        ["https://a.example", "https://b.example"]
-    );
+    assert_eq!(config.origin.allow, ["https://a.example", "https://b.example"]);
     assert_eq!(config.limits.message_bytes, 32 << 10);
     assert_eq!(config.auth.keys[0].issuer.as_deref(), Some("shop"));
     let source = |key: &str| {
@@ -337,15 +292,8 @@ fn a_server_can_be_configured_by_variables_alone() {
     assert_eq!(loaded.config.auth.keys.len(), 2);
     assert_eq!(loaded.config.auth.keys[1].audience, ["a", "b"]);
     let secret = loaded.config.session.secret.as_ref().expect("secret");
-    assert_eq!(
-        secret.expose_secret(),
-        SECRET,
-        "one trailing newline is removed"
-    );
-    assert_eq!(
-        loaded.config.auth.keys[0].set_in,
-        "CONCLAVE_AUTH__KEYS__0__ALGORITHM"
-    );
+    assert_eq!(secret.expose_secret(), SECRET, "one trailing newline is removed");
+    assert_eq!(loaded.config.auth.keys[0].set_in, "CONCLAVE_AUTH__KEYS__0__ALGORITHM");
 }
 
 #[test]
@@ -354,20 +302,14 @@ fn a_higher_layer_replaces_a_twin_and_the_same_layer_may_not_have_both() {
     let mut sources = place.sources(NEEDED);
     sources.environment = variables(&[("CONCLAVE_AUTH__KEYS__0__SECRET", SECRET)]);
     let loaded = load(&sources).unwrap_or_else(|problems| panic!("{problems}"));
-    assert!(matches!(
-        loaded.config.auth.keys[0].source,
-        KeySource::Secret(_)
-    ));
+    assert!(matches!(loaded.config.auth.keys[0].source, KeySource::Secret(_)));
 
-    let both = format!(
-        "secret = \"{SECRET}\"\n[session]\nsecret = \"{SECRET}\"\nsecret_file = \"DIR/jwt\"\n"
-    );
+    let both = format!("secret = \"{SECRET}\"\n[session]\nsecret = \"{SECRET}\"\nsecret_file = \"DIR/jwt\"\n");
     let told = told(place.load(&both));
     assert_eq!(told.len(), 2, "{told:#?}");
     assert!(
         told.iter()
-            .any(|line| line
-                .contains("auth.keys[0].secret_file, auth.keys[0].secret are set together")),
+            .any(|line| line.contains("auth.keys[0].secret_file, auth.keys[0].secret are set together")),
         "{told:#?}"
     );
     assert!(
@@ -381,19 +323,14 @@ fn a_higher_layer_replaces_a_twin_and_the_same_layer_may_not_have_both() {
 fn what_a_person_should_know_is_a_warning() {
     let place = Place::new();
     place.write("open", SECRET);
-    std::fs::set_permissions(place.path().join("open"), PermissionsExt::from_mode(0o640))
-        .expect("mode");
+    std::fs::set_permissions(place.path().join("open"), PermissionsExt::from_mode(0o640)).expect("mode");
     for (toml, key, what) in [
         (
             "[server]\nadmin_listen = \"0.0.0.0:9464\"\n",
             "server.admin_listen",
             "can be reached from other machines",
         ),
-        (
-            "[origin]\nallow = [\"*\"]\n",
-            "origin.allow",
-            "every web site",
-        ),
+        ("[origin]\nallow = [\"*\"]\n", "origin.allow", "every web site"),
         (
             "[session]\nenabled = true\n",
             "session.enabled",
@@ -420,16 +357,10 @@ fn what_a_person_should_know_is_a_warning() {
             "can be read by its group",
         ),
     ] {
-        let loaded = place
-            .load(toml)
-            .unwrap_or_else(|problems| panic!("{toml}\n{problems}"));
+        let loaded = place.load(toml).unwrap_or_else(|problems| panic!("{toml}\n{problems}"));
         assert_eq!(loaded.warnings.len(), 1, "{toml}\n{:?}", loaded.warnings);
         assert_eq!(loaded.warnings[0].key, key, "{toml}");
-        assert!(
-            loaded.warnings[0].what.contains(what),
-            "{toml}\n{}",
-            loaded.warnings[0]
-        );
+        assert!(loaded.warnings[0].what.contains(what), "{toml}\n{}", loaded.warnings[0]);
     }
 }
 
@@ -440,11 +371,7 @@ fn all_mistakes_are_told_at_once() {
         "[servr]\n[tls]\ncertificate = \"DIR/none.crt\"\nkey = \"DIR/tls.key\"\n[heartbeat]\ninterval = \"5h\"\n[server]\nlisten = \"127.0.0.1:9464\"\n",
     );
     sources.environment = variables(&[("CONCLAVE_LOG__LEVL", "info")]);
-    sources.overrides = vec![(
-        "server.threads".to_owned(),
-        "many".to_owned(),
-        "--threads".to_owned(),
-    )];
+    sources.overrides = vec![("server.threads".to_owned(), "many".to_owned(), "--threads".to_owned())];
     let told = told(load(&sources));
     let expected = [
         "error servr: unknown section",
@@ -464,22 +391,10 @@ fn all_mistakes_are_told_at_once() {
 #[test]
 fn unknown_variables_are_refused_with_the_right_name() {
     for (name, text, remedy) in [
-        (
-            "CONCLAVE_SERVER_LISTEN",
-            "x",
-            Some("CONCLAVE_SERVER__LISTEN?"),
-        ),
+        ("CONCLAVE_SERVER_LISTEN", "x", Some("CONCLAVE_SERVER__LISTEN?")),
         ("CONCLAVE_LISTEN", "x", Some("CONCLAVE_SERVER__LISTEN?")),
-        (
-            "CONCLAVE_server__listen",
-            "x",
-            Some("CONCLAVE_SERVER__LISTEN?"),
-        ),
-        (
-            "CONCLAVE_TLS__CERT",
-            "x",
-            Some("CONCLAVE_TLS__CERTIFICATE?"),
-        ),
+        ("CONCLAVE_server__listen", "x", Some("CONCLAVE_SERVER__LISTEN?")),
+        ("CONCLAVE_TLS__CERT", "x", Some("CONCLAVE_TLS__CERTIFICATE?")),
         (
             "CONCLAVE_AUTH__KEYS__0__SECRETFILE",
             "x",
@@ -518,8 +433,7 @@ fn unknown_variables_are_refused_with_the_right_name() {
 #[test]
 fn what_is_no_toml_is_shown_with_a_caret() {
     let place = Place::new();
-    let problems = load(&place.sources("[server]\nlisten = \"0.0.0.0:8443\npage = true\n"))
-        .expect_err("open text");
+    let problems = load(&place.sources("[server]\nlisten = \"0.0.0.0:8443\npage = true\n")).expect_err("open text");
     let text = problems.to_string();
     assert!(text.starts_with("error: not valid TOML: "), "{text}");
     assert!(
@@ -531,10 +445,7 @@ fn what_is_no_toml_is_shown_with_a_caret() {
     let twice = load(&place.sources("[server]\npage = true\npage = false\n"))
         .expect_err("twice")
         .to_string();
-    assert!(
-        twice.contains("duplicate key") && twice.contains("line 3"),
-        "{twice}"
-    );
+    assert!(twice.contains("duplicate key") && twice.contains("line 3"), "{twice}");
 }
 
 #[test]
@@ -554,10 +465,7 @@ fn a_broken_line_with_a_secret_is_not_shown() {
     ] {
         let problems = load(&place.sources(toml)).expect_err(toml);
         assert_eq!(problems.0.len(), 1, "{toml}");
-        assert!(
-            !problems.to_string().contains("hunter2"),
-            "{toml}\n{problems}"
-        );
+        assert!(!problems.to_string().contains("hunter2"), "{toml}\n{problems}");
     }
 }
 
@@ -620,9 +528,7 @@ fn secrets_are_shown_nowhere() {
     let toml = format!(
         "[[auth.keys]]\nalgorithm = \"HS256\"\nsecret = \"{secret}\"\n[session]\nenabled = true\nsecret = \"{secret}\"\n[traces]\nheaders_file = \"DIR/headers\"\n"
     );
-    let loaded = place
-        .load(&toml)
-        .unwrap_or_else(|problems| panic!("{problems}"));
+    let loaded = place.load(&toml).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.config.traces.headers[1].0, "x-tenant");
     let shown = format!("{loaded:?}\n{}", effective_table(&loaded.effective));
     assert!(!shown.contains("canary"), "{shown}");
@@ -652,10 +558,7 @@ fn checks_of_other_parts_are_asked_once_the_entries_of_keys_are_sound() {
     };
     let problems = load_with(&place.sources(NEEDED), extra).expect_err("extra");
     assert_eq!(problems.0[0].what, "1 key");
-    assert!(
-        matches!(problems.0[0].at, Some(At::File { line: 5, .. })),
-        "{problems}"
-    );
+    assert!(matches!(problems.0[0].at, Some(At::File { line: 5, .. })), "{problems}");
     let broken = place.sources(&format!("{NEEDED}[[auth.keys]]\n"));
     let problems = load_with(&broken, extra).expect_err("broken");
     assert_eq!(problems.0.len(), 1, "{problems}");

@@ -1,11 +1,11 @@
 //! What a client asks for, done: limits and permissions here, the rest in the hub.
 
 use crate::auth::{self, Verb};
-use crate::connection::task::Life;
 use crate::connection::NEVER;
+use crate::connection::task::Life;
+use crate::hub::room::Joining;
 use crate::hub::room::{Said, Saying};
 use crate::hub::{Joined, Position, Room, User};
-use crate::hub::room::Joining;
 use crate::protocol::client::{self, ClientMessage, Page, Ref, Request, Since};
 use crate::protocol::close::Close;
 use crate::protocol::error::ErrorCode;
@@ -29,7 +29,12 @@ struct Failed {
 
 impl Failed {
     const fn new(code: ErrorCode, why: &'static str) -> Self {
-        Self { code, why, reason: None, retry_after_ms: None }
+        Self {
+            code,
+            why,
+            reason: None,
+            retry_after_ms: None,
+        }
     }
 }
 
@@ -51,7 +56,10 @@ impl Life {
         }
         if text.len() > self.node.config.limits.message_bytes {
             self.node.metrics.limit_hit(Limit::MessageBytes);
-            let failed = Failed::new(ErrorCode::TooLarge, "the message is larger than `limits.message_bytes` of `connected`");
+            let failed = Failed::new(
+                ErrorCode::TooLarge,
+                "the message is larger than `limits.message_bytes` of `connected`",
+            );
             return self.refuse(reference_of(text), &failed);
         }
         match client::parse(text) {
@@ -63,22 +71,33 @@ impl Life {
     fn on_request(&mut self, request: Request<'_>) {
         let reference = request.reference;
         let done = match request.message {
-            ClientMessage::Chat { room, content, key } => {
-                self.chat(&room, content.get(), key.as_deref(), reference, request.traceparent.as_deref())
-            }
+            ClientMessage::Chat { room, content, key } => self.chat(
+                &room,
+                content.get(),
+                key.as_deref(),
+                reference,
+                request.traceparent.as_deref(),
+            ),
             ClientMessage::Join { room, since } => self.join(&room, since.as_ref(), reference),
             ClientMessage::Leave { room } => self.leave(&room),
             ClientMessage::List { room } => self.list(&room, reference),
             ClientMessage::History { room, page, limit } => self.history(&room, page, limit, reference),
             ClientMessage::Auth { token } => self.reauthenticate(&token, reference),
             ClientMessage::Ping => {
-                let pong = server::Pong { reference, time_ms: runtime::now_ms() };
+                let pong = server::Pong {
+                    reference,
+                    time_ms: runtime::now_ms(),
+                };
                 self.reply(Frame::text(|out| pong.write(out)));
                 Ok(Done::Answered)
             }
         };
         match (done, reference) {
-            (Ok(Done::Ok), Some(reference)) => self.ok(server::Done { reference, expires: None, kept: None }),
+            (Ok(Done::Ok), Some(reference)) => self.ok(server::Done {
+                reference,
+                expires: None,
+                kept: None,
+            }),
             (Ok(_), _) => {}
             (Err(failed), reference) => self.refuse(reference, &failed),
         }
@@ -95,14 +114,22 @@ impl Life {
         let room = self.joined(name)?;
         self.check_grant(name, Verb::Chat)?;
         let mut span = self.node.traces.publish(self.trace.as_deref(), traceparent);
-        let said = room.say(&Saying { user: &self.user, content, key, now_ms: runtime::now_ms() });
+        let said = room.say(&Saying {
+            user: &self.user,
+            content,
+            key,
+            now_ms: runtime::now_ms(),
+        });
         let (epoch, seq) = match said {
             Said::New { epoch, seq, members } => {
                 self.shard.counters.publishes.inc();
                 if let Some(span) = &mut span {
                     span.kept(seq, content.len());
                     // Memory backplane: the fan-out begins with the publish, on this node alone.
-                    let fan_out = self.node.traces.fan_out(span.context().as_ref(), self.shard.index, members);
+                    let fan_out = self
+                        .node
+                        .traces
+                        .fan_out(span.context().as_ref(), self.shard.index, members);
                     if let Some(mut fan_out) = fan_out {
                         fan_out.delivered(members);
                     }
@@ -119,13 +146,24 @@ impl Life {
                 }
                 return Err(Failed {
                     retry_after_ms: Some(UNAVAILABLE_RETRY_MS),
-                    ..Failed::new(ErrorCode::Unavailable, "not accepted for now; try again with the same key")
+                    ..Failed::new(
+                        ErrorCode::Unavailable,
+                        "not accepted for now; try again with the same key",
+                    )
                 });
             }
         };
         if let Some(reference) = reference {
-            let kept = server::Kept { room_json: &room.name_json, epoch: &epoch, seq };
-            self.ok(server::Done { reference, expires: None, kept: Some(kept) });
+            let kept = server::Kept {
+                room_json: &room.name_json,
+                epoch: &epoch,
+                seq,
+            };
+            self.ok(server::Done {
+                reference,
+                expires: None,
+                kept: Some(kept),
+            });
         }
         Ok(Done::Answered)
     }
@@ -137,12 +175,18 @@ impl Life {
         let rooms_max = self.node.config.limits.rooms_per_connection;
         if !again && rooms_max > 0 && self.rooms.len() >= rooms_max {
             self.node.metrics.limit_hit(Limit::RoomsPerConnection);
-            return Err(Failed::new(ErrorCode::TooManyRooms, "this connection is in as many rooms as it may be"));
+            return Err(Failed::new(
+                ErrorCode::TooManyRooms,
+                "this connection is in as many rooms as it may be",
+            ));
         }
         let joining = Joining {
             member: self.member(),
             user: &self.user,
-            since: since.map(|since| Position { epoch: &since.epoch, seq: since.seq }),
+            since: since.map(|since| Position {
+                epoch: &since.epoch,
+                seq: since.seq,
+            }),
             reference,
             again,
             now_ms: runtime::now_ms(),
@@ -154,11 +198,18 @@ impl Life {
         match joined {
             Joined::Full | Joined::Gone => {
                 self.node.metrics.limit_hit(Limit::RoomMembers);
-                return Err(Failed::new(ErrorCode::RoomFull, "the room has as many members as it may"));
+                return Err(Failed::new(
+                    ErrorCode::RoomFull,
+                    "the room has as many members as it may",
+                ));
             }
             Joined::In { recovered, .. } => {
                 if let Some(recovered) = recovered {
-                    let result = if recovered { Recovery::Recovered } else { Recovery::NotRecovered };
+                    let result = if recovered {
+                        Recovery::Recovered
+                    } else {
+                        Recovery::NotRecovered
+                    };
                     self.node.metrics.history_recovery(result);
                     self.shard.counters.replays.add(u64::from(recovered));
                 }
@@ -196,30 +247,50 @@ impl Life {
         let verified = self.node.policy.verify(token, auth::now()).map_err(|denied| {
             let word = denied.word().as_str();
             self.node.metrics.auth_failure(word);
-            Failed { reason: Some(word), ..Failed::new(ErrorCode::Forbidden, "the new token is not good; the old one stays") }
+            Failed {
+                reason: Some(word),
+                ..Failed::new(ErrorCode::Forbidden, "the new token is not good; the old one stays")
+            }
         })?;
         let identity = Arc::clone(verified.identity());
         if identity.user_id != self.identity.user_id {
-            return Err(Failed::new(ErrorCode::Forbidden, "the new token is another user's; the old one stays"));
+            return Err(Failed::new(
+                ErrorCode::Forbidden,
+                "the new token is another user's; the old one stays",
+            ));
         }
-        self.user = User { id: Arc::clone(&self.user.id), json: Arc::clone(&identity.user_json) };
+        self.user = User {
+            id: Arc::clone(&self.user.id),
+            json: Arc::clone(&identity.user_json),
+        };
         self.identity = identity;
         self.conn.set_expires_at(verified.ends_at().unwrap_or(NEVER));
         self.shard.watch_expiry(&self.conn);
         self.leave_ungranted();
         if let Some(reference) = reference {
-            self.ok(server::Done { reference, expires: verified.expires_at(), kept: None });
+            self.ok(server::Done {
+                reference,
+                expires: verified.expires_at(),
+                kept: None,
+            });
         }
         Ok(Done::Answered)
     }
 
     /// Rooms that the new token no longer grants are left, and that is said.
     fn leave_ungranted(&mut self) {
-        let ungranted: Vec<_> =
-            self.rooms.iter().filter(|room| !self.identity.allows(&room.name, Verb::Join)).cloned().collect();
+        let ungranted: Vec<_> = self
+            .rooms
+            .iter()
+            .filter(|room| !self.identity.allows(&room.name, Verb::Join))
+            .cloned()
+            .collect();
         for room in ungranted {
             self.go_out(&room);
-            let removed = server::Removed { room_json: &room.name_json, reason: server::RemovedReason::Grant };
+            let removed = server::Removed {
+                room_json: &room.name_json,
+                reason: server::RemovedReason::Grant,
+            };
             self.reply(Frame::text(|out| removed.write(out)));
         }
     }
@@ -246,7 +317,10 @@ impl Life {
         if self.identity.allows(name, verb) {
             return Ok(());
         }
-        Err(Failed::new(ErrorCode::Forbidden, "your token does not allow this in this room"))
+        Err(Failed::new(
+            ErrorCode::Forbidden,
+            "your token does not allow this in this room",
+        ))
     }
 
     /// Token buckets of the connection, the user and the address, in this order.
@@ -254,12 +328,23 @@ impl Life {
         let over = |limit, wait_ns: u64| {
             self.node.metrics.rate_limited(limit);
             let retry_after_ms = Some(wait_ns.div_ceil(1_000_000).max(1));
-            Failed { retry_after_ms, ..Failed::new(ErrorCode::RateLimited, "too many messages; this one was not processed") }
+            Failed {
+                retry_after_ms,
+                ..Failed::new(ErrorCode::RateLimited, "too many messages; this one was not processed")
+            }
         };
-        self.messages.take(1, now_ns).map_err(|wait_ns| over(RateLimit::Messages, wait_ns))?;
-        self.node.user_rate.check(&self.user.id).map_err(|wait_ns| over(RateLimit::UserMessages, wait_ns))?;
+        self.messages
+            .take(1, now_ns)
+            .map_err(|wait_ns| over(RateLimit::Messages, wait_ns))?;
+        self.node
+            .user_rate
+            .check(&self.user.id)
+            .map_err(|wait_ns| over(RateLimit::UserMessages, wait_ns))?;
         let address = crate::net::limit_key(self.address);
-        self.node.address_rate.check(&address).map_err(|wait_ns| over(RateLimit::AddressMessages, wait_ns))
+        self.node
+            .address_rate
+            .check(&address)
+            .map_err(|wait_ns| over(RateLimit::AddressMessages, wait_ns))
     }
 
     fn ok(&self, done: server::Done<'_>) {
@@ -279,7 +364,13 @@ impl Life {
         retry_after_ms: Option<u64>,
     ) {
         self.node.metrics.error_sent(code.as_str());
-        let error = server::Error { reference, code, message, reason, retry_after_ms };
+        let error = server::Error {
+            reference,
+            code,
+            message,
+            reason,
+            retry_after_ms,
+        };
         self.reply(Frame::text(|out| error.write(out)));
     }
 }

@@ -49,6 +49,7 @@ pub struct Echo {
 impl Echo {
     #[must_use]
     pub fn new(node: Arc<Node>, shard: Arc<Shard>, conn: Arc<Conn>, early: Vec<u8>) -> Self {
+        conn.begin_draining();
         Self {
             node,
             shard,
@@ -76,7 +77,9 @@ impl Echo {
                 return Poll::Ready(());
             }
             if self.ending.is_some() || self.conn.phase() != Phase::Open {
-                let linger = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_LINGER)));
+                let linger = self
+                    .linger
+                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_LINGER)));
                 if linger.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(());
                 }
@@ -137,7 +140,10 @@ impl Echo {
 
     fn take_in(&mut self, plain: &mut [u8]) {
         let echo = &self.node.config.echo;
-        let bounds = Bounds { message_bytes: echo.message_bytes, fragments: echo.fragments };
+        let bounds = Bounds {
+            message_bytes: echo.message_bytes,
+            fragments: echo.fragments,
+        };
         let mut used = 0;
         while !self.deaf {
             let counters = &self.shard.counters;
@@ -200,15 +206,24 @@ impl Drop for Echo {
     fn drop(&mut self) {
         let ended = self.ending.or(self.conn.phase().end());
         self.conn.finish();
-        self.shard.inbox.push(Command::Gone { slot: self.conn.member.slot });
+        self.shard.inbox.push(Command::Gone {
+            slot: self.conn.member.slot,
+        });
         self.shard.counters.connections_closed.inc();
         let lifetime_s = self.opened.elapsed().as_secs_f64();
-        let by_peer = self.left_by_peer.filter(|_| ended.is_none_or(|close| close == Close::NORMAL));
+        let by_peer = self
+            .left_by_peer
+            .filter(|_| ended.is_none_or(|close| close == Close::NORMAL));
         match by_peer {
-            Some(code) => self.node.metrics.disconnected(code, "none", Initiator::Client, lifetime_s),
+            Some(code) => self
+                .node
+                .metrics
+                .disconnected(code, "none", Initiator::Client, lifetime_s),
             None => {
                 let close = ended.unwrap_or(Close::HEARTBEAT);
-                self.node.metrics.disconnected(close.code, close.reason, Initiator::Server, lifetime_s);
+                self.node
+                    .metrics
+                    .disconnected(close.code, close.reason, Initiator::Server, lifetime_s);
             }
         }
     }

@@ -20,7 +20,11 @@ impl Bucket {
     #[must_use]
     pub fn new(per_second: u64, burst: u64) -> Self {
         let unit_ns = 1_000_000_000_u64.checked_div(per_second).unwrap_or(0);
-        Self { full_at_ns: 0, unit_ns, depth_ns: unit_ns.saturating_mul(burst.max(1)) }
+        Self {
+            full_at_ns: 0,
+            unit_ns,
+            depth_ns: unit_ns.saturating_mul(burst.max(1)),
+        }
     }
 
     /// Takes `units`.
@@ -63,7 +67,11 @@ impl Patience {
     /// One more refusal; true when it was one too many.
     pub fn on_refusal(&mut self, now_ns: u64) -> bool {
         let window_ns = u64::try_from(ABUSE_WINDOW.as_nanos()).unwrap_or(u64::MAX);
-        while self.refusals_ns.front().is_some_and(|at_ns| at_ns + window_ns <= now_ns) {
+        while self
+            .refusals_ns
+            .front()
+            .is_some_and(|at_ns| at_ns + window_ns <= now_ns)
+        {
             self.refusals_ns.pop_front();
         }
         self.refusals_ns.push_back(now_ns);
@@ -83,7 +91,10 @@ mod tests {
         assert!((0..5).all(|_| bucket.take(1, SECOND_NS).is_ok()));
         assert_eq!(bucket.take(1, SECOND_NS), Err(SECOND_NS / 10));
         assert!(bucket.take(1, SECOND_NS + SECOND_NS / 10).is_ok());
-        assert!(bucket.take(5, 10 * SECOND_NS).is_ok(), "it fills again, and no further than its burst");
+        assert!(
+            bucket.take(5, 10 * SECOND_NS).is_ok(),
+            "it fills again, and no further than its burst"
+        );
         assert!(bucket.take(1, 10 * SECOND_NS).is_err());
         assert!(Bucket::new(0, 0).take(u64::MAX, 0).is_ok(), "0 is no limit");
     }

@@ -26,7 +26,7 @@ use crate::connection::outbox::Outbox;
 use crate::connection::replay::{Refill, Replays};
 use crate::connection::transport::Transport;
 use crate::hub::MemberId;
-use crate::net::tls_io::{PIECE_BYTES, Sent};
+use crate::net::tls_io::{JOINABLE_BYTES, PIECE_BYTES, Sent};
 use crate::protocol::close::Close;
 use crate::protocol::server;
 use crate::telemetry::metrics::{ShardCounters, SlowConsumer};
@@ -88,6 +88,8 @@ struct State {
     waiting: bool,
     /// In the shard's list of connections that wait.
     watched: bool,
+    /// An echo is in the middle of a frame: nothing of the outbox may come between its pieces.
+    mid_reply: bool,
     /// Since when the bytes at the front wait, shard clock.
     stuck_since_ms: u64,
     /// When the last ping left, shard clock; 0 when it has been answered.
@@ -141,10 +143,15 @@ impl Conn {
             dirty: false,
             waiting: false,
             watched: false,
+            mid_reply: false,
             stuck_since_ms: 0,
             pinged_ms: 0,
         };
-        Self { member, expires_at: AtomicU64::new(expires_at), state: Mutex::new(state) }
+        Self {
+            member,
+            expires_at: AtomicU64::new(expires_at),
+            state: Mutex::new(state),
+        }
     }
 
     /// Queues a frame.
@@ -202,7 +209,10 @@ impl Conn {
             state.outbox.drop_unbegun();
         }
         if matches!(close.code, 1012 | 1013) {
-            let closing = server::Closing { reason: close.reason, reconnect_after_ms };
+            let closing = server::Closing {
+                reason: close.reason,
+                reconnect_after_ms,
+            };
             state.outbox.push(Frame::text(|out| closing.write(out)), now_ms);
         }
         state.outbox.push(Frame::close(close.code, close.reason), now_ms);
@@ -245,7 +255,7 @@ impl Conn {
     pub fn flush(&self, counters: &ShardCounters, now_ms: u64) -> Flushed {
         let mut state = self.state.lock();
         state.dirty = false;
-        if state.waiting {
+        if state.waiting || state.mid_reply {
             return Flushed::Done;
         }
         let flushed = state.write(self.member, counters, now_ms);
@@ -254,7 +264,11 @@ impl Conn {
             Ok(Flushed::Waiting) => {
                 state.waiting = true;
                 state.wake();
-                return if std::mem::replace(&mut state.watched, true) { Flushed::Done } else { Flushed::Waiting };
+                return if std::mem::replace(&mut state.watched, true) {
+                    Flushed::Done
+                } else {
+                    Flushed::Waiting
+                };
             }
             // A connection that has said its last word is finished by its task.
             Ok(Flushed::Done) if matches!(state.phase, Phase::Closing(_)) => state.wake(),
@@ -332,14 +346,23 @@ impl Conn {
         self.expires_at.store(expires_at, Ordering::Relaxed);
     }
 
+    /// For an echo, which greets nobody: has its task let the answer to the upgrade leave.
+    fn begin_draining(&self) {
+        self.state.lock().waiting = true;
+    }
+
     /// For the task: reads once.
     fn poll_receive(&self, cx: &mut Context<'_>, plain: &mut Vec<u8>) -> Poll<io::Result<usize>> {
         let mut state = self.state.lock();
-        let Some(transport) = &mut state.transport else { return Poll::Ready(Ok(0)) };
+        let Some(transport) = &mut state.transport else {
+            return Poll::Ready(Ok(0));
+        };
+        let before = transport.unsent();
         let received = transport.poll_receive(cx, plain);
-        // A KeyUpdate may have to be answered at once.
-        if transport.unsent() > 0 && !state.waiting {
+        // A KeyUpdate wants an answer, though nobody here has anything to say.
+        if transport.unsent() > before {
             state.waiting = true;
+            cx.waker().wake_by_ref();
         }
         if matches!(received, Poll::Ready(Ok(1..))) {
             state.liveness.on_heard();
@@ -356,10 +379,12 @@ impl Conn {
     ) -> Poll<io::Result<()>> {
         let mut state = self.state.lock();
         state.keep_waker(cx);
-        if !state.waiting {
+        if !state.waiting || state.mid_reply {
             return Poll::Ready(Ok(()));
         }
-        let Some(transport) = &mut state.transport else { return Poll::Ready(Ok(())) };
+        let Some(transport) = &mut state.transport else {
+            return Poll::Ready(Ok(()));
+        };
         std::task::ready!(transport.poll_drain(cx))?;
         let now_ms = now_ms();
         state.stuck_since_ms = now_ms;
@@ -384,11 +409,17 @@ impl Conn {
         let piece = &reply[..reply.len().min(PIECE_BYTES)];
         counters.sends.inc();
         counters.bytes_out.add(piece.len() as u64);
-        if transport.try_send(piece)? == Sent::Waiting {
-            // What the socket refused is offered again, with a waker, right away.
-            if let Poll::Ready(Err(error)) = transport.poll_drain(cx) {
-                return Poll::Ready(Err(error));
-            }
+        let sent = transport.try_send(piece)?;
+        // What the socket refused is offered again, with a waker, right away.
+        if sent == Sent::Waiting
+            && let Poll::Ready(Err(error)) = transport.poll_drain(cx)
+        {
+            return Poll::Ready(Err(error));
+        }
+        state.mid_reply = piece.len() < reply.len();
+        if !state.mid_reply && !state.outbox.is_empty() {
+            state.waiting = true;
+            cx.waker().wake_by_ref();
         }
         Poll::Ready(Ok(piece.len()))
     }
@@ -440,7 +471,11 @@ impl Phase {
 
 impl State {
     fn mark_dirty(&mut self) -> Pushed {
-        if self.waiting || std::mem::replace(&mut self.dirty, true) { Pushed::Queued } else { Pushed::Dirty }
+        if self.waiting || std::mem::replace(&mut self.dirty, true) {
+            Pushed::Queued
+        } else {
+            Pushed::Dirty
+        }
     }
 
     fn wake(&self) {
@@ -460,21 +495,29 @@ impl State {
         if matches!(self.phase, Phase::Over(_)) {
             return Ok(Flushed::Done);
         }
-        let Some(transport) = &mut self.transport else { return Ok(Flushed::Done) };
-        if transport.unsent() > 0 && transport.try_drain()? == Sent::Waiting {
+        let Some(transport) = &mut self.transport else {
+            return Ok(Flushed::Done);
+        };
+        if transport.unsent() > JOINABLE_BYTES && transport.try_drain()? == Sent::Waiting {
             return Ok(Flushed::Waiting);
         }
         PIECE.with_borrow_mut(|piece| {
             for _ in 0..PIECES_PER_FLUSH {
                 if self.outbox.is_empty() {
                     match self.replays.refill(member, &mut self.outbox, counters, now_ms) {
-                        Refill::Nothing => return Ok(Flushed::Done),
+                        Refill::Nothing => {
+                            let drained = transport.try_drain()? == Sent::Whole;
+                            return Ok(if drained { Flushed::Done } else { Flushed::Waiting });
+                        }
                         Refill::Filled => {}
                     }
                 }
                 // A replay's age begins anew with every piece: a long one is not a slow reader.
-                self.stuck_since_ms =
-                    if self.replays.is_empty() { self.outbox.oldest_ms().unwrap_or(now_ms) } else { now_ms };
+                self.stuck_since_ms = if self.replays.is_empty() {
+                    self.outbox.oldest_ms().unwrap_or(now_ms)
+                } else {
+                    now_ms
+                };
                 piece.clear();
                 self.outbox.take(PIECE_BYTES, piece);
                 counters.sends.inc();

@@ -27,7 +27,10 @@ pub struct Outbox {
 impl Outbox {
     pub fn push(&mut self, frame: Frame, now_ms: u64) {
         self.bytes += frame.bytes().len();
-        self.frames.push_back(Queued { frame, since_ms: now_ms });
+        self.frames.push_back(Queued {
+            frame,
+            since_ms: now_ms,
+        });
     }
 
     #[must_use]
@@ -76,7 +79,10 @@ impl Outbox {
     /// Drops every frame that has not been begun, so that a close frame may follow the one that has.
     pub fn drop_unbegun(&mut self) {
         self.frames.truncate(usize::from(self.head_taken > 0));
-        self.bytes = self.frames.front().map_or(0, |queued| queued.frame.bytes().len() - self.head_taken);
+        self.bytes = self
+            .frames
+            .front()
+            .map_or(0, |queued| queued.frame.bytes().len() - self.head_taken);
     }
 }
 
@@ -91,7 +97,10 @@ mod tests {
 
     #[test]
     fn frames_leave_in_order_and_may_be_cut_anywhere() {
-        let whole: Vec<u8> = [frame(b"one"), frame(b""), frame(b"three")].iter().flat_map(|f| f.bytes().to_vec()).collect();
+        let whole: Vec<u8> = [frame(b"one"), frame(b""), frame(b"three")]
+            .iter()
+            .flat_map(|f| f.bytes().to_vec())
+            .collect();
         for max in 1..=whole.len() {
             let mut outbox = Outbox::default();
             for payload in [&b"one"[..], b"", b"three"] {

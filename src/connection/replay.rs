@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::connection::outbox::Outbox;
-use crate::hub::room::{Replay as Piece, Room};
 use crate::hub::MemberId;
+use crate::hub::room::{Replay as Piece, Room};
 use crate::limits::REPLAY_PIECE_BYTES;
 use crate::protocol::server::{Reset, ResetReason};
 use crate::telemetry::metrics::ShardCounters;
@@ -25,7 +25,11 @@ pub(crate) struct Replay {
 
 impl Replay {
     pub(crate) fn new(room: Arc<Room>, after: u64) -> Self {
-        Self { room, at: after, held: Vec::new() }
+        Self {
+            room,
+            at: after,
+            held: Vec::new(),
+        }
     }
 }
 
@@ -75,7 +79,11 @@ impl Replays {
 
     /// Bytes of held replies: they count as backlog.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.0.iter().flat_map(|replay| &replay.held).map(|frame| frame.bytes().len()).sum()
+        self.0
+            .iter()
+            .flat_map(|replay| &replay.held)
+            .map(|frame| frame.bytes().len())
+            .sum()
     }
 
     /// Fills the empty outbox with at most one piece of [`REPLAY_PIECE_BYTES`], the rooms taking turns.
@@ -99,8 +107,12 @@ impl Replays {
                     self.0.push_back(replay);
                 }
                 Piece::Trimmed { epoch, seq } => {
-                    let reset =
-                        Reset { room_json: &replay.room.name_json, epoch: &epoch, seq, reason: ResetReason::Trimmed };
+                    let reset = Reset {
+                        room_json: &replay.room.name_json,
+                        epoch: &epoch,
+                        seq,
+                        reason: ResetReason::Trimmed,
+                    };
                     outbox.push(Frame::text(|out| reset.write(out)), now_ms);
                     replay.at = seq;
                     self.0.push_back(replay);

@@ -88,12 +88,28 @@ impl Task {
     /// Greets the client and gives the task that serves it.
     #[must_use]
     pub fn new(entrance: Entrance) -> Self {
-        let Entrance { node, shard, conn, identity, expires_at, address, trace, early } = entrance;
+        let Entrance {
+            node,
+            shard,
+            conn,
+            identity,
+            expires_at,
+            address,
+            trace,
+            early,
+        } = entrance;
         let limits = &node.config.limits;
-        let burst = if limits.messages_burst == 0 { limits.messages_per_second } else { limits.messages_burst };
+        let burst = if limits.messages_burst == 0 {
+            limits.messages_per_second
+        } else {
+            limits.messages_burst
+        };
         let life = Life {
             session: format!("s-{}", uuid::Uuid::new_v4().simple()).into(),
-            user: User { id: Arc::clone(&identity.user_id), json: Arc::clone(&identity.user_json) },
+            user: User {
+                id: Arc::clone(&identity.user_id),
+                json: Arc::clone(&identity.user_json),
+            },
             messages: Bucket::new(limits.messages_per_second.into(), burst.into()),
             bytes: Bucket::new(limits.bytes_per_second, limits.bytes_per_second),
             patience: Patience::default(),
@@ -111,7 +127,13 @@ impl Task {
         };
         life.greet(expires_at);
         life.node.traces.session_started(life.trace.as_deref());
-        Self { life, assembler: Assembler::new(), early, linger: None, pause: None }
+        Self {
+            life,
+            assembler: Assembler::new(),
+            early,
+            linger: None,
+            pause: None,
+        }
     }
 
     /// Runs until the connection is over.
@@ -169,8 +191,10 @@ impl Task {
         let now_ns = life.shard.now_ns();
         let debt_ns = life.bytes.charge(plain.len() as u64, now_ns);
         let limits = &life.node.config.limits;
-        let bounds =
-            Bounds { message_bytes: limits.message_bytes * HARD_LIMIT_FACTOR, fragments: limits.fragments };
+        let bounds = Bounds {
+            message_bytes: limits.message_bytes * HARD_LIMIT_FACTOR,
+            fragments: limits.fragments,
+        };
         let mut used = 0;
         loop {
             match self.assembler.next(plain, &mut used, bounds) {
@@ -194,7 +218,9 @@ impl Task {
     /// A close frame is queued: let it leave, then read and discard until the peer has answered or
     /// [`CLOSE_LINGER`] has passed.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let linger = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_LINGER)));
+        let linger = self
+            .linger
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_LINGER)));
         if linger.as_mut().poll(cx).is_ready() {
             let close = self.life.conn.phase().end().unwrap_or(Close::HEARTBEAT);
             self.life.conn.terminate(close);
@@ -253,13 +279,20 @@ impl Life {
     }
 
     pub(super) fn reply(&self, frame: Frame) {
-        self.shard.inbox.push(Command::Reply { slot: self.member().slot, frame });
+        self.shard.inbox.push(Command::Reply {
+            slot: self.member().slot,
+            frame,
+        });
     }
 
     /// Ends the connection, behind everything already queued.
     pub(super) fn close(&mut self, close: Close) {
         self.ending = true;
-        self.shard.inbox.push(Command::Close { slot: self.member().slot, close, reconnect_after_ms: 0 });
+        self.shard.inbox.push(Command::Close {
+            slot: self.member().slot,
+            close,
+            reconnect_after_ms: 0,
+        });
     }
 
     fn on_event(&mut self, event: Event<'_>, now_ns: u64) {
@@ -289,7 +322,10 @@ impl Life {
                 let code = said.map(|(code, _)| code);
                 self.left_by_peer = Some(code.unwrap_or(1005));
                 self.ending = true;
-                self.shard.inbox.push(Command::Answer { slot: self.member().slot, code });
+                self.shard.inbox.push(Command::Answer {
+                    slot: self.member().slot,
+                    code,
+                });
             }
         }
     }
@@ -315,7 +351,10 @@ impl Life {
     /// After our close frame: only the peer's own is still of interest.
     fn discard(&mut self, assembler: &mut Assembler, plain: &mut [u8]) {
         let mut used = 0;
-        let bounds = Bounds { message_bytes: usize::MAX / 2, fragments: usize::MAX };
+        let bounds = Bounds {
+            message_bytes: usize::MAX / 2,
+            fragments: usize::MAX,
+        };
         while self.left_by_peer.is_none() && !self.deaf {
             match assembler.next(plain, &mut used, bounds) {
                 Ok(Some(Event::Close(_))) => self.left_by_peer = Some(1005),
@@ -357,7 +396,9 @@ impl Drop for Life {
         }
         let ended = self.conn.phase().end();
         let dropped = self.conn.finish() as u64;
-        self.shard.inbox.push(Command::Gone { slot: self.conn.member.slot });
+        self.shard.inbox.push(Command::Gone {
+            slot: self.conn.member.slot,
+        });
         self.shard.counters.connections_closed.inc();
         let close = ended.unwrap_or(Close::HEARTBEAT);
         if close == Close::SLOW_READER {
@@ -367,13 +408,33 @@ impl Drop for Life {
         }
         let lifetime = self.opened.elapsed();
         // Our own close counts as ours, also when the peer answered it.
-        let by_peer = self.left_by_peer.filter(|_| ended.is_none_or(|close| close == Close::NORMAL));
+        let by_peer = self
+            .left_by_peer
+            .filter(|_| ended.is_none_or(|close| close == Close::NORMAL));
         let (code, reason, initiator) = match by_peer {
             Some(code) => (code, "none", Initiator::Client),
             None => (close.code, close.reason, Initiator::Server),
         };
-        self.node.metrics.disconnected(code, reason, initiator, lifetime.as_secs_f64());
-        self.node.traces.session_ended(self.trace.as_deref(), code, reason, lifetime);
+        self.node
+            .metrics
+            .disconnected(code, reason, initiator, lifetime.as_secs_f64());
+        self.node
+            .traces
+            .session_ended(self.trace.as_deref(), code, reason, lifetime);
         tracing::debug!(session = %self.session, code, reason, "disconnected");
+    }
+}
+
+#[cfg(test)]
+mod sizes {
+    #[test]
+    fn print() {
+        println!("TLS {}", size_of::<rustls::server::UnbufferedServerConnection>());
+        println!("TlsIo {}", size_of::<crate::net::tls_io::TlsIo>());
+        println!("Conn {}", size_of::<crate::connection::Conn>());
+        println!("Task {}", size_of::<super::Task>());
+        println!("Life {}", size_of::<super::Life>());
+        println!("Identity {}", size_of::<crate::auth::Identity>());
+        println!("Asm {}", size_of::<crate::websocket::Assembler>());
     }
 }

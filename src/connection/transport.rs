@@ -17,7 +17,7 @@ const READ_BYTES: usize = 16 * 1024;
 
 /// What a connection reads from and writes to.
 pub enum Transport {
-    Tls(Box<TlsIo>),
+    Tls(TlsIo),
     /// RFC 8441: one stream of an HTTP/2 connection; same rules, about 27 KiB more memory.
     Stream(Box<StreamIo>),
 }
@@ -55,7 +55,11 @@ impl Transport {
     pub fn try_drain(&mut self) -> io::Result<Sent> {
         match self {
             Self::Tls(tls) => tls.try_drain(),
-            Self::Stream(stream) => Ok(if stream.unsent() == 0 { Sent::Whole } else { Sent::Waiting }),
+            Self::Stream(stream) => Ok(if stream.unsent() == 0 {
+                Sent::Whole
+            } else {
+                Sent::Waiting
+            }),
         }
     }
 
@@ -115,7 +119,13 @@ pub struct StreamIo {
 impl StreamIo {
     #[must_use]
     pub fn new(io: Upgraded, permit: Permit, serving: Serving) -> Self {
-        Self { io: TokioIo::new(io), out: Vec::new(), out_sent: 0, _permit: permit, _serving: serving }
+        Self {
+            io: TokioIo::new(io),
+            out: Vec::new(),
+            out_sent: 0,
+            _permit: permit,
+            _serving: serving,
+        }
     }
 
     /// The stream alone, for who is turned away; it no longer counts.
@@ -132,7 +142,9 @@ impl StreamIo {
         let start = plain.len();
         plain.resize(start + READ_BYTES, 0);
         let mut space = ReadBuf::new(&mut plain[start..]);
-        let read = Pin::new(&mut self.io).poll_read(cx, &mut space).map_ok(|()| space.filled().len());
+        let read = Pin::new(&mut self.io)
+            .poll_read(cx, &mut space)
+            .map_ok(|()| space.filled().len());
         plain.truncate(start + if let Poll::Ready(Ok(read)) = read { read } else { 0 });
         read
     }

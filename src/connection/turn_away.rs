@@ -21,10 +21,17 @@ const DISCARD_BYTES: usize = 512;
 ///
 /// # Cancel safety
 /// Dropping the future drops the stream.
-pub async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, close: Close, reconnect_after_ms: Option<u64>) {
+pub async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    close: Close,
+    reconnect_after_ms: Option<u64>,
+) {
     let mut frames = Vec::new();
     if let Some(reconnect_after_ms) = reconnect_after_ms {
-        let closing = server::Closing { reason: close.reason, reconnect_after_ms };
+        let closing = server::Closing {
+            reason: close.reason,
+            reconnect_after_ms,
+        };
         frames.extend_from_slice(Frame::text(|out| closing.write(out)).bytes());
     }
     frames.extend_from_slice(Frame::close(close.code, close.reason).bytes());
@@ -43,7 +50,9 @@ async fn tell<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, frames: &[u8]) 
         if read == 0 {
             return Ok(());
         }
-        masked_close = discarded[..read].windows(2).any(|head| head[0] == 0x88 && head[1] & 0x80 != 0);
+        masked_close = discarded[..read]
+            .windows(2)
+            .any(|head| head[0] == 0x88 && head[1] & 0x80 != 0);
     }
     stream.shutdown().await
 }

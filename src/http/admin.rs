@@ -57,20 +57,14 @@ pub fn spawn(
     stop: CancellationToken,
 ) -> io::Result<JoinHandle<()>> {
     listen.set_nonblocking(true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let serve = move || runtime.block_on(serve(listen, routes(metrics, health), stop));
-    thread::Builder::new()
-        .name("conclave-admin".to_owned())
-        .spawn(serve)
+    thread::Builder::new().name("conclave-admin".to_owned()).spawn(serve)
 }
 
 fn routes(metrics: Arc<Metrics>, health: Health) -> Router {
-    let nosniff = SetResponseHeaderLayer::overriding(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
+    let nosniff =
+        SetResponseHeaderLayer::overriding(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     Router::new()
         .route("/", get(|| async { INDEX }))
         .route("/metrics", get(exposition))
@@ -82,10 +76,7 @@ fn routes(metrics: Arc<Metrics>, health: Health) -> Router {
 
 async fn exposition(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
     (
-        [(
-            header::CONTENT_TYPE,
-            "text/plain; version=0.0.4; charset=utf-8",
-        )],
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
         metrics.render(),
     )
 }
@@ -129,11 +120,7 @@ async fn connection(stream: TcpStream, routes: Router) {
         .max_headers(HEADERS_MAX)
         .keep_alive(false);
     // Whoever is too slow or speaks no HTTP is simply let go; nobody else is concerned.
-    let _ = tokio::time::timeout(
-        CONNECTION_TIMEOUT,
-        http.serve_connection(TokioIo::new(stream), service),
-    )
-    .await;
+    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, http.serve_connection(TokioIo::new(stream), service)).await;
 }
 
 #[cfg(test)]

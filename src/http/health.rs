@@ -72,20 +72,14 @@ impl Health {
             DRAINING => Some("draining"),
             _ => None,
         };
-        phase
-            .into_iter()
-            .chain(self.0.broken.lock().iter().copied())
-            .collect()
+        phase.into_iter().chain(self.0.broken.lock().iter().copied()).collect()
     }
 }
 
 /// `/livez` and `/readyz`, plain text, never cached.
 pub fn routes(health: Health) -> Router {
     Router::new()
-        .route(
-            "/livez",
-            get(|| async { text(StatusCode::OK, "ok\n".to_owned()) }),
-        )
+        .route("/livez", get(|| async { text(StatusCode::OK, "ok\n".to_owned()) }))
         .route("/readyz", get(readyz))
         .with_state(health)
 }
@@ -93,10 +87,7 @@ pub fn routes(health: Health) -> Router {
 async fn readyz(State(health): State<Health>) -> Response {
     match health.reasons().as_slice() {
         [] => text(StatusCode::OK, "ready\n".to_owned()),
-        reasons => text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("{}\n", reasons.join("\n")),
-        ),
+        reasons => text(StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", reasons.join("\n"))),
     }
 }
 
@@ -128,13 +119,7 @@ mod tests {
     #[tokio::test]
     async fn readiness_follows_the_phase_and_names_what_is_broken() {
         let health = Health::new();
-        check(
-            &health,
-            "/readyz",
-            StatusCode::SERVICE_UNAVAILABLE,
-            "starting\n",
-        )
-        .await;
+        check(&health, "/readyz", StatusCode::SERVICE_UNAVAILABLE, "starting\n").await;
         health.ready();
         check(&health, "/readyz", StatusCode::OK, "ready\n").await;
         health.fail("disk full");
@@ -153,13 +138,7 @@ mod tests {
         health.draining();
         health.ready();
         assert!(health.is_draining() && !health.is_ready());
-        check(
-            &health,
-            "/readyz",
-            StatusCode::SERVICE_UNAVAILABLE,
-            "draining\n",
-        )
-        .await;
+        check(&health, "/readyz", StatusCode::SERVICE_UNAVAILABLE, "draining\n").await;
         check(&health, "/livez", StatusCode::OK, "ok\n").await;
     }
 }

@@ -5,8 +5,8 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
-    HeaderName, HeaderValue, IF_NONE_MATCH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, HeaderValue,
+    IF_NONE_MATCH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, StatusCode};
 
@@ -20,18 +20,14 @@ const FIXED_HEADERS: [(HeaderName, &str); 6] = [
     (CONTENT_SECURITY_POLICY, POLICY),
     (REFERRER_POLICY, "no-referrer"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (
-        HeaderName::from_static("cross-origin-opener-policy"),
-        "same-origin",
-    ),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     (
         HeaderName::from_static("permissions-policy"),
         "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     ),
 ];
 
-const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
-    HeaderName::from_static("cross-origin-resource-policy");
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
@@ -58,12 +54,7 @@ struct File {
     body: &'static str,
 }
 
-const fn file(
-    path: &'static str,
-    content_type: &'static str,
-    readers: Readers,
-    body: &'static str,
-) -> File {
+const fn file(path: &'static str, content_type: &'static str, readers: Readers, body: &'static str) -> File {
     File {
         path,
         content_type,
@@ -72,20 +63,10 @@ const fn file(
     }
 }
 
-const PAGE: File = file(
-    "/",
-    HTML,
-    Readers::SameOrigin,
-    include_str!("../web/index.html"),
-);
+const PAGE: File = file("/", HTML, Readers::SameOrigin, include_str!("../web/index.html"));
 
 const FILES: [File; 8] = [
-    file(
-        "/style.css",
-        CSS,
-        Readers::SameOrigin,
-        include_str!("../web/style.css"),
-    ),
+    file("/style.css", CSS, Readers::SameOrigin, include_str!("../web/style.css")),
     file(
         "/room.js",
         JAVASCRIPT,
@@ -177,10 +158,7 @@ fn fixed_headers(readers: Readers) -> HeaderMap {
             "cross-origin"
         }
     };
-    headers.insert(
-        CROSS_ORIGIN_RESOURCE_POLICY,
-        HeaderValue::from_static(policy),
-    );
+    headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static(policy));
     headers
 }
 

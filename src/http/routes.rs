@@ -24,7 +24,10 @@ pub fn router(node: &Arc<Node>) -> Router {
         plain = plain.merge(session::routes(Arc::clone(&node.sessions)));
     }
     let plain = metrics::http::measured(plain, Arc::clone(&node.metrics))
-        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, ANSWER_TIMEOUT))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ANSWER_TIMEOUT,
+        ))
         .layer(CompressionLayer::new())
         .layer(CatchPanicLayer::new());
     plain.merge(upgrade::routes(node))

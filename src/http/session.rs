@@ -51,8 +51,7 @@ pub type HostIsOurs = Box<dyn Fn(&str) -> bool + Send + Sync>;
 impl Sessions {
     /// `policy` must have been built with the guests' key (`Keys::from_config`).
     pub fn new(config: &Config, policy: Arc<Policy>, host_is_ours: HostIsOurs) -> Self {
-        let limiter = NonZeroU32::new(config.session.per_minute)
-            .map(|n| AddressLimiter::new(Quota::per_minute(n)));
+        let limiter = NonZeroU32::new(config.session.per_minute).map(|n| AddressLimiter::new(Quota::per_minute(n)));
         Self {
             policy,
             host_is_ours,
@@ -76,10 +75,7 @@ pub fn routes(state: Arc<Sessions>) -> Router {
         .with_state(state)
 }
 
-async fn sign_in(
-    State(sessions): State<Arc<Sessions>>,
-    request: Request,
-) -> Result<Response, Refused> {
+async fn sign_in(State(sessions): State<Arc<Sessions>>, request: Request) -> Result<Response, Refused> {
     let (parts, body) = request.into_parts();
     sessions.require_own_page(&parts)?;
     sessions.require_rate(&parts)?;
@@ -107,10 +103,7 @@ async fn who(State(sessions): State<Arc<Sessions>>, request: Request) -> Result<
     Ok(([no_store()], Json(shown(&verified)?)).into_response())
 }
 
-async fn sign_out(
-    State(sessions): State<Arc<Sessions>>,
-    request: Request,
-) -> Result<Response, Refused> {
+async fn sign_out(State(sessions): State<Arc<Sessions>>, request: Request) -> Result<Response, Refused> {
     let (parts, _) = request.into_parts();
     sessions.require_own_page(&parts)?;
     let cookie = sessions.cookie("", 0)?;
@@ -144,12 +137,7 @@ impl Sessions {
     }
 
     /// A new guest, or the one who asks, under a new name.
-    fn guest(
-        &self,
-        parts: &Parts,
-        name: &str,
-        now: UnixSeconds,
-    ) -> Result<(String, Verified), Refused> {
+    fn guest(&self, parts: &Parts, name: &str, now: UnixSeconds) -> Result<(String, Verified), Refused> {
         let current = self.policy.verify_cookie(parts, now).ok();
         let current = current.map(|verified| verified.identity().user_id.to_string());
         let sub = match current.filter(|id| id.starts_with(GUEST_PREFIX)) {
@@ -165,17 +153,13 @@ impl Sessions {
             jti: &jti,
         };
         let token = self.policy.mint_guest(&guest).ok_or(Refused::Internal)?;
-        let verified = self
-            .policy
-            .verify(&token, now)
-            .map_err(|_| Refused::Internal)?;
+        let verified = self.policy.verify(&token, now).map_err(|_| Refused::Internal)?;
         Ok((token, verified))
     }
 
     fn cookie(&self, value: &str, max_age_s: u64) -> Result<HeaderValue, Refused> {
         let name = self.policy.cookie_name();
-        let cookie =
-            format!("{name}={value}; Path=/; HttpOnly; Secure; SameSite=Lax; Max-Age={max_age_s}");
+        let cookie = format!("{name}={value}; Path=/; HttpOnly; Secure; SameSite=Lax; Max-Age={max_age_s}");
         let mut cookie = HeaderValue::try_from(cookie).map_err(|_| Refused::Internal)?;
         // Keeps it out of Debug output.
         cookie.set_sensitive(true);
@@ -212,8 +196,7 @@ async fn wanted_name(headers: &HeaderMap, body: Body) -> Result<String, Refused>
         .ok_or(Refused::BadJson)?
         .get("name")
         .and_then(Value::as_str);
-    name::checked(wanted.ok_or(Refused::BadName("name must be a string"))?)
-        .map_err(Refused::BadName)
+    name::checked(wanted.ok_or(Refused::BadName("name must be a string"))?).map_err(Refused::BadName)
 }
 
 /// 128 random bits.
@@ -225,8 +208,7 @@ fn random_word() -> Result<String, Refused> {
 
 /// `{"user":{"id":"guest:…","name":"Ann"},"expires":1767225600}`
 fn shown(verified: &Verified) -> Result<Value, Refused> {
-    let user: Value =
-        serde_json::from_str(&verified.identity().user_json).map_err(|_| Refused::Internal)?;
+    let user: Value = serde_json::from_str(&verified.identity().user_json).map_err(|_| Refused::Internal)?;
     Ok(json!({"user": user, "expires": verified.expires_at()}))
 }
 

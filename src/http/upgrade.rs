@@ -14,11 +14,11 @@ use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
 
 use crate::auth::{self, Admitted, Place};
+use crate::connection::NEVER;
 use crate::connection::echo::Echo;
 use crate::connection::task::{Entrance, Task};
 use crate::connection::transport::{StreamIo, Transport};
 use crate::connection::turn_away::turn_away;
-use crate::connection::NEVER;
 use crate::http::service::Peer;
 use crate::net::tls_io::TlsIo;
 use crate::protocol::close::Close;
@@ -90,6 +90,9 @@ async fn enter(State(node): State<Arc<Node>>, Extension(kind): Extension<Kind>, 
                 Verdict::TurnAway(close) => (UpgradeResult::Denied, close.reason),
             };
             let response = handshake::response(handshake, &parts.headers).map(|()| axum::body::Body::empty());
+            if parts.version < http::Version::HTTP_2 {
+                peer.in_service.cork();
+            }
             upgrade(&node, kind, &mut parts, peer, verdict, &span);
             (response, result, word)
         }
@@ -139,7 +142,9 @@ fn place_label(node: &Node, admitted: &Admitted) -> metrics::Place {
 
 /// Waits, in a task of its own, for hyper to hand over the stream, and begins the connection on it.
 fn upgrade(node: &Arc<Node>, kind: Kind, parts: &mut Parts, peer: Peer, verdict: Verdict, span: &UpgradeSpan) {
-    let Some(upgrading) = parts.extensions.remove::<OnUpgrade>() else { return };
+    let Some(upgrading) = parts.extensions.remove::<OnUpgrade>() else {
+        return;
+    };
     let (node, trace) = (Arc::clone(node), span.context());
     // Boxed parts would outlive the upgrade in this task's memory; the connection gets a task of its own.
     let tasks = node.tasks.clone();
@@ -187,7 +192,8 @@ fn begin(
         Verdict::Welcome(admitted) => admitted,
         Verdict::TurnAway(close) => {
             let back = (close == Close::OVERLOADED).then_some(OVERLOADED_RECONNECT_MS);
-            node.metrics.disconnected(close.code, close.reason, metrics::Initiator::Server, 0.0);
+            node.metrics
+                .disconnected(close.code, close.reason, metrics::Initiator::Server, 0.0);
             match stream {
                 Stream::Tls(tls) => tasks.spawn_here(turn_away(tls, close, back)),
                 Stream::Http2(stream) => tasks.spawn_here(turn_away(stream.into_inner(), close, back)),
@@ -196,7 +202,7 @@ fn begin(
         }
     };
     let transport = match stream {
-        Stream::Tls(tls) => Transport::Tls(Box::new(tls)),
+        Stream::Tls(tls) => Transport::Tls(tls),
         Stream::Http2(stream) => Transport::Stream(Box::new(stream)),
     };
     let shard = peer.shard;
@@ -239,7 +245,9 @@ impl Refused {
         };
         let mut response = (status, text).into_response();
         if matches!(self, Self::Throttled) {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         (response, result, word)
     }

@@ -84,11 +84,10 @@ impl Hub {
     }
 
     /// Called once a second: large rooms say how many they are.
-    pub fn send_counts(&self) {
-        let due = std::mem::take(&mut *self.counts_due.lock());
-        for room in due {
-            room.send_count();
-        }
+    pub fn send_counts(&self, now_ms: u64) {
+        let mut due = std::mem::take(&mut *self.counts_due.lock());
+        due.retain(|room| room.send_count(now_ms));
+        self.counts_due.lock().append(&mut due);
     }
 
     /// Forgets old messages, and rooms that nobody can come back for. Takes one map at a time and lets others
@@ -137,7 +136,12 @@ impl Hub {
         self.rooms.fetch_add(1, Ordering::Relaxed);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let name: Arc<str> = name.into();
-        let room = Room::new(id, Arc::clone(&name), Arc::clone(&self.rules), Arc::clone(&self.inboxes));
+        let room = Room::new(
+            id,
+            Arc::clone(&name),
+            Arc::clone(&self.rules),
+            Arc::clone(&self.inboxes),
+        );
         let room = Arc::new(room);
         map.insert(name, Arc::clone(&room));
         Ok(room)

@@ -33,7 +33,11 @@ pub struct History {
 
 impl Default for History {
     fn default() -> Self {
-        Self { entries: VecDeque::new(), first: 1, bytes: 0 }
+        Self {
+            entries: VecDeque::new(),
+            first: 1,
+            bytes: 0,
+        }
     }
 }
 
@@ -102,13 +106,20 @@ impl History {
     pub fn after(&self, seq: u64) -> impl Iterator<Item = (u64, &Frame)> {
         let skip = (seq + 1).saturating_sub(self.first);
         let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(self.entries.len());
-        self.entries.range(skip..).enumerate().map(move |(i, entry)| (self.first + (skip + i) as u64, &entry.frame))
+        self.entries
+            .range(skip..)
+            .enumerate()
+            .map(move |(i, entry)| (self.first + (skip + i) as u64, &entry.frame))
     }
 
     /// The messages before `seq`, descending.
     pub fn before(&self, seq: u64) -> impl Iterator<Item = (u64, &Frame)> {
-        let end = usize::try_from(seq.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.entries.len());
-        (0..end).rev().map(move |i| (self.first + i as u64, &self.entries[i].frame))
+        let end = usize::try_from(seq.saturating_sub(self.first))
+            .unwrap_or(usize::MAX)
+            .min(self.entries.len());
+        (0..end)
+            .rev()
+            .map(move |i| (self.first + i as u64, &self.entries[i].frame))
     }
 }
 
@@ -117,7 +128,11 @@ mod tests {
     use super::*;
     use crate::websocket::frame::Opcode;
 
-    const KEPT: Kept = Kept { messages: 3, bytes: 1_000, age: Duration::from_secs(10) };
+    const KEPT: Kept = Kept {
+        messages: 3,
+        bytes: 1_000,
+        age: Duration::from_secs(10),
+    };
 
     fn frame(bytes: usize) -> Frame {
         Frame::of(Opcode::Text, &vec![b'x'; bytes])
@@ -160,6 +175,10 @@ mod tests {
         assert_eq!((history.first(), history.head(), history.bytes()), (4, 3, 0));
         history.push(99_001, frame(900), &KEPT);
         history.push(99_002, frame(900), &KEPT);
-        assert_eq!((history.first(), history.head()), (5, 5), "two of 900 bytes do not fit 1,000");
+        assert_eq!(
+            (history.first(), history.head()),
+            (5, 5),
+            "two of 900 bytes do not fit 1,000"
+        );
     }
 }

@@ -35,7 +35,11 @@ impl Keys {
     /// # Errors
     /// [`WindowFull`]
     pub fn check_room(&self) -> Result<(), WindowFull> {
-        if self.taken.len() < KEYS_PER_ROOM_MAX { Ok(()) } else { Err(WindowFull) }
+        if self.taken.len() < KEYS_PER_ROOM_MAX {
+            Ok(())
+        } else {
+            Err(WindowFull)
+        }
     }
 
     /// Remembers a key.
@@ -48,7 +52,11 @@ impl Keys {
     /// Forgets what is older than `window`.
     pub fn trim(&mut self, now_ms: u64, window: Duration) {
         let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
-        while self.ages.front().is_some_and(|(taken_ms, _)| taken_ms + window_ms <= now_ms) {
+        while self
+            .ages
+            .front()
+            .is_some_and(|(taken_ms, _)| taken_ms + window_ms <= now_ms)
+        {
             if let Some((_, key)) = self.ages.pop_front() {
                 self.taken.remove(&key);
             }

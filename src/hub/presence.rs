@@ -17,8 +17,17 @@ struct Present {
 #[derive(Debug, Default)]
 pub struct Presence {
     users: IndexMap<Arc<str>, Present>,
-    /// The users that `list` names, ready to be copied; built when first asked for after a change of them.
-    shown: Option<Arc<str>>,
+    /// What `list` says, ready to be copied; built when first asked for after a change of the users it names.
+    shown: Shown,
+}
+
+/// Users that `list` names, comma-separated.
+#[derive(Debug, Default)]
+struct Shown {
+    /// As many as there may be: for one of them.
+    all: Option<Arc<str>>,
+    /// One less: for somebody else, who takes the last place.
+    others: Option<Arc<str>>,
 }
 
 impl Presence {
@@ -40,7 +49,10 @@ impl Presence {
                 false
             }
             None => {
-                let present = Present { json: Arc::clone(&user.json), connections: 1 };
+                let present = Present {
+                    json: Arc::clone(&user.json),
+                    connections: 1,
+                };
                 let (index, _) = self.users.insert_full(Arc::clone(&user.id), present);
                 self.changed_at(index, users_shown);
                 true
@@ -64,23 +76,31 @@ impl Presence {
         let everyone = self.users.len() <= users_shown;
         let index = self.users.get_index_of(&user.id).unwrap_or(0);
         if everyone || index < users_shown {
-            return Arc::clone(self.shown.get_or_insert_with(|| joined(&self.users, users_shown)));
+            return Arc::clone(self.shown.all.get_or_insert_with(|| joined(&self.users, users_shown)));
         }
-        // The last place is given to oneself.
-        let others = joined(&self.users, users_shown.saturating_sub(1));
+        let others = self
+            .shown
+            .others
+            .get_or_insert_with(|| joined(&self.users, users_shown.saturating_sub(1)));
         let comma = if others.is_empty() { "" } else { "," };
-        [&*others, comma, &*user.json].concat().into()
+        [&**others, comma, &*user.json].concat().into()
     }
 
     fn changed_at(&mut self, index: usize, users_shown: usize) {
         if index < users_shown {
-            self.shown = None;
+            self.shown = Shown::default();
         }
     }
 }
 
 fn joined(users: &IndexMap<Arc<str>, Present>, count: usize) -> Arc<str> {
-    users.values().take(count).map(|present| &*present.json).collect::<Vec<_>>().join(",").into()
+    users
+        .values()
+        .take(count)
+        .map(|present| &*present.json)
+        .collect::<Vec<_>>()
+        .join(",")
+        .into()
 }
 
 #[cfg(test)]
@@ -88,7 +108,10 @@ mod tests {
     use super::*;
 
     fn user(id: &str) -> User {
-        User { id: id.into(), json: format!("<{id}>").into() }
+        User {
+            id: id.into(),
+            json: format!("<{id}>").into(),
+        }
     }
 
     #[test]

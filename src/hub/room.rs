@@ -22,6 +22,10 @@ use crate::websocket::encoded::Frame;
 /// default outbox, so that asking for history does not make a slow reader of anybody.
 pub const HISTORY_REPLY_BYTES: usize = 128 * 1024;
 
+/// What the counts of one room may cost: at most one a second, and in a room of more members than this, one per
+/// so many seconds as it has times this many.
+pub const COUNT_DELIVERIES_PER_SECOND: u64 = 2_000;
+
 /// What rooms are told by the configuration.
 #[derive(Debug, Clone)]
 pub struct Rules {
@@ -36,7 +40,11 @@ impl Rules {
     #[must_use]
     pub fn new(config: &config::Config) -> Self {
         Self {
-            kept: Kept { messages: config.history.messages, bytes: config.history.bytes, age: config.history.age },
+            kept: Kept {
+                messages: config.history.messages,
+                bytes: config.history.bytes,
+                age: config.history.age,
+            },
             users_shown: config.rooms.users_shown,
             key_window: config.rooms.key_window,
             members_max: config.limits.room_members,
@@ -71,8 +79,16 @@ struct State {
     /// Connections per shard.
     members: Box<[u32]>,
     count_is_due: bool,
+    count_sent_ms: u64,
     /// Removed from the directory: whoever still holds it must look the name up again.
     gone: bool,
+}
+
+impl State {
+    /// Connections.
+    fn members(&self) -> usize {
+        self.members.iter().map(|count| *count as usize).sum()
+    }
 }
 
 /// A member comes in.
@@ -91,7 +107,10 @@ pub struct Joining<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Joined {
     /// In, and if it asked with `since`, whether everything missed will be replayed.
-    In { recovered: Option<bool>, count_is_due: bool },
+    In {
+        recovered: Option<bool>,
+        count_is_due: bool,
+    },
     /// `limits.room_members`
     Full,
     /// The room was removed a moment ago; look it up again.
@@ -139,10 +158,18 @@ impl Room {
             presence: Presence::default(),
             members: vec![0; inboxes.len()].into(),
             count_is_due: false,
+            count_sent_ms: 0,
             gone: false,
         };
         let name_json = server::quote(&name).into();
-        Self { id, name, name_json, rules, inboxes, state: Mutex::new(state) }
+        Self {
+            id,
+            name,
+            name_json,
+            rules,
+            inboxes,
+            state: Mutex::new(state),
+        }
     }
 
     /// Lets a member in: `join` to the others, `list` to itself, then what it missed, then live.
@@ -152,8 +179,7 @@ impl Room {
         if state.gone {
             return Joined::Gone;
         }
-        let members: usize = state.members.iter().map(|count| *count as usize).sum();
-        if !joining.again && self.rules.members_max > 0 && members >= self.rules.members_max {
+        if !joining.again && self.rules.members_max > 0 && state.members() >= self.rules.members_max {
             return Joined::Full;
         }
         let first = !joining.again && state.presence.enter(joining.user, self.rules.users_shown);
@@ -161,7 +187,9 @@ impl Room {
         if !joining.again {
             state.members[joining.member.shard] += 1;
         }
-        let recovered = joining.since.map(|since| *since.epoch == *state.epoch && state.history.covers(since.seq));
+        let recovered = joining
+            .since
+            .map(|since| *since.epoch == *state.epoch && state.history.covers(since.seq));
         let from = match (joining.since, recovered) {
             (Some(since), Some(true)) if since.seq < state.history.head() => From::After(since.seq),
             _ => From::Head,
@@ -173,7 +201,10 @@ impl Room {
             list,
             from,
         });
-        Joined::In { recovered, count_is_due }
+        Joined::In {
+            recovered,
+            count_is_due,
+        }
     }
 
     /// Lets a member out; true if a `count` became due.
@@ -181,9 +212,20 @@ impl Room {
         let mut state = self.state.lock();
         let state = &mut *state;
         state.members[member.shard] = state.members[member.shard].saturating_sub(1);
-        self.inboxes[member.shard].push(Command::Leave { room: self.id, slot: member.slot });
+        self.inboxes[member.shard].push(Command::Leave {
+            room: self.id,
+            slot: member.slot,
+        });
         match state.presence.leave(&user.id, self.rules.users_shown) {
-            Some(json) => self.announce(state, false, &User { id: Arc::clone(&user.id), json }, now_ms),
+            Some(json) => self.announce(
+                state,
+                false,
+                &User {
+                    id: Arc::clone(&user.id),
+                    json,
+                },
+                now_ms,
+            ),
             None => false,
         }
     }
@@ -195,7 +237,10 @@ impl Room {
         if let Some(key) = saying.key {
             state.keys.trim(saying.now_ms, self.rules.key_window);
             if let Some(seq) = state.keys.seq_of(&saying.user.id, key) {
-                return Said::Again { epoch: state.epoch.clone(), seq };
+                return Said::Again {
+                    epoch: state.epoch.clone(),
+                    seq,
+                };
             }
             if state.keys.check_room().is_err() {
                 return Said::Unavailable;
@@ -221,16 +266,27 @@ impl Room {
         let mut members = 0;
         for (_, inbox, count) in self.with_members(state) {
             members += count as usize;
-            inbox.push(Command::Chat { room: self.id, frame: frame.clone() });
+            inbox.push(Command::Chat {
+                room: self.id,
+                frame: frame.clone(),
+            });
         }
-        Said::New { epoch: state.epoch.clone(), seq, members }
+        Said::New {
+            epoch: state.epoch.clone(),
+            seq,
+            members,
+        }
     }
 
     /// Answers `list`, in order with the chats: the reply tells a client where it stands.
     pub fn list(&self, member: MemberId, user: &User, reference: Option<Ref<'_>>, now_ms: u64) {
         let mut state = self.state.lock();
         let frame = self.list_frame(&mut state, user, reference, None, now_ms);
-        self.inboxes[member.shard].push(Command::List { room: self.id, slot: member.slot, frame });
+        self.inboxes[member.shard].push(Command::List {
+            room: self.id,
+            slot: member.slot,
+            frame,
+        });
     }
 
     /// The frame that answers `history`.
@@ -245,13 +301,21 @@ impl Room {
         };
         let (messages, more) = match page {
             Page::After(seq) => {
-                let taken: Vec<_> = history.after(seq).take(limit).take_while(|(_, frame)| fits(frame)).collect();
+                let taken: Vec<_> = history
+                    .after(seq)
+                    .take(limit)
+                    .take_while(|(_, frame)| fits(frame))
+                    .collect();
                 let last = taken.last().map_or(seq, |(seq, _)| *seq);
                 (taken, last < history.head())
             }
             Page::Latest | Page::Before(_) => {
                 let end = if let Page::Before(seq) = page { seq } else { u64::MAX };
-                let mut taken: Vec<_> = history.before(end).take(limit).take_while(|(_, frame)| fits(frame)).collect();
+                let mut taken: Vec<_> = history
+                    .before(end)
+                    .take(limit)
+                    .take_while(|(_, frame)| fits(frame))
+                    .collect();
                 taken.reverse();
                 let more = taken.first().is_some_and(|(seq, _)| *seq > history.first());
                 (taken, more)
@@ -276,7 +340,10 @@ impl Room {
     pub fn replay(&self, member: MemberId, seq: u64, bytes: usize, mut take: impl FnMut(Frame)) -> Replay {
         let state = self.state.lock();
         if !state.history.covers(seq) {
-            return Replay::Trimmed { epoch: state.epoch.clone(), seq: state.history.first() - 1 };
+            return Replay::Trimmed {
+                epoch: state.epoch.clone(),
+                seq: state.history.first() - 1,
+            };
         }
         let (mut at, mut taken) = (seq, 0);
         for (seq, frame) in state.history.after(seq) {
@@ -290,19 +357,28 @@ impl Room {
         if at < state.history.head() {
             return Replay::Piece(at);
         }
-        self.inboxes[member.shard].push(Command::CaughtUp { room: self.id, slot: member.slot });
+        self.inboxes[member.shard].push(Command::CaughtUp {
+            room: self.id,
+            slot: member.slot,
+        });
         Replay::CaughtUp
     }
 
-    /// Sends the count that is due, if it still is.
-    pub fn send_count(&self) {
+    /// Sends the count that is due; true if it must wait for a later tick.
+    ///
+    /// A room of 10,000 that fills up would else spend more on counts than on handshakes.
+    pub fn send_count(&self, now_ms: u64) -> bool {
         let mut state = self.state.lock();
-        if !std::mem::take(&mut state.count_is_due) {
-            return;
+        let pause_ms = 1_000 * state.members() as u64 / COUNT_DELIVERIES_PER_SECOND;
+        if now_ms < state.count_sent_ms.saturating_add(pause_ms) {
+            return true;
         }
+        state.count_is_due = false;
+        state.count_sent_ms = now_ms;
         let count = server::Count { room_json: &self.name_json, count: state.presence.count() };
         let frame = Frame::text(|out| count.write(out));
         self.to_members(&state, |room| Command::Presence { room, frame: frame.clone() });
+        false
     }
 
     /// Forgets what is too old. True if nothing is left that anybody could come back for; the room is `gone`
@@ -328,9 +404,17 @@ impl Room {
         if state.presence.count() > self.rules.users_shown {
             return !std::mem::replace(&mut state.count_is_due, true);
         }
-        let line = server::Presence { joined, room_json: &self.name_json, user_json: &user.json, time_ms: now_ms };
+        let line = server::Presence {
+            joined,
+            room_json: &self.name_json,
+            user_json: &user.json,
+            time_ms: now_ms,
+        };
         let frame = Frame::text(|out| line.write(out));
-        self.to_members(state, |room| Command::Presence { room, frame: frame.clone() });
+        self.to_members(state, |room| Command::Presence {
+            room,
+            frame: frame.clone(),
+        });
         false
     }
 
@@ -343,7 +427,9 @@ impl Room {
     /// The shards that have members, with how many.
     fn with_members<'a>(&'a self, state: &'a State) -> impl Iterator<Item = (usize, &'a Inbox, u32)> {
         let counted = self.inboxes.iter().zip(&state.members).enumerate();
-        counted.filter(|(_, (_, count))| **count > 0).map(|(shard, (inbox, count))| (shard, &**inbox, *count))
+        counted
+            .filter(|(_, (_, count))| **count > 0)
+            .map(|(shard, (inbox, count))| (shard, &**inbox, *count))
     }
 
     fn list_frame(

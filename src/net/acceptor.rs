@@ -12,7 +12,7 @@ use crate::http::service::{HttpService, Peer as HttpPeer};
 use crate::net::PeerAddress;
 use crate::net::certificates::Certificates;
 use crate::net::idle::{HttpIdle, InService};
-use crate::net::listener::{Accepted, Peer};
+use crate::net::listener::Accepted;
 use crate::net::permits::Permits;
 use crate::net::tls_io::{TlsFailure, TlsIo};
 use crate::shard::Shard;
@@ -53,7 +53,7 @@ impl<S: Send + 'static> Accept<Accepted, S> for Acceptor {
     fn accept(&self, accepted: Accepted, service: S) -> Self::Future {
         let inner = Arc::clone(&self.0);
         Box::pin(async move {
-            let address = accepted.socket.peer_addr().map(Peer)?;
+            let address = accepted.address;
             let deadline = Deadline::now() + inner.handshake_timeout;
             let opened = tokio::select! {
                 biased;
@@ -78,7 +78,7 @@ impl<S: Send + 'static> Accept<Accepted, S> for Acceptor {
             let in_service = InService::default();
             io.set_idle(HttpIdle::new(in_service.clone(), inner.http_idle));
             let peer = HttpPeer {
-                address: PeerAddress(address.0),
+                address: PeerAddress(address),
                 tls_version: io.version(),
                 shard: Arc::clone(&inner.shard),
                 in_service,
@@ -95,16 +95,30 @@ struct Failed {
 
 impl Inner {
     async fn open(&self, accepted: Accepted) -> Result<TlsIo, Failed> {
-        let gone = |error| Failed { result: HandshakeResult::ClientGone, error };
+        let gone = |error| Failed {
+            result: HandshakeResult::ClientGone,
+            error,
+        };
         // A turn is taken only once the client has said something, so that silent ones hold no place.
         accepted.socket.readable().await.map_err(gone)?;
         let Some(turn) = self.permits.handshake().await else {
-            return Err(Failed { result: HandshakeResult::OverLimit, error: io::ErrorKind::QuotaExceeded.into() });
+            return Err(Failed {
+                result: HandshakeResult::OverLimit,
+                error: io::ErrorKind::QuotaExceeded.into(),
+            });
         };
         let started = Instant::now();
-        let mut io = TlsIo::new(accepted.socket, self.certificates.server_config(), accepted.permit)
-            .map_err(|error| Failed { result: HandshakeResult::TlsError, error: io::Error::other(error) })?;
-        io.handshake().await.map_err(|error| Failed { result: blame(&error), error })?;
+        let mut io =
+            TlsIo::new(accepted.socket, self.certificates.server_config(), accepted.permit).map_err(|error| {
+                Failed {
+                    result: HandshakeResult::TlsError,
+                    error: io::Error::other(error),
+                }
+            })?;
+        io.handshake().await.map_err(|error| Failed {
+            result: blame(&error),
+            error,
+        })?;
         self.metrics.tls_handshake_seconds(started.elapsed().as_secs_f64());
         drop(turn);
         io.wait_for_request(version_is_clear).await.map_err(gone)?;

@@ -66,12 +66,19 @@ impl Pair {
             Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
             Err(_) => return Err(CertificateError::Mismatch),
         }
-        Ok(Self { certified: Arc::new(certified), names, not_after })
+        Ok(Self {
+            certified: Arc::new(certified),
+            names,
+            not_after,
+        })
     }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
-    std::fs::read(path).map_err(|error| CertificateError::Read { path: path.to_owned(), error })
+    std::fs::read(path).map_err(|error| CertificateError::Read {
+        path: path.to_owned(),
+        error,
+    })
 }
 
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
@@ -80,7 +87,10 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateEr
     match chain {
         Ok(chain) if chain.is_empty() => Err(CertificateError::NoCertificate { path: path.to_owned() }),
         Ok(chain) => Ok(chain),
-        Err(error) => Err(CertificateError::Pem { path: path.to_owned(), detail: error.to_string() }),
+        Err(error) => Err(CertificateError::Pem {
+            path: path.to_owned(),
+            detail: error.to_string(),
+        }),
     }
 }
 
@@ -89,7 +99,8 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
 }
 
 fn describe(leaf: &CertificateDer<'_>) -> Result<(Vec<String>, i64), CertificateError> {
-    let (_, leaf) = X509Certificate::from_der(leaf).map_err(|error| CertificateError::Certificate(error.to_string()))?;
+    let (_, leaf) =
+        X509Certificate::from_der(leaf).map_err(|error| CertificateError::Certificate(error.to_string()))?;
     let mut names = Vec::new();
     if let Ok(Some(alternatives)) = leaf.subject_alternative_name() {
         for name in &alternatives.value.general_names {
@@ -148,10 +159,16 @@ impl Certificates {
     #[must_use]
     pub fn names_host(&self, host: &str) -> bool {
         let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
-        self.current.load().names.iter().any(|name| match name.strip_prefix("*.") {
-            Some(parent) => host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent),
-            None => *name == host,
-        })
+        self.current
+            .load()
+            .names
+            .iter()
+            .any(|name| match name.strip_prefix("*.") {
+                Some(parent) => host
+                    .split_once('.')
+                    .is_some_and(|(label, rest)| !label.is_empty() && rest == parent),
+                None => *name == host,
+            })
     }
 
     /// Reads the files again. The old pair stays when the new one is bad, and that is said and counted.
@@ -212,7 +229,9 @@ impl Certificates {
                 let _ = changed.try_send(());
             }
         });
-        let mut watcher = made.inspect_err(|error| tracing::warn!(%error, "files are not watched, only polled")).ok()?;
+        let mut watcher = made
+            .inspect_err(|error| tracing::warn!(%error, "files are not watched, only polled"))
+            .ok()?;
         for file in [&self.certificate, &self.key] {
             let folder = match file.parent() {
                 Some(parent) if !parent.as_os_str().is_empty() => parent,

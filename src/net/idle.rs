@@ -3,15 +3,22 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Context;
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Requests and HTTP/2 sockets that one connection serves now.
+/// What one HTTP connection is busy with.
 #[derive(Debug, Clone, Default)]
-pub struct InService(Arc<AtomicUsize>);
+pub struct InService(Arc<Busy>);
+
+#[derive(Debug, Default)]
+struct Busy {
+    /// Requests and HTTP/2 sockets that are served now.
+    serving: AtomicUsize,
+    corked: AtomicBool,
+}
 
 /// One request or HTTP/2 socket; the connection is not idle while it lives.
 #[derive(Debug)]
@@ -20,14 +27,20 @@ pub struct Serving(InService);
 impl InService {
     #[must_use]
     pub fn begin(&self) -> Serving {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.serving.fetch_add(1, Ordering::Relaxed);
         Serving(self.clone())
+    }
+
+    /// An upgrade was granted: its answer may wait for the first frame and leave in one record, one `send` and
+    /// one packet with it.
+    pub fn cork(&self) {
+        self.0.corked.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.serving.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -42,13 +55,23 @@ pub struct HttpIdle {
 impl HttpIdle {
     #[must_use]
     pub fn new(in_service: InService, after: Duration) -> Self {
-        Self { in_service, after, timer: Box::pin(sleep(after)) }
+        Self {
+            in_service,
+            after,
+            timer: Box::pin(sleep(after)),
+        }
+    }
+
+    /// Whether what hyper writes shall wait for the first frame of a socket.
+    #[must_use]
+    pub fn is_corked(&self) -> bool {
+        self.in_service.0.corked.load(Ordering::Relaxed)
     }
 
     /// Called when nothing can be read: true once that was so for `after` with nothing in service.
     pub fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
         while self.timer.as_mut().poll(cx).is_ready() {
-            if self.in_service.0.load(Ordering::Relaxed) == 0 {
+            if self.in_service.0.serving.load(Ordering::Relaxed) == 0 {
                 return true;
             }
             self.timer.as_mut().reset(Instant::now() + self.after);

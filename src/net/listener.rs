@@ -29,7 +29,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 pub enum ListenError {
     #[error("{0} is in use by another process: stop it, or choose another port with --listen")]
     InUse(SocketAddr),
-    #[error("{0} needs more rights: ports below 1024 take CAP_NET_BIND_SERVICE; listen on 8443 and map the port, or `setcap cap_net_bind_service=+ep` the binary")]
+    #[error(
+        "{0} needs more rights: ports below 1024 take CAP_NET_BIND_SERVICE; listen on 8443 and map the port, or `setcap cap_net_bind_service=+ep` the binary"
+    )]
     Forbidden(SocketAddr),
     #[error("cannot listen on {0}: {1}")]
     Other(SocketAddr, io::Error),
@@ -58,7 +60,11 @@ pub fn listen(address: SocketAddr, count: usize) -> Result<Vec<std::net::TcpList
 }
 
 fn open(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(share)?;
     if address.is_ipv6() {
@@ -77,6 +83,7 @@ pub struct Peer(pub SocketAddr);
 #[derive(Debug)]
 pub struct Accepted {
     pub socket: TcpStream,
+    pub address: SocketAddr,
     pub permit: Permit,
 }
 
@@ -90,8 +97,6 @@ pub struct Listener {
     socket: TcpListener,
     permits: Arc<Permits>,
     metrics: Arc<Metrics>,
-    send_buffer: usize,
-    unsent_low_water: usize,
     /// Given up for a moment when descriptors run out.
     reserve: Mutex<Option<File>>,
 }
@@ -105,28 +110,13 @@ impl Listener {
         permits: Arc<Permits>,
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
+        tune(&socket, limits)?;
         Ok(Self {
             socket: TcpListener::from_std(socket)?,
             permits,
             metrics,
-            send_buffer: limits.send_buffer,
-            unsent_low_water: limits.unsent_low_water,
             reserve: Mutex::new(reserve()),
         })
-    }
-
-    /// TCP_NODELAY before the first byte; small kernel queues, so that a reader that stops costs 64 KiB there
-    /// and not megabytes (50 stalled readers: 8 MB against 195 MB).
-    fn tune(&self, socket: &TcpStream) -> io::Result<()> {
-        socket.set_nodelay(true)?;
-        let socket = SockRef::from(socket);
-        if self.send_buffer > 0 {
-            socket.set_send_buffer_size(self.send_buffer)?;
-        }
-        if self.unsent_low_water > 0 {
-            socket.set_tcp_notsent_lowat(u32::try_from(self.unsent_low_water).unwrap_or(u32::MAX))?;
-        }
-        Ok(())
     }
 
     /// Waits for a connection within the limits; what is over them is closed and counted here.
@@ -137,11 +127,7 @@ impl Listener {
         loop {
             let (socket, address) = self.socket.accept().await?;
             match self.permits.admit(address.ip()) {
-                Ok(permit) => {
-                    // A peer that is gone already is noticed by the first read.
-                    drop(self.tune(&socket));
-                    return Ok((Accepted { socket, permit }, Peer(address)));
-                }
+                Ok(permit) => return Ok((Accepted { socket, address, permit }, Peer(address))),
                 Err(Refused::Node) => self.metrics.handshake(HandshakeResult::OverLimit),
                 Err(Refused::Address) => self.metrics.handshake(HandshakeResult::PerAddressLimit),
             }
@@ -159,6 +145,21 @@ impl Listener {
     }
 }
 
+/// Set on the listening socket, and inherited by every connection before its first byte: no Nagle delay, and
+/// small kernel queues, so that a reader that stops costs 64 KiB there and not megabytes (50 stalled readers:
+/// 8 MB against 195 MB).
+fn tune(listener: &std::net::TcpListener, limits: &config::Limits) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    socket.set_tcp_nodelay(true)?;
+    if limits.send_buffer > 0 {
+        socket.set_send_buffer_size(limits.send_buffer)?;
+    }
+    if limits.unsent_low_water > 0 {
+        socket.set_tcp_notsent_lowat(u32::try_from(limits.unsent_low_water).unwrap_or(u32::MAX))?;
+    }
+    Ok(())
+}
+
 fn reserve() -> Option<File> {
     File::open("/dev/null").ok()
 }
@@ -169,7 +170,10 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
 
 impl AddrListener<Accepted, Peer> for Listener {
     async fn bind_to(_: Peer) -> io::Result<Self> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "listeners are opened by `listen`"))
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "listeners are opened by `listen`",
+        ))
     }
 
     /// Never fails: a failed accept is counted and tried again.

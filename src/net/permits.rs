@@ -77,7 +77,10 @@ impl Permits {
         }
         *here += 1;
         drop(map);
-        Ok(Permit { permits: Arc::clone(self), key })
+        Ok(Permit {
+            permits: Arc::clone(self),
+            key,
+        })
     }
 
     /// Waits for a turn to shake hands; `None` when too many wait already.
@@ -165,14 +168,21 @@ mod tests {
         drop((first, second));
         assert_eq!(permits.held(), 0);
         assert!(permits.admit(ANN).is_ok());
-        assert!(permits.addresses.iter().all(|map| map.lock().is_empty()), "no entry stays behind");
+        assert!(
+            permits.addresses.iter().all(|map| map.lock().is_empty()),
+            "no entry stays behind"
+        );
     }
 
     #[test]
     fn one_ipv6_subscriber_is_one_address() {
         let permits = Permits::new(0, 1, 0);
         let _first = permits.admit("2001:db8:1:2::1".parse().expect("an address"));
-        assert!(permits.admit("2001:db8:1:2:ffff::9".parse().expect("an address")).is_err());
+        assert!(
+            permits
+                .admit("2001:db8:1:2:ffff::9".parse().expect("an address"))
+                .is_err()
+        );
         assert!(permits.admit("2001:db8:1:3::1".parse().expect("an address")).is_ok());
     }
 
@@ -180,7 +190,9 @@ mod tests {
     async fn handshakes_wait_in_a_bounded_queue() {
         let permits = Permits::new(0, 0, 1);
         let running = permits.handshake().await.expect("the first runs");
-        let mut queue: Vec<_> = (0..WAITING_PER_HANDSHAKE).map(|_| Box::pin(permits.handshake())).collect();
+        let mut queue: Vec<_> = (0..WAITING_PER_HANDSHAKE)
+            .map(|_| Box::pin(permits.handshake()))
+            .collect();
         for place in &mut queue {
             assert!(futures_util::poll!(place.as_mut()).is_pending());
         }

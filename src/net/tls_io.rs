@@ -34,6 +34,8 @@ const REST_BYTES_MAX: usize = 24 * 1024;
 const RECEIVE_BYTES: usize = REST_BYTES_MAX + 16 * 1024;
 /// Plaintext that becomes one TLS record (RFC 8446 section 5.1).
 pub const PIECE_BYTES: usize = 16 * 1024;
+/// So much that waits may leave in one `send` with what comes next: a ticket, the answer to an upgrade.
+pub const JOINABLE_BYTES: usize = 4 * 1024;
 /// Scratch for ciphertext to the socket: one piece, its record overhead, and handshake messages
 /// (KeyUpdate answers, alerts) that leave in front of it.
 const TRANSMIT_BYTES: usize = PIECE_BYTES + 4 * 1024;
@@ -101,7 +103,8 @@ enum Stage {
 /// One TLS connection over TCP, server side.
 pub struct TlsIo {
     socket: TcpStream,
-    tls: UnbufferedServerConnection,
+    /// Boxed, because it is a kilobyte and a connection changes hands five times before it is upgraded.
+    tls: Box<UnbufferedServerConnection>,
     /// Undecrypted tail of the last read: an incomplete record. At most `REST_BYTES_MAX` bytes.
     rest: Vec<u8>,
     /// Ciphertext that the socket did not take yet, from `out_sent` on. At most one piece and alerts.
@@ -121,7 +124,10 @@ pub struct TlsIo {
 
 impl std::fmt::Debug for TlsIo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TlsIo").field("rest", &self.rest.len()).field("out", &self.unsent()).finish_non_exhaustive()
+        f.debug_struct("TlsIo")
+            .field("rest", &self.rest.len())
+            .field("out", &self.unsent())
+            .finish_non_exhaustive()
     }
 }
 
@@ -131,7 +137,7 @@ impl TlsIo {
     pub fn new(socket: TcpStream, config: Arc<ServerConfig>, permit: Permit) -> Result<Self, rustls::Error> {
         Ok(Self {
             socket,
-            tls: UnbufferedServerConnection::new(config)?,
+            tls: Box::new(UnbufferedServerConnection::new(config)?),
             rest: Vec::new(),
             out: Vec::new(),
             out_sent: 0,
@@ -161,22 +167,17 @@ impl TlsIo {
         loop {
             ready!(self.poll_drain(cx))?;
             let mut plain = std::mem::take(&mut self.plain);
-            let read = self.poll_fill(cx, &mut plain);
+            let filled = self.poll_fill(cx, &mut plain);
             self.plain = plain;
-            // An alert or the server's flight must leave before we wait or fail.
-            let drained = self.poll_drain(cx);
-            match read {
-                Poll::Ready(Ok(Filled { stage: Stage::Established, .. })) => {
-                    ready!(drained)?;
-                    return Poll::Ready(Ok(()));
-                }
-                Poll::Ready(Ok(Filled { stage: Stage::Closed, .. })) => {
-                    return Poll::Ready(Err(TlsFailure::LeftEarly.into()));
-                }
-                Poll::Ready(Ok(_)) if self.peer_closed => return Poll::Ready(Err(TlsFailure::LeftEarly.into())),
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
+            // An alert or the server's flight must leave before we wait or fail. A ticket may wait for the answer to
+            // a request that is here already.
+            if self.plain.is_empty() {
+                drop(self.try_drain());
+            }
+            match ready!(filled)?.stage {
+                Stage::Established => return Poll::Ready(Ok(())),
+                Stage::Handshaking if !self.peer_closed => {}
+                Stage::Handshaking | Stage::Closed => return Poll::Ready(Err(TlsFailure::LeftEarly.into())),
             }
         }
     }
@@ -244,8 +245,8 @@ impl TlsIo {
 
     /// Encrypts `plain` (at most [`PIECE_BYTES`]) into one record and offers it to the socket.
     ///
-    /// Call only while [`TlsIo::unsent`] is 0, so that a blocked connection holds one encrypted piece and
-    /// otherwise only shared frames.
+    /// Call only while [`TlsIo::unsent`] is at most [`JOINABLE_BYTES`], so that a blocked connection holds one
+    /// encrypted piece and otherwise only shared frames.
     ///
     /// # Errors
     /// TLS is over (`KeysUsedUp`, an earlier failure), or the socket failed.
@@ -269,6 +270,19 @@ impl TlsIo {
             self.out.extend_from_slice(&scratch.transmit[sent..sealed]);
             Ok(Sent::Waiting)
         })
+    }
+
+    /// Encrypts `plain` behind what waits already, and leaves it there.
+    fn queue(&mut self, plain: &[u8]) -> io::Result<()> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let sealed = self.seal(plain, &mut scratch.transmit)?;
+            self.out.extend_from_slice(&scratch.transmit[..sealed]);
+            Ok(())
+        })
+    }
+
+    fn is_corked(&self) -> bool {
+        self.idle.as_ref().is_some_and(HttpIdle::is_corked)
     }
 
     /// Offers waiting ciphertext to the socket, without a waker.
@@ -348,36 +362,37 @@ impl TlsIo {
 
     /// One read from the socket through rustls into `plain`.
     fn poll_fill(&mut self, cx: &mut Context<'_>, plain: &mut Vec<u8>) -> Poll<io::Result<Filled>> {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let held = self.rest.len();
-            let buffer = &mut scratch.receive[..];
-            buffer[..held].copy_from_slice(&self.rest);
-            let mut space = ReadBuf::new(&mut buffer[held..]);
-            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut space))?;
-            let read = space.filled().len();
-            if read == 0 {
-                self.peer_closed = true;
-                return Poll::Ready(Ok(Filled { stage: Stage::Closed }));
-            }
-            if held == 0 && !self.tls_seems_spoken(&buffer[..read]) {
-                self.failed = true;
-                self.answer_plain_http(buffer[0]);
-                return Poll::Ready(Err(TlsFailure::NotTls.into()));
-            }
-            let driven = self.drive(&mut buffer[..held + read], plain);
-            Poll::Ready(driven.map(|(stage, used)| {
-                self.keep_rest(&buffer[used..held + read]);
-                Filled { stage }
-            }))
-        })
-        .map(|filled| {
-            let filled = filled?;
-            if self.rest.len() > REST_BYTES_MAX {
-                self.failed = true;
-                return Err(TlsFailure::TooLong.into());
-            }
-            Ok(filled)
-        })
+        SCRATCH
+            .with_borrow_mut(|scratch| {
+                let held = self.rest.len();
+                let buffer = &mut scratch.receive[..];
+                buffer[..held].copy_from_slice(&self.rest);
+                let mut space = ReadBuf::new(&mut buffer[held..]);
+                ready!(Pin::new(&mut self.socket).poll_read(cx, &mut space))?;
+                let read = space.filled().len();
+                if read == 0 {
+                    self.peer_closed = true;
+                    return Poll::Ready(Ok(Filled { stage: Stage::Closed }));
+                }
+                if held == 0 && !self.tls_seems_spoken(&buffer[..read]) {
+                    self.failed = true;
+                    self.answer_plain_http(buffer[0]);
+                    return Poll::Ready(Err(TlsFailure::NotTls.into()));
+                }
+                let driven = self.drive(&mut buffer[..held + read], plain);
+                Poll::Ready(driven.map(|(stage, used)| {
+                    self.keep_rest(&buffer[used..held + read]);
+                    Filled { stage }
+                }))
+            })
+            .map(|filled| {
+                let filled = filled?;
+                if self.rest.len() > REST_BYTES_MAX {
+                    self.failed = true;
+                    return Err(TlsFailure::TooLong.into());
+                }
+                Ok(filled)
+            })
     }
 
     /// The first byte of a TLS connection is a handshake record's type (22), or rustls has seen one already.
@@ -587,17 +602,27 @@ impl AsyncRead for TlsIo {
 impl AsyncWrite for TlsIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(this.poll_drain(cx))?;
+        if this.unsent() > JOINABLE_BYTES {
+            ready!(this.poll_drain(cx))?;
+        }
         let piece = &buf[..buf.len().min(PIECE_BYTES)];
         if piece.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        this.try_send(piece)?;
+        if this.is_corked() {
+            this.queue(piece)?;
+        } else {
+            this.try_send(piece)?;
+        }
         Poll::Ready(Ok(piece.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll_drain(cx)
+        let this = self.get_mut();
+        if this.is_corked() {
+            return Poll::Ready(Ok(()));
+        }
+        this.poll_drain(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

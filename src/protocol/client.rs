@@ -45,9 +45,7 @@ impl<'a> Ref<'a> {
     /// The way back from [`as_json`](Self::as_json), for answers that outlive the text of their request.
     /// `None` if `json` is not a good `ref`.
     pub fn from_json(json: &'a str) -> Option<Self> {
-        serde_json::from_str::<&RawValue>(json)
-            .ok()
-            .and_then(Self::of)
+        serde_json::from_str::<&RawValue>(json).ok().and_then(Self::of)
     }
 
     /// The `ref` as JSON.
@@ -288,9 +286,7 @@ fn key<'a>(fields: &Fields<'a>) -> Result<Option<Cow<'a, str>>, Fault> {
     };
     let key = fields::string(raw)
         .filter(|key| (1..=KEY_BYTES_MAX).contains(&key.len()))
-        .ok_or(Fault::bad_message(
-            "`key` must be a string of 1 to 64 bytes",
-        ))?;
+        .ok_or(Fault::bad_message("`key` must be a string of 1 to 64 bytes"))?;
     Ok(Some(key))
 }
 
@@ -309,9 +305,7 @@ fn page(fields: &Fields<'_>) -> Result<Page, Fault> {
         (None, None) => Ok(Page::Latest),
         (Some(seq), None) => Ok(Page::Before(seq)),
         (None, Some(seq)) => Ok(Page::After(seq)),
-        (Some(_), Some(_)) => Err(Fault::bad_message(
-            "`before` and `after` exclude each other",
-        )),
+        (Some(_), Some(_)) => Err(Fault::bad_message("`before` and `after` exclude each other")),
     }
 }
 
@@ -324,7 +318,5 @@ fn limit(fields: &Fields<'_>) -> Result<usize, Fault> {
         .parse()
         .ok()
         .filter(|limit| (1..=HISTORY_PAGE_MAX).contains(limit));
-    limit.ok_or(Fault::bad_message(
-        "`limit` must be an integer from 1 to 1000",
-    ))
+    limit.ok_or(Fault::bad_message("`limit` must be an integer from 1 to 1000"))
 }

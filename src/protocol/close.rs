@@ -231,17 +231,9 @@ mod tests {
     #[test]
     fn denied_words_are_exactly_the_closes_of_1008() {
         let by_word: Vec<_> = DeniedWord::ALL.iter().map(|word| word.close()).collect();
-        let by_code: Vec<_> = Close::ALL
-            .iter()
-            .filter(|close| close.code == 1008)
-            .copied()
-            .collect();
+        let by_code: Vec<_> = Close::ALL.iter().filter(|close| close.code == 1008).copied().collect();
         assert_eq!(by_word, by_code);
-        assert!(
-            DeniedWord::ALL
-                .iter()
-                .all(|word| word.as_str() == word.close().label())
-        );
+        assert!(DeniedWord::ALL.iter().all(|word| word.as_str() == word.close().label()));
     }
 
     #[test]

@@ -24,10 +24,7 @@ pub fn check(name: &str) -> Result<(), &'static str> {
     if name.len() > ROOM_BYTES_MAX {
         return Err(TOO_LONG);
     }
-    if name
-        .bytes()
-        .all(|byte| matches!(byte, b'!'..=b'~' if byte != b'*'))
-    {
+    if name.bytes().all(|byte| matches!(byte, b'!'..=b'~' if byte != b'*')) {
         return Ok(());
     }
     check_slowly(name)

@@ -230,14 +230,7 @@ pub struct History<'a> {
 impl History<'_> {
     /// Appends the frame.
     pub fn write(&self, out: &mut Vec<u8>) {
-        out.reserve(
-            self.messages
-                .iter()
-                .map(|chat| chat.len() + 1)
-                .sum::<usize>()
-                + self.room_json.len()
-                + 160,
-        );
+        out.reserve(self.messages.iter().map(|chat| chat.len() + 1).sum::<usize>() + self.room_json.len() + 160);
         Object::typed(out, "history")
             .reference(self.reference)
             .json("room", self.room_json)

@@ -50,9 +50,7 @@ pub async fn drain(node: &Arc<Node>, stop_listening: impl FnOnce()) {
     // 1. Balancers stop sending; whoever comes meanwhile is still served.
     node.health.draining();
     phase(node, DrainPhase::Grace);
-    if node.connections() > 0 {
-        sleep(config.grace).await;
-    }
+    sleep(config.grace).await;
     // 2. Nobody new.
     node.drain.draining.store(true, Ordering::Relaxed);
     stop_listening();
@@ -61,7 +59,9 @@ pub async fn drain(node: &Arc<Node>, stop_listening: impl FnOnce()) {
     let deadline = Instant::now() + config.time;
     close_all(node, config.time.mul_f64(CLOSING_SHARE)).await;
     // 4. A bounded wait.
-    let left = tokio::time::timeout_at(deadline, node.tasks.connections_ended()).await.is_err();
+    let left = tokio::time::timeout_at(deadline, node.tasks.connections_ended())
+        .await
+        .is_err();
     if left {
         phase(node, DrainPhase::Deadline);
         tracing::warn!(left = node.tasks.connections_left(), "drain deadline passed");
@@ -88,7 +88,12 @@ async fn close_all(node: &Node, time: Duration) {
     }
     let started = Instant::now();
     let slices = (time.as_secs_f64() / SLICE.as_secs_f64()).ceil().max(1.0);
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of connections per slice")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a count of connections per slice"
+    )]
     let per_slice = (total as f64 / slices).ceil() as usize;
     for slice in 1_u32.. {
         let keep = left.len().saturating_sub(per_slice);
@@ -107,7 +112,8 @@ async fn close_all(node: &Node, time: Duration) {
 fn reconnect_after_ms(time: Duration, total: usize) -> u64 {
     // A node takes some thousand handshakes a second and core; half of that is left to everybody else.
     const RETURNS_PER_SECOND: u64 = 1_000;
-    let spread_ms = (total as u64 * 1_000 / RETURNS_PER_SECOND).clamp(100, u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(100));
+    let spread_ms = (total as u64 * 1_000 / RETURNS_PER_SECOND)
+        .clamp(100, u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(100));
     100 + rand_below(spread_ms)
 }
 

@@ -61,16 +61,27 @@ pub struct Ready {
 /// The node could not begin: a port, the certificate, the keys, a thread.
 pub fn run(config: Config, start: Start) -> anyhow::Result<()> {
     let instance = Service::new(env!("CARGO_PKG_VERSION"));
-    let traces = if config.traces.endpoint.is_some() { Traces::start(&config.traces, &instance)? } else { Traces::off() };
+    let traces = if config.traces.endpoint.is_some() {
+        Traces::start(&config.traces, &instance)?
+    } else {
+        Traces::off()
+    };
     let _logs = logs::init(&config.log, Some(&traces))?;
     let shards = shard_count(&config);
     let listeners = listener::listen(config.server.listen, shards)?;
     let admin_listener = listener::listen(config.server.admin_listen, 1)?.swap_remove(0);
-    let ready = Ready { listen: listeners[0].local_addr()?, admin_listen: admin_listener.local_addr()? };
+    let ready = Ready {
+        listen: listeners[0].local_addr()?,
+        admin_listen: admin_listener.local_addr()?,
+    };
     let node = build(config, traces, shards)?;
     let admin_stop = tokio_util::sync::CancellationToken::new();
-    let admin =
-        admin::spawn(admin_listener, Arc::clone(&node.metrics), node.health.clone(), admin_stop.clone())?;
+    let admin = admin::spawn(
+        admin_listener,
+        Arc::clone(&node.metrics),
+        node.health.clone(),
+        admin_stop.clone(),
+    )?;
     let served = match node.config.server.runtime {
         RuntimeKind::PerCore => per_core(&node, listeners, ready, start),
         RuntimeKind::Shared => shared(&node, listeners, ready, start),
@@ -101,9 +112,8 @@ fn build(config: Config, traces: Traces, shards: usize) -> anyhow::Result<Arc<No
         metrics.register_traces(counts);
     }
     let certificates = Arc::new(Certificates::load(&config.tls, Arc::clone(&metrics))?);
-    let keys = Keys::from_config(&config).map_err(|problems| {
-        anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-    })?;
+    let keys = Keys::from_config(&config)
+        .map_err(|problems| anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     let policy = Arc::new(Policy::new(&config, keys).map_err(|problems| anyhow::anyhow!(problems.join("\n")))?);
     let names = Arc::clone(&certificates);
     let sessions = Arc::new(Sessions::new(
@@ -114,12 +124,14 @@ fn build(config: Config, traces: Traces, shards: usize) -> anyhow::Result<Arc<No
     let limits = &config.limits;
     let fd_limit = descriptor_limit();
     let connections_max = connections_max(limits.connections, fd_limit)?;
-    let permits = Permits::new(connections_max, limits.connections_per_address, limits.handshakes_in_flight);
+    let permits = Permits::new(
+        connections_max,
+        limits.connections_per_address,
+        limits.handshakes_in_flight,
+    );
     let inboxes: Arc<[Arc<Inbox>]> = (0..shards).map(|_| Arc::default()).collect();
     let shards = (inboxes.iter().enumerate())
-        .map(|(index, inbox)| {
-            Shard::new(index, shards, Arc::clone(inbox), &config, Arc::clone(&metrics))
-        })
+        .map(|(index, inbox)| Shard::new(index, shards, Arc::clone(inbox), &config, Arc::clone(&metrics)))
         .collect();
     let node = Arc::new(Node {
         refusals: Refusals::new(config.auth.refusals_per_second, config.auth.refusals_burst),
@@ -156,7 +168,9 @@ fn descriptor_limit() -> u64 {
 
 /// As configured, or as many as descriptors allow.
 fn connections_max(configured: usize, fd_limit: u64) -> anyhow::Result<usize> {
-    let possible = usize::try_from(fd_limit.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX).max(1);
+    let possible = usize::try_from(fd_limit.saturating_sub(DESCRIPTORS_RESERVED))
+        .unwrap_or(usize::MAX)
+        .max(1);
     if configured > possible {
         anyhow::bail!(
             "limits.connections is {configured}, but the process may open {fd_limit} files, {DESCRIPTORS_RESERVED} of which it \
@@ -176,7 +190,10 @@ fn expose(node: &Arc<Node>, fd_limit: u64) {
         gauges.history_messages = totals.messages as u64;
         gauges.history_bytes = totals.bytes as u64;
         let (joins, leaves) = node.shards.iter().fold((0, 0), |(joins, leaves), shard| {
-            (joins + shard.counters.joins.value(), leaves + shard.counters.leaves.value())
+            (
+                joins + shard.counters.joins.value(),
+                leaves + shard.counters.leaves.value(),
+            )
         });
         gauges.members = joins.saturating_sub(leaves);
         gauges.connections_limit = node.permits.node_max() as u64;
@@ -191,19 +208,28 @@ fn per_core(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Read
     let handles: Vec<Handle<Peer>> = listeners.iter().map(|_| Handle::new()).collect();
     let mut threads = Vec::new();
     for ((index, socket), handle) in listeners.into_iter().enumerate().zip(&handles) {
-        let runtime = Builder::new_current_thread().enable_all().build().context("a runtime could not be set up")?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("a runtime could not be set up")?;
         node.metrics.register_runtime(runtime.handle().clone());
         let (node, handle) = (Arc::clone(node), handle.clone());
         let work = move || {
             runtime.block_on(async {
                 node.shards[index].start(&node.tasks);
-                serve(&node, index, socket, handle).await;
+                node.tasks.spawn("listener", {
+                    let node = Arc::clone(&node);
+                    async move { serve(&node, index, socket, handle).await }
+                });
                 node.tasks.stopped().cancelled().await;
             });
         };
         threads.push(thread::Builder::new().name(format!("conclave-{index}")).spawn(work)?);
     }
-    let runtime = Builder::new_current_thread().enable_all().build().context("a runtime could not be set up")?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("a runtime could not be set up")?;
     let ended = control(&runtime, node, &handles, ready, start);
     for thread in threads {
         if thread.join().is_err() {
@@ -274,12 +300,18 @@ fn control(
         };
         tokio::select! {
             () = drain::drain(node, stop_listening) => {}
-            _ = terminate.recv() => tracing::warn!("second signal: ending now"),
-            _ = interrupt.recv() => tracing::warn!("second signal: ending now"),
+            _ = terminate.recv() => exit_at_once(),
+            _ = interrupt.recv() => exit_at_once(),
         }
         node.tasks.stop_services();
         Ok(())
     })
+}
+
+/// Whoever asks twice does not want to wait: clients see a cut connection, which they survive.
+fn exit_at_once() -> ! {
+    eprintln!("second signal: not waiting for clients");
+    std::process::exit(1)
 }
 
 /// What is due now and then: large rooms' counts each second, old things forgotten.
@@ -289,7 +321,7 @@ fn keep_house(node: &Arc<Node>) {
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         loop {
             ticks.tick().await;
-            counting.hub.send_counts();
+            counting.hub.send_counts(now_ms());
         }
     });
     let sweeping = Arc::clone(node);
@@ -306,7 +338,12 @@ fn keep_house(node: &Arc<Node>) {
 /// Accepts and serves on one shard's socket until the handle says stop.
 async fn serve(node: &Arc<Node>, index: usize, socket: std::net::TcpListener, handle: Handle<Peer>) {
     let config = &node.config;
-    let listener = Listener::new(socket, &config.limits, Arc::clone(&node.permits), Arc::clone(&node.metrics));
+    let listener = Listener::new(
+        socket,
+        &config.limits,
+        Arc::clone(&node.permits),
+        Arc::clone(&node.metrics),
+    );
     let listener = match listener {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the listener could not be registered"),
@@ -320,7 +357,9 @@ async fn serve(node: &Arc<Node>, index: usize, socket: std::net::TcpListener, ha
         http_idle: config.server.http_idle,
         stop: node.listening_stopped.clone(),
     });
-    let mut server = Server::<Peer>::from_listener(listener).acceptor(acceptor).handle(handle);
+    let mut server = Server::<Peer>::from_listener(listener)
+        .acceptor(acceptor)
+        .handle(handle);
     let builder = server.http_builder();
     builder
         .http1()

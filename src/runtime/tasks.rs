@@ -27,7 +27,7 @@ impl Tasks {
                 () = service => {}
             }
         };
-        drop(tokio::spawn(run.instrument(tracing::info_span!("service", name))));
+        drop(tokio::spawn(run.instrument(tracing::debug_span!("service", name))));
     }
 
     /// A connection's task, on the runtime of the calling thread: the one that serves its shard. The node

@@ -107,7 +107,11 @@ impl Shard {
                     self.queue(local, &conn, frame, now_ms);
                 }
             }
-            Command::Close { slot, close, reconnect_after_ms } => {
+            Command::Close {
+                slot,
+                close,
+                reconnect_after_ms,
+            } => {
                 if let Some(conn) = local.conn(slot).cloned()
                     && conn.close(close, reconnect_after_ms, now_ms) == Pushed::Dirty
                 {

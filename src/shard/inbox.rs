@@ -18,7 +18,12 @@ pub enum Command {
     /// `join`, `left` or `count`, to every member of the room.
     Presence { room: u64, frame: Frame },
     /// A member comes: `list` first, then what it missed, then live.
-    Enter { room: Arc<Room>, slot: u32, list: Frame, from: From },
+    Enter {
+        room: Arc<Room>,
+        slot: u32,
+        list: Frame,
+        from: From,
+    },
     /// A replay has reached the head.
     CaughtUp { room: u64, slot: u32 },
     /// A `list` reply: behind the replay, if one runs, since it says where the client stands.
@@ -28,7 +33,11 @@ pub enum Command {
     /// For one connection alone, in order with the rest.
     Reply { slot: u32, frame: Frame },
     /// A close, in order with the rest.
-    Close { slot: u32, close: Close, reconnect_after_ms: u64 },
+    Close {
+        slot: u32,
+        close: Close,
+        reconnect_after_ms: u64,
+    },
     /// The answer to the peer's close frame, with its code.
     Answer { slot: u32, code: Option<u16> },
     /// The connection is gone and has left every room: its slot may be used again.

@@ -137,7 +137,9 @@ impl Local {
     }
 
     pub fn leave(&mut self, room: u64, slot: u32) {
-        let Some(members) = self.rooms.get_mut(&room) else { return };
+        let Some(members) = self.rooms.get_mut(&room) else {
+            return;
+        };
         members.live.swap_remove(&slot);
         members.replaying.swap_remove(&slot);
         if members.live.is_empty() && members.replaying.is_empty() {

@@ -50,13 +50,7 @@ impl std::fmt::Debug for Shard {
 impl Shard {
     /// One of `shards`; `inbox` is known to every room.
     #[must_use]
-    pub fn new(
-        index: usize,
-        shards: usize,
-        inbox: Arc<Inbox>,
-        config: &Config,
-        metrics: Arc<Metrics>,
-        ) -> Arc<Self> {
+    pub fn new(index: usize, shards: usize, inbox: Arc<Inbox>, config: &Config, metrics: Arc<Metrics>) -> Arc<Self> {
         let counters = Arc::new(ShardCounters::default());
         metrics.register_shard(Arc::clone(&counters));
         Arc::new(Self {
@@ -113,7 +107,11 @@ impl Shard {
 
     /// Tells one connection to come back later, and closes it, behind what it is being sent.
     pub fn close_for_restart(&self, slot: u32, reconnect_after_ms: u64) {
-        self.inbox.push(Command::Close { slot, close: Close::RESTART, reconnect_after_ms });
+        self.inbox.push(Command::Close {
+            slot,
+            close: Close::RESTART,
+            reconnect_after_ms,
+        });
     }
 
     /// Cuts whoever is left.

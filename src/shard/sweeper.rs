@@ -82,7 +82,9 @@ impl Shard {
         let mut total = 0;
         let mut backlogs = Vec::new();
         local.waiting.retain(|conn| {
-            let Some(backlog) = conn.backlog(now_ms) else { return false };
+            let Some(backlog) = conn.backlog(now_ms) else {
+                return false;
+            };
             if backlog.age_ms >= self.outbox_limits.age_ms {
                 late.push((Arc::clone(conn), SlowConsumer::Age));
                 return false;
@@ -102,7 +104,9 @@ impl Shard {
             }
         }
         let before = self.counters.outbox_bytes.value();
-        self.counters.outbox_bytes.add(i64::try_from(total).unwrap_or(i64::MAX) - before);
+        self.counters
+            .outbox_bytes
+            .add(i64::try_from(total).unwrap_or(i64::MAX) - before);
         self.cut(local, late, now_ms);
     }
 }
@@ -114,9 +118,33 @@ mod tests {
     #[test]
     fn the_interval_is_cut_into_whole_ticks() {
         let beat = |ms| Beat::of(Duration::from_millis(ms));
-        assert_eq!(beat(30_000), Beat { tick: Duration::from_secs(1), buckets: 30 });
-        assert_eq!(beat(1_500), Beat { tick: Duration::from_millis(1_500), buckets: 1 });
-        assert_eq!(beat(500), Beat { tick: Duration::from_millis(500), buckets: 1 });
-        assert_eq!(beat(2_500), Beat { tick: Duration::from_millis(1_250), buckets: 2 });
+        assert_eq!(
+            beat(30_000),
+            Beat {
+                tick: Duration::from_secs(1),
+                buckets: 30
+            }
+        );
+        assert_eq!(
+            beat(1_500),
+            Beat {
+                tick: Duration::from_millis(1_500),
+                buckets: 1
+            }
+        );
+        assert_eq!(
+            beat(500),
+            Beat {
+                tick: Duration::from_millis(500),
+                buckets: 1
+            }
+        );
+        assert_eq!(
+            beat(2_500),
+            Beat {
+                tick: Duration::from_millis(1_250),
+                buckets: 2
+            }
+        );
     }
 }

@@ -109,9 +109,7 @@ where
         .with(spans);
     let lines: Box<dyn Layer<_> + Send + Sync> = match config.format {
         LogFormat::Json => Box::new(json(writer).with_filter(Throttled::default())),
-        LogFormat::Human => {
-            Box::new(human::layer(writer, colours).with_filter(Throttled::default()))
-        }
+        LogFormat::Human => Box::new(human::layer(writer, colours).with_filter(Throttled::default())),
     };
     Ok(registry.with(lines))
 }

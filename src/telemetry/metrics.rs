@@ -18,9 +18,7 @@ mod upkeep;
 
 use std::sync::Arc;
 
-use metrics_exporter_prometheus::{
-    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
-};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use parking_lot::Mutex;
 
 use self::handles::{Counters, Registrar, Words};
@@ -180,13 +178,7 @@ impl Metrics {
     }
 
     /// A socket ended. `reason` is one of our words; for a close by the client it is not looked at.
-    pub fn disconnected(
-        &self,
-        code: u16,
-        reason: &'static str,
-        initiator: Initiator,
-        lifetime_seconds: f64,
-    ) {
+    pub fn disconnected(&self, code: u16, reason: &'static str, initiator: Initiator, lifetime_seconds: f64) {
         match initiator {
             Initiator::Server => handles::inc_close(&self.server_closes, (code, reason)),
             Initiator::Client => handles::inc_close(&self.client_closes, (code, "none")),
@@ -257,13 +249,7 @@ impl Metrics {
     }
 
     /// An HTTP request of a known route was answered after so long.
-    pub(super) fn http_request(
-        &self,
-        method: &'static str,
-        route: &str,
-        status: u16,
-        seconds: f64,
-    ) {
+    pub(super) fn http_request(&self, method: &'static str, route: &str, status: u16, seconds: f64) {
         let labels = [method, route, &status.to_string()];
         Registrar(&self.recorder)
             .histogram(&names::HTTP_DURATION, &labels)
@@ -273,15 +259,9 @@ impl Metrics {
 
 fn recorder() -> PrometheusRecorder {
     let mut builder = PrometheusBuilder::new().with_recommended_naming(true);
-    for definition in names::ALL
-        .iter()
-        .filter(|definition| !definition.buckets.is_empty())
-    {
+    for definition in names::ALL.iter().filter(|definition| !definition.buckets.is_empty()) {
         builder = builder
-            .set_buckets_for_metric(
-                Matcher::Full(definition.name.to_owned()),
-                definition.buckets,
-            )
+            .set_buckets_for_metric(Matcher::Full(definition.name.to_owned()), definition.buckets)
             .expect("the list of buckets is not empty");
     }
     builder.build_recorder()

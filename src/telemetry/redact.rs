@@ -28,11 +28,7 @@ impl fmt::Display for Target<'_> {
             end -= 1;
         }
         write!(out, "{}", path[..end].escape_debug())?;
-        if end < path.len() {
-            out.write_str("…")
-        } else {
-            Ok(())
-        }
+        if end < path.len() { out.write_str("…") } else { Ok(()) }
     }
 }
 
@@ -58,9 +54,6 @@ mod tests {
         check("?token=canary", "");
         check("https://a:canary@host/ws?token=canary", "(absolute)");
         check("/a\r\nforged", "/a\\r\\nforged");
-        check(
-            &format!("/{}", "é".repeat(200)),
-            &format!("/{}…", "é".repeat(63)),
-        );
+        check(&format!("/{}", "é".repeat(200)), &format!("/{}…", "é".repeat(63)));
     }
 }

@@ -139,13 +139,7 @@ impl Traces {
     }
 
     /// A session ended with this close code and reason word, after so long.
-    pub fn session_ended(
-        &self,
-        upgrade: Option<&TraceContext>,
-        code: u16,
-        reason: &'static str,
-        lifetime: Duration,
-    ) {
+    pub fn session_ended(&self, upgrade: Option<&TraceContext>, code: u16, reason: &'static str, lifetime: Duration) {
         self.session_event("websocket session end", upgrade, || {
             vec![
                 KeyValue::new("conclave.close.code", i64::from(code)),
@@ -178,15 +172,9 @@ impl Traces {
 
     /// PRODUCER span of a chat, linked to its session, and a child of the message's `traceparent`
     /// if that is valid. `None` when this one is not traced.
-    pub fn publish(
-        &self,
-        upgrade: Option<&TraceContext>,
-        traceparent: Option<&str>,
-    ) -> Option<PublishSpan> {
+    pub fn publish(&self, upgrade: Option<&TraceContext>, traceparent: Option<&str>) -> Option<PublishSpan> {
         let running = self.0.as_ref()?;
-        let caller = traceparent
-            .and_then(TraceContext::parse)
-            .map(TraceContext::to_remote);
+        let caller = traceparent.and_then(TraceContext::parse).map(TraceContext::to_remote);
         if !running.sampling.decide(caller.as_ref()) {
             return None;
         }
@@ -201,12 +189,7 @@ impl Traces {
 
     /// CONSUMER span of what one node (or one of its shards) does with a traced publish: a trace of
     /// its own, linked to the publish. `None` when the publish is not traced.
-    pub fn fan_out(
-        &self,
-        publish: Option<&TraceContext>,
-        shard: usize,
-        members: usize,
-    ) -> Option<FanOutSpan> {
+    pub fn fan_out(&self, publish: Option<&TraceContext>, shard: usize, members: usize) -> Option<FanOutSpan> {
         let (running, publish) = (self.0.as_ref()?, publish?);
         if !publish.is_sampled() {
             return None;

@@ -112,12 +112,7 @@ impl Assembler {
         self.partial.as_ref().and_then(|partial| partial.message())
     }
 
-    fn step(
-        &mut self,
-        input: &mut [u8],
-        used: &mut usize,
-        bounds: Bounds,
-    ) -> Result<Step, Violation> {
+    fn step(&mut self, input: &mut [u8], used: &mut usize, bounds: Bounds) -> Result<Step, Violation> {
         if let Some(partial) = &mut self.partial
             && partial.is_inside_frame()
         {
@@ -127,8 +122,7 @@ impl Assembler {
             return Ok(Step::Wait);
         };
         let payload_len = self.admit(&header, bounds)?;
-        let whole =
-            header.opcode.is_control() || (header.fin && header.opcode != Opcode::Continuation);
+        let whole = header.opcode.is_control() || (header.fin && header.opcode != Opcode::Continuation);
         if whole && payload_len <= input.len() - *used {
             let at = *used..*used + payload_len;
             *used = at.end;

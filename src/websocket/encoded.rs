@@ -9,8 +9,12 @@ use crate::websocket::frame::{Opcode, close_frame, write_header};
 /// every thread.
 const SCRATCH_KEPT_BYTES: usize = 256 * 1024;
 
+/// Longest header of a server frame: two bytes and a 64-bit length (RFC 6455 section 5.2).
+const HEADER_BYTES_MAX: usize = 10;
+
 thread_local! {
-    static PAYLOAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// Room for a header, then the payload, so that a frame is one copy into one allocation.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// One whole WebSocket frame as it goes over the wire: server frames carry no mask, so all readers share the
@@ -29,12 +33,16 @@ impl Frame {
     #[must_use]
     pub fn text(write: impl FnOnce(&mut Vec<u8>)) -> Self {
         // `write` must not build another frame: then the scratch would be borrowed twice.
-        PAYLOAD.with_borrow_mut(|payload| {
-            payload.clear();
-            write(payload);
-            let frame = Self::of(Opcode::Text, payload);
-            if payload.capacity() > SCRATCH_KEPT_BYTES {
-                *payload = Vec::new();
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.clear();
+            scratch.resize(HEADER_BYTES_MAX, 0);
+            write(scratch);
+            let header = header(Opcode::Text, scratch.len() - HEADER_BYTES_MAX);
+            let start = HEADER_BYTES_MAX - header.len();
+            scratch[start..HEADER_BYTES_MAX].copy_from_slice(&header);
+            let frame = Self(Arc::from(&scratch[start..]));
+            if scratch.capacity() > SCRATCH_KEPT_BYTES {
+                *scratch = Vec::new();
             }
             frame
         })
@@ -43,10 +51,9 @@ impl Frame {
     /// A frame with this payload.
     #[must_use]
     pub fn of(opcode: Opcode, payload: &[u8]) -> Self {
-        // The payload is already known, so header and payload meet in one exact allocation.
-        let mut header = Vec::with_capacity(10);
-        write_header(&mut header, opcode, payload.len());
-        Self(header.iter().chain(payload).copied().collect())
+        let mut frame = header(opcode, payload.len());
+        frame.extend_from_slice(payload);
+        Self(frame.into())
     }
 
     /// A close frame; `reason` is at most 123 bytes (RFC 6455 section 5.5.1).
@@ -73,6 +80,12 @@ impl Frame {
     }
 }
 
+fn header(opcode: Opcode, payload_bytes: usize) -> Vec<u8> {
+    let mut header = Vec::with_capacity(HEADER_BYTES_MAX);
+    write_header(&mut header, opcode, payload_bytes);
+    header
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,7 +94,9 @@ mod tests {
     fn the_payload_of_every_length_form_is_found_again() {
         for length in [0, 1, 125, 126, 65_535, 65_536] {
             let payload = vec![b'x'; length];
-            assert_eq!(Frame::of(Opcode::Text, &payload).payload(), payload);
+            let frame = Frame::of(Opcode::Text, &payload);
+            assert_eq!(frame.payload(), payload);
+            assert_eq!(Frame::text(|out| out.extend_from_slice(&payload)).bytes(), frame.bytes());
         }
     }
 }

@@ -98,8 +98,7 @@ impl Header {
         if first & RESERVED != 0 {
             return Err(Violation::Protocol("reserved bit set"));
         }
-        let opcode =
-            Opcode::from_bits(first & OPCODE).ok_or(Violation::Protocol("reserved opcode"))?;
+        let opcode = Opcode::from_bits(first & OPCODE).ok_or(Violation::Protocol("reserved opcode"))?;
         let fin = first & FIN != 0;
         if opcode.is_control() && !fin {
             return Err(Violation::Protocol("fragmented control frame"));

@@ -5,8 +5,8 @@ use base64::Engine as _;
 use base64::alphabet::STANDARD as ALPHABET;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use http::header::{
-    ALLOW, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
-    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+    ALLOW, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
@@ -132,14 +132,10 @@ fn check_http1(parts: &Parts) -> Result<Handshake, Refused> {
     if headers.contains_key(TRANSFER_ENCODING) || length.iter().any(|length| length != "0") {
         return Err(Refused::Body);
     }
-    let key = only(headers, SEC_WEBSOCKET_KEY)
-        .ok_or(Refused::Key)?
-        .as_bytes();
+    let key = only(headers, SEC_WEBSOCKET_KEY).ok_or(Refused::Key)?.as_bytes();
     let mut bytes = [0; 18];
     match KEY_BASE64.decode_slice(key, &mut bytes) {
-        Ok(16) => Ok(Handshake::Http1 {
-            accept: accept(key)?,
-        }),
+        Ok(16) => Ok(Handshake::Http1 { accept: accept(key)? }),
         _ => Err(Refused::Key),
     }
 }
@@ -190,10 +186,9 @@ pub fn response(handshake: Handshake, requested: &HeaderMap) -> Response<()> {
         headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
     if let Some(subprotocol) = subprotocol(requested) {
-        response.headers_mut().insert(
-            SEC_WEBSOCKET_PROTOCOL,
-            HeaderValue::from_static(subprotocol),
-        );
+        response
+            .headers_mut()
+            .insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
     }
     response
 }

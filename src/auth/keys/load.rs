@@ -57,11 +57,7 @@ impl Flaw {
 
 impl fmt::Display for KeyProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}\n  set in {}\n  help: {}",
-            self.what, self.set_in, self.remedy
-        )
+        write!(f, "{}\n  set in {}\n  help: {}", self.what, self.set_in, self.remedy)
     }
 }
 
@@ -78,16 +74,13 @@ pub(super) fn load_entry(entry: &config::Key) -> Result<Vec<Loaded>, Flaw> {
         (name, _) => Some(Algorithm::parse(name).ok_or_else(|| unknown_algorithm(name))?),
     };
     match (&entry.source, algorithm) {
-        (config::KeySource::JwksFile(path), wanted) => {
-            jwk::load(&read(path)?, wanted, entry.kid.as_deref())
-        }
+        (config::KeySource::JwksFile(path), wanted) => jwk::load(&read(path)?, wanted, entry.kid.as_deref()),
         (config::KeySource::SecretFile(path), Some(algorithm)) => {
             one(secret_verifier(&secret_file(path)?, algorithm)?, algorithm)
         }
-        (config::KeySource::Secret(text), Some(algorithm)) => one(
-            secret_verifier(text.expose_secret().as_bytes(), algorithm)?,
-            algorithm,
-        ),
+        (config::KeySource::Secret(text), Some(algorithm)) => {
+            one(secret_verifier(text.expose_secret().as_bytes(), algorithm)?, algorithm)
+        }
         (config::KeySource::PublicKeyFile(path), Some(algorithm)) => {
             one(public_verifier(&read(path)?, algorithm)?, algorithm)
         }
@@ -158,10 +151,7 @@ pub(super) fn short_secret(bytes_min: usize) -> Flaw {
 }
 
 fn unknown_algorithm(name: &str) -> Flaw {
-    let known: Vec<_> = Algorithm::ALL
-        .iter()
-        .map(|algorithm| algorithm.as_str())
-        .collect();
+    let known: Vec<_> = Algorithm::ALL.iter().map(|algorithm| algorithm.as_str()).collect();
     Flaw::new(
         format!("unknown algorithm {name:?}"),
         format!("one of {}", known.join(", ")),

@@ -35,12 +35,8 @@ fn passes(keys: Keys, algorithm: &str, kid: &str) -> bool {
 }
 
 fn rsa_jwk(more: Value) -> Value {
-    let public =
-        aws_lc_rs::signature::RsaPublicKeyComponents::<Vec<u8>>::from(PAIRS.rsa.public_key());
-    with(
-        json!({"kty": "RSA", "n": b64(public.n), "e": b64(public.e)}),
-        more,
-    )
+    let public = aws_lc_rs::signature::RsaPublicKeyComponents::<Vec<u8>>::from(PAIRS.rsa.public_key());
+    with(json!({"kty": "RSA", "n": b64(public.n), "e": b64(public.e)}), more)
 }
 
 fn ec_jwk(more: Value) -> Value {
@@ -52,9 +48,7 @@ fn ec_jwk(more: Value) -> Value {
 }
 
 fn with(mut jwk: Value, more: Value) -> Value {
-    jwk.as_object_mut()
-        .unwrap()
-        .extend(more.as_object().unwrap().clone());
+    jwk.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     jwk
 }
 
@@ -110,13 +104,7 @@ fn an_entry_may_narrow_its_jwk_set() {
         ec_jwk(json!({"kid": "e"})),
         ec_jwk(json!({"kid": "e2"}))
     ]);
-    assert_eq!(
-        load(jwks("three.json", "ES256", set.clone()))
-            .unwrap()
-            .keys
-            .len(),
-        2
-    );
+    assert_eq!(load(jwks("three.json", "ES256", set.clone())).unwrap().keys.len(), 2);
     assert!(passes(
         load(jwks("three.json", "PS256", set.clone())).unwrap(),
         "PS256",
@@ -143,15 +131,9 @@ fn bad_jwk_sets() {
     check(json!([1]), "not a JWK set");
     check(json!([ec_jwk(json!({"d": "AAAA"}))]), "private");
     check(json!([ec_jwk(json!({"x": "AAAA"}))]), "not one for ES256");
-    check(
-        json!([ec_jwk(json!({"x": b64([1; 32])}))]),
-        "not one for ES256",
-    );
+    check(json!([ec_jwk(json!({"x": b64([1; 32])}))]), "not one for ES256");
     check(json!([ec_jwk(json!({"y": 1}))]), "not one for ES256");
-    check(
-        json!([{"kty": "oct", "k": b64("short")}]),
-        "shorter than 32",
-    );
+    check(json!([{"kty": "oct", "k": b64("short")}]), "shorter than 32");
     check(
         json!([{"kty": "OKP", "crv": "Ed25519", "x": "AAAA"}]),
         "not one for EdDSA",
@@ -177,11 +159,7 @@ fn a_certificates_key_and_pkcs1_are_public_keys_too() {
         "pkcs1.pem",
         pem("RSA PUBLIC KEY", PAIRS.rsa.public_key().as_ref()).as_bytes(),
     );
-    assert!(passes(
-        load(public("RS256", "pkcs1.pem")).unwrap(),
-        "RS256",
-        "any"
-    ));
+    assert!(passes(load(public("RS256", "pkcs1.pem")).unwrap(), "RS256", "any"));
     assert!(
         problem(public("ES256", "certificate.pem"))
             .what
@@ -203,55 +181,19 @@ fn every_mistake_has_a_sentence_and_a_remedy() {
         "shorter than 32",
         "openssl rand -base64 48 > file",
     );
-    check(
-        secret("HS384", &"a".repeat(47)),
-        "shorter than 48",
-        "openssl rand",
-    );
-    check(
-        secret("HS512", &"a".repeat(63)),
-        "shorter than 64",
-        "openssl rand",
-    );
-    check(
-        secret("RS256", SECRET),
-        "needs a public key",
-        "public_key_file",
-    );
-    check(
-        secret("HS256", &pem("PUBLIC KEY", &[0; 64])),
-        "PEM",
-        "public_key_file",
-    );
-    check(
-        secret("hs256", SECRET),
-        "unknown algorithm \"hs256\"",
-        "HS256",
-    );
+    check(secret("HS384", &"a".repeat(47)), "shorter than 48", "openssl rand");
+    check(secret("HS512", &"a".repeat(63)), "shorter than 64", "openssl rand");
+    check(secret("RS256", SECRET), "needs a public key", "public_key_file");
+    check(secret("HS256", &pem("PUBLIC KEY", &[0; 64])), "PEM", "public_key_file");
+    check(secret("hs256", SECRET), "unknown algorithm \"hs256\"", "HS256");
     check(secret("none", SECRET), "unknown algorithm", "HS256");
     check(secret("", SECRET), "unknown algorithm", "HS256");
     check(public("HS256", "rsa.pem"), "needs a secret", "secret_file");
-    check(
-        public("RS256", "p256.pem"),
-        "not one for RS256",
-        "algorithm",
-    );
-    check(
-        public("ES256", "p384.pem"),
-        "not one for ES256",
-        "algorithm",
-    );
-    check(
-        public("ES384", "p256.pem"),
-        "not one for ES384",
-        "algorithm",
-    );
+    check(public("RS256", "p256.pem"), "not one for RS256", "algorithm");
+    check(public("ES256", "p384.pem"), "not one for ES256", "algorithm");
+    check(public("ES384", "p256.pem"), "not one for ES384", "algorithm");
     check(public("ES256", "rsa.pem"), "not one for ES256", "algorithm");
-    check(
-        public("EdDSA", "p256.pem"),
-        "not one for EdDSA",
-        "algorithm",
-    );
+    check(public("EdDSA", "p256.pem"), "not one for EdDSA", "algorithm");
     check(public("EdDSA", "absent.pem"), "cannot read", "path");
     PAIRS.write("private.pem", pem("PRIVATE KEY", &[0; 64]).as_bytes());
     check(public("EdDSA", "private.pem"), "private key", "-pubout");
@@ -298,11 +240,7 @@ fn all_problems_come_at_once() {
 fn the_keys_tried_for_one_token_are_bounded() {
     let keys = |n: usize| Keys::load(&vec![secret("HS256", SECRET); n]);
     assert!(keys(16).is_ok());
-    assert!(
-        keys(17).unwrap_err()[0]
-            .what
-            .contains("more than 16 keys for HS256")
-    );
+    assert!(keys(17).unwrap_err()[0].what.contains("more than 16 keys for HS256"));
 }
 
 #[test]
@@ -310,11 +248,7 @@ fn a_secret_files_last_newline_is_not_part_of_it() {
     for end in ["", "\n", "\r\n"] {
         let path = PAIRS.write("secret", format!("{SECRET}{end}").as_bytes());
         assert!(
-            passes(
-                load(key("HS256", KeySource::SecretFile(path))).unwrap(),
-                "HS256",
-                "any"
-            ),
+            passes(load(key("HS256", KeySource::SecretFile(path))).unwrap(), "HS256", "any"),
             "{end:?}"
         );
     }

@@ -13,12 +13,7 @@ const ALLOW: &[&str] = &[
 ];
 
 fn allow(entries: &[&str]) -> Result<Allow, Vec<String>> {
-    parse_allow(
-        &entries
-            .iter()
-            .map(|entry| entry.to_string())
-            .collect::<Vec<_>>(),
-    )
+    parse_allow(&entries.iter().map(|entry| entry.to_string()).collect::<Vec<_>>())
 }
 
 fn judge(allow: &Allow, uri: &str, headers: &[(&str, &str)]) -> Result<OriginVerdict, Foreign> {
@@ -38,11 +33,7 @@ fn listed_and_foreign() {
     let list = allow(ALLOW).unwrap();
     let check = |origin: &str, expected| {
         assert_eq!(
-            judge(
-                &list,
-                "/ws",
-                &[("host", "chat.example.net"), ("origin", origin)]
-            ),
+            judge(&list, "/ws", &[("host", "chat.example.net"), ("origin", origin)]),
             expected,
             "{origin}"
         )
@@ -126,72 +117,41 @@ fn listed_and_foreign() {
         .header("origin", b"https://\xffapp".as_slice())
         .body(())
         .unwrap();
-    assert_eq!(
-        list.judge(&request.into_parts().0, &|_| true),
-        Err(Foreign::Malformed)
-    );
+    assert_eq!(list.judge(&request.into_parts().0, &|_| true), Err(Foreign::Malformed));
     assert_eq!(judge(&list, "/ws", &[]), Ok(OriginVerdict::Absent));
 }
 
 #[test]
 fn same_origin_needs_a_host_that_is_ours() {
     let list = allow(&[]).unwrap();
-    let same =
-        |uri, headers: &[(&str, &str)]| judge(&list, uri, headers) == Ok(OriginVerdict::SameOrigin);
+    let same = |uri, headers: &[(&str, &str)]| judge(&list, uri, headers) == Ok(OriginVerdict::SameOrigin);
     assert!(same(
         "/",
-        &[
-            ("host", "chat.example.net"),
-            ("origin", "https://chat.example.net")
-        ]
+        &[("host", "chat.example.net"), ("origin", "https://chat.example.net")]
     ));
     assert!(same(
         "/",
-        &[
-            ("host", "CHAT.example.net:443"),
-            ("origin", "https://chat.example.net")
-        ]
+        &[("host", "CHAT.example.net:443"), ("origin", "https://chat.example.net")]
     ));
     assert!(same(
         "/",
-        &[
-            ("host", "localhost:8443"),
-            ("origin", "https://localhost:8443")
-        ]
+        &[("host", "localhost:8443"), ("origin", "https://localhost:8443")]
     ));
-    assert!(same(
-        "/",
-        &[("host", "[::1]:8443"), ("origin", "https://[::1]:8443")]
-    ));
+    assert!(same("/", &[("host", "[::1]:8443"), ("origin", "https://[::1]:8443")]));
+    assert!(same("https://localhost:8443/", &[("origin", "https://localhost:8443")]));
     assert!(same(
         "https://localhost:8443/",
-        &[("origin", "https://localhost:8443")]
-    ));
-    assert!(same(
-        "https://localhost:8443/",
-        &[
-            ("host", "localhost:8443"),
-            ("origin", "https://localhost:8443")
-        ]
+        &[("host", "localhost:8443"), ("origin", "https://localhost:8443")]
     ));
     // Rebinding: both agree, and neither is ours.
+    assert!(!same("/", &[("host", "evil.net"), ("origin", "https://evil.net")]));
     assert!(!same(
         "/",
-        &[("host", "evil.net"), ("origin", "https://evil.net")]
+        &[("host", "localhost:8443"), ("origin", "http://localhost:8443")]
     ));
     assert!(!same(
         "/",
-        &[
-            ("host", "localhost:8443"),
-            ("origin", "http://localhost:8443")
-        ]
-    ));
-    assert!(!same(
-        "/",
-        &[
-            ("host", "localhost:8443"),
-            ("origin", "https://localhost:9000")
-        ]
+        &[("host", "localhost:8443"), ("origin", "https://localhost:9000")]
     ));
     assert!(!same(
         "/",
@@ -205,16 +165,10 @@ fn same_origin_needs_a_host_that_is_ours() {
         "https://localhost/",
         &[("host", "127.0.0.1"), ("origin", "https://localhost")]
     ));
+    assert!(!same("/", &[("host", "localhost/x"), ("origin", "https://localhost")]));
     assert!(!same(
         "/",
-        &[("host", "localhost/x"), ("origin", "https://localhost")]
-    ));
-    assert!(!same(
-        "/",
-        &[
-            ("host", "evil.net@localhost"),
-            ("origin", "https://localhost")
-        ]
+        &[("host", "evil.net@localhost"), ("origin", "https://localhost")]
     ));
     assert!(!same("/", &[("host", ""), ("origin", "https://localhost")]));
     assert!(!same("/", &[("origin", "https://localhost")]));
@@ -223,10 +177,8 @@ fn same_origin_needs_a_host_that_is_ours() {
 #[test]
 fn only_named_origins_may_use_a_cookie() {
     let list = allow(&["*", "https://*.example.org", "https://app.example.com"]).unwrap();
-    let cookie = |origin| {
-        judge(&list, "/", &[("host", "localhost"), ("origin", origin)])
-            .map(OriginVerdict::allows_cookie)
-    };
+    let cookie =
+        |origin| judge(&list, "/", &[("host", "localhost"), ("origin", origin)]).map(OriginVerdict::allows_cookie);
     assert_eq!(cookie("https://anyone.net"), Ok(false));
     assert_eq!(cookie("https://a.example.org"), Ok(false));
     assert_eq!(cookie("https://app.example.com"), Ok(true));

@@ -36,8 +36,7 @@ fn ring() -> Policy {
         ed,
     ])
     .unwrap();
-    keys.add_session(b"the guests' secret is 32 bytes at least")
-        .unwrap();
+    keys.add_session(b"the guests' secret is 32 bytes at least").unwrap();
     policy(keys, &[])
 }
 
@@ -61,16 +60,11 @@ fn a_good_token_of_every_algorithm_passes_and_another_library_agrees() {
             &format!(r#"{{"alg":"{algorithm}","typ":"JWT"}}"#),
             claims(""),
         );
-        let verified =
-            verdict(&policy, &token).unwrap_or_else(|word| panic!("{algorithm}: {word:?}"));
+        let verified = verdict(&policy, &token).unwrap_or_else(|word| panic!("{algorithm}: {word:?}"));
         assert_eq!(&*verified.identity().user_id, "u1");
         assert!(oracle(algorithm, file, &token), "{algorithm}");
         let bad = flip(&token);
-        assert_eq!(
-            verdict(&policy, &bad).err(),
-            Some(TokenSignature),
-            "{algorithm}"
-        );
+        assert_eq!(verdict(&policy, &bad).err(), Some(TokenSignature), "{algorithm}");
         assert!(!oracle(algorithm, file, &bad), "{algorithm}");
     }
 }
@@ -139,11 +133,7 @@ fn good_variants() {
             hs256(at(&format!(r#""sub":"{}""#, "a".repeat(256)))),
             &*"a".repeat(256),
         ),
-        (
-            "escaped name of a claim",
-            hs256(at(r#""s\u0075b":"u""#)),
-            "u",
-        ),
+        ("escaped name of a claim", hs256(at(r#""s\u0075b":"u""#)), "u"),
         (
             "within the leeway",
             hs256(format!(r#"{{"sub":"u","exp":{}}}"#, NOW - 4)),
@@ -187,9 +177,7 @@ fn good_variants() {
         ),
         (
             "audience in a list",
-            ed(&at(&format!(
-                r#""sub":"u","iss":"{ISSUER}","aud":["x","conclave"]"#
-            ))),
+            ed(&at(&format!(r#""sub":"u","iss":"{ISSUER}","aud":["x","conclave"]"#))),
             "ed-u",
         ),
         (
@@ -214,14 +202,7 @@ fn good_variants() {
 
 #[test]
 fn a_hundred_bad_tokens() {
-    let bad: Vec<_> = [
-        forms(),
-        headers(),
-        signatures(),
-        claim_types(),
-        times_and_issuers(),
-    ]
-    .concat();
+    let bad: Vec<_> = [forms(), headers(), signatures(), claim_types(), times_and_issuers()].concat();
     assert!(bad.len() >= 100, "{}", bad.len());
     let policy = ring();
     for (name, token, expected) in &bad {
@@ -233,10 +214,7 @@ fn a_hundred_bad_tokens() {
             "{name}: {lines}"
         );
         let signature = token.rsplit('.').next().unwrap();
-        assert!(
-            signature.len() < 20 || !lines.contains(signature),
-            "{name}: {lines}"
-        );
+        assert!(signature.len() < 20 || !lines.contains(signature), "{name}: {lines}");
     }
 }
 
@@ -255,15 +233,8 @@ fn forms() -> Vec<Bad> {
         .split_once('.')
         .map(|(a, b)| (a.to_owned(), b.to_owned()))
         .unwrap();
-    let (middle, signature) = rest
-        .split_once('.')
-        .map(|(a, b)| (a.to_owned(), b.to_owned()))
-        .unwrap();
-    let claims_bytes = |bytes: &[u8]| {
-        token_by(r#"{"alg":"HS256"}"#, bytes, |message| {
-            PAIRS.sign("HS256", message)
-        })
-    };
+    let (middle, signature) = rest.split_once('.').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let claims_bytes = |bytes: &[u8]| token_by(r#"{"alg":"HS256"}"#, bytes, |message| PAIRS.sign("HS256", message));
     let long = hs256(claims(&format!(r#","x":"{}""#, "a".repeat(8192))));
     let deep = claims(&format!(r#","x":{}{}"#, "[".repeat(40), "]".repeat(40)));
     let very_deep = claims(&format!(r#","x":{}{}"#, "[".repeat(2500), "]".repeat(2500)));
@@ -278,41 +249,22 @@ fn forms() -> Vec<Bad> {
             "JWE, 5 parts",
             format!("{header}.{middle}.{signature}.{signature}.{signature}"),
         ),
-        (
-            "JSON serialisation",
-            r#"{"payload":"","signatures":[]}"#.into(),
-        ),
+        ("JSON serialisation", r#"{"payload":"","signatures":[]}"#.into()),
         ("empty header", format!(".{middle}.{signature}")),
         ("empty claims", format!("{header}..{signature}")),
-        (
-            "padding on the header",
-            format!("{header}=.{middle}.{signature}"),
-        ),
-        (
-            "padding on the claims",
-            format!("{header}.{middle}==.{signature}"),
-        ),
-        (
-            "padding on the signature",
-            format!("{header}.{middle}.{signature}="),
-        ),
+        ("padding on the header", format!("{header}=.{middle}.{signature}")),
+        ("padding on the claims", format!("{header}.{middle}==.{signature}")),
+        ("padding on the signature", format!("{header}.{middle}.{signature}=")),
         ("space before", format!(" {}", good())),
         ("space after", format!("{} ", good())),
         ("newline after", format!("{}\n", good())),
         ("space inside", format!("{header}. {middle}.{signature}")),
         (
             "newline inside the signature",
-            format!(
-                "{header}.{middle}.{}\n{}",
-                &signature[..10],
-                &signature[10..]
-            ),
+            format!("{header}.{middle}.{}\n{}", &signature[..10], &signature[10..]),
         ),
         ("NUL", format!("{}\0", good())),
-        (
-            "the other alphabet",
-            format!("{header}.{middle}.+/{}", &signature[2..]),
-        ),
+        ("the other alphabet", format!("{header}.{middle}.+/{}", &signature[2..])),
         ("not ASCII", format!("{header}.{middle}.\u{e4}{signature}")),
         (
             "bits after the end",
@@ -361,8 +313,7 @@ fn trailing_bits(signature: &str) -> String {
 }
 
 fn headers() -> Vec<Bad> {
-    let form =
-        |name: &str, header: &str| bad(name, token("HS256", header, claims("")), TokenMalformed);
+    let form = |name: &str, header: &str| bad(name, token("HS256", header, claims("")), TokenMalformed);
     let unsigned = |alg: &str| {
         let token = token_by(&format!(r#"{{"alg":"{alg}"}}"#), claims(""), |_| Vec::new());
         bad(format!("alg {alg}, no signature"), token, TokenSignature)
@@ -375,11 +326,7 @@ fn headers() -> Vec<Bad> {
         )
     };
     let kid = |kid: &str| {
-        let token = token(
-            "RS256",
-            &json!({"alg": "RS256", "kid": kid}).to_string(),
-            claims(""),
-        );
+        let token = token("RS256", &json!({"alg": "RS256", "kid": kid}).to_string(), claims(""));
         bad(format!("kid {kid:?}"), token, TokenSignature)
     };
     let mut all = vec![
@@ -401,11 +348,7 @@ fn headers() -> Vec<Bad> {
         form("crit b64", r#"{"alg":"HS256","b64":false,"crit":["b64"]}"#),
         form(
             "deep header",
-            &format!(
-                r#"{{"alg":"HS256","x":{}{}}}"#,
-                "[".repeat(40),
-                "]".repeat(40)
-            ),
+            &format!(r#"{{"alg":"HS256","x":{}{}}}"#, "[".repeat(40), "]".repeat(40)),
         ),
         bad(
             "header not UTF-8",
@@ -454,25 +397,16 @@ fn headers() -> Vec<Bad> {
 
 fn signatures() -> Vec<Bad> {
     let pem = std::fs::read(PAIRS.path("rsa.pem")).unwrap();
-    let (rs, es) = (
-        r#"{"alg":"RS256","kid":"rs"}"#,
-        r#"{"alg":"ES256","kid":"es"}"#,
-    );
+    let (rs, es) = (r#"{"alg":"RS256","kid":"rs"}"#, r#"{"alg":"ES256","kid":"es"}"#);
     let by = |name: &str, header: &str, secret: &[u8]| {
         bad(
             name,
-            token_by(header, claims(""), |message| {
-                hmac_of(HMAC_SHA256, secret, message)
-            }),
+            token_by(header, claims(""), |message| hmac_of(HMAC_SHA256, secret, message)),
             TokenSignature,
         )
     };
     let bytes = |name: &str, header: &str, signature: Vec<u8>| {
-        bad(
-            name,
-            token_by(header, claims(""), |_| signature),
-            TokenSignature,
-        )
+        bad(name, token_by(header, claims(""), |_| signature), TokenSignature)
     };
     let (signed, signature) = good()
         .rsplit_once('.')
@@ -483,16 +417,8 @@ fn signatures() -> Vec<Bad> {
         .map(|i| u8::from_str_radix(&order[2 * i..2 * i + 2], 16).unwrap())
         .collect();
     let mut all = vec![
-        by(
-            "RSA's PEM as HMAC secret",
-            r#"{"alg":"HS256","kid":"rs"}"#,
-            &pem,
-        ),
-        by(
-            "RSA's PEM as HMAC secret, no kid",
-            r#"{"alg":"HS256"}"#,
-            &pem,
-        ),
+        by("RSA's PEM as HMAC secret", r#"{"alg":"HS256","kid":"rs"}"#, &pem),
+        by("RSA's PEM as HMAC secret, no kid", r#"{"alg":"HS256"}"#, &pem),
         by(
             "RSA's PEM without its last newline",
             r#"{"alg":"HS256","kid":"rs"}"#,
@@ -502,11 +428,7 @@ fn signatures() -> Vec<Bad> {
         by("HMAC under ES256", es, SECRET.as_bytes()),
         by("another secret", r#"{"alg":"HS256"}"#, &[0; 32]),
         by("an empty secret", r#"{"alg":"HS256"}"#, b""),
-        by(
-            "another key's kid",
-            r#"{"alg":"HS256","kid":"hs"}"#,
-            SECRET.as_bytes(),
-        ),
+        by("another key's kid", r#"{"alg":"HS256","kid":"hs"}"#, SECRET.as_bytes()),
         by(
             "the guests' kid",
             r#"{"alg":"HS256","kid":"conclave-session"}"#,
@@ -517,21 +439,9 @@ fn signatures() -> Vec<Bad> {
             r#"{"alg":"HS256","kid":"?"}"#,
             OTHER_SECRET.as_bytes(),
         ),
-        bad(
-            "RS256 under ES256",
-            token("RS256", es, claims("")),
-            TokenSignature,
-        ),
-        bad(
-            "ES256 under RS256",
-            token("ES256", rs, claims("")),
-            TokenSignature,
-        ),
-        bad(
-            "PS256 under RS256",
-            token("PS256", rs, claims("")),
-            TokenSignature,
-        ),
+        bad("RS256 under ES256", token("RS256", es, claims("")), TokenSignature),
+        bad("ES256 under RS256", token("ES256", rs, claims("")), TokenSignature),
+        bad("PS256 under RS256", token("PS256", rs, claims("")), TokenSignature),
         bad(
             "PS256 with an RS256 key",
             token("PS256", r#"{"alg":"PS256","kid":"rs"}"#, claims("")),
@@ -542,37 +452,17 @@ fn signatures() -> Vec<Bad> {
             token("RS512", r#"{"alg":"RS512","kid":"rs"}"#, claims("")),
             TokenSignature,
         ),
-        bad(
-            "ES384 under ES256",
-            token("ES384", es, claims("")),
-            TokenSignature,
-        ),
-        bad(
-            "EdDSA under ES256",
-            token("EdDSA", es, claims("")),
-            TokenSignature,
-        ),
-        bad(
-            "ES256 as DER",
-            token("ES256-der", es, claims("")),
-            TokenSignature,
-        ),
+        bad("ES384 under ES256", token("ES384", es, claims("")), TokenSignature),
+        bad("EdDSA under ES256", token("EdDSA", es, claims("")), TokenSignature),
+        bad("ES256 as DER", token("ES256-der", es, claims("")), TokenSignature),
         bytes("r = s = 0", es, vec![0; 64]),
-        bytes(
-            "r = s = 1",
-            es,
-            [[0; 31].as_slice(), &[1], &[0; 31], &[1]].concat(),
-        ),
+        bytes("r = s = 1", es, [[0; 31].as_slice(), &[1], &[0; 31], &[1]].concat()),
         bytes("r = s = the order", es, [order.as_slice(), &order].concat()),
         bytes("zeros for RSA", rs, vec![0; 256]),
         bytes("one for RSA", rs, [[0; 255].as_slice(), &[1]].concat()),
         bytes("short for RSA", rs, vec![1; 128]),
         bytes("long for RSA", rs, vec![1; 512]),
-        bytes(
-            "zeros for Ed25519",
-            r#"{"alg":"EdDSA","kid":"ed"}"#,
-            vec![0; 64],
-        ),
+        bytes("zeros for Ed25519", r#"{"alg":"EdDSA","kid":"ed"}"#, vec![0; 64]),
         bytes(
             "small order for Ed25519",
             r#"{"alg":"EdDSA","kid":"ed"}"#,
@@ -598,29 +488,19 @@ fn signatures() -> Vec<Bad> {
         ),
         bad(
             "other header",
-            format!(
-                "{}.{}.{}",
-                b64(r#"{"alg":"HS256" }"#),
-                b64(claims("")),
-                b64(&signature)
-            ),
+            format!("{}.{}.{}", b64(r#"{"alg":"HS256" }"#), b64(claims("")), b64(&signature)),
             TokenSignature,
         ),
         bad(
             "signature twice",
-            format!(
-                "{signed}.{}",
-                b64([signature.as_slice(), &signature].concat())
-            ),
+            format!("{signed}.{}", b64([signature.as_slice(), &signature].concat())),
             TokenSignature,
         ),
         bad(
             "its own key in the header",
-            token_by(
-                r#"{"alg":"HS256","jwk":{"kty":"oct","k":"AAAA"}}"#,
-                claims(""),
-                |m| hmac_of(HMAC_SHA256, &[0; 3], m),
-            ),
+            token_by(r#"{"alg":"HS256","jwk":{"kty":"oct","k":"AAAA"}}"#, claims(""), |m| {
+                hmac_of(HMAC_SHA256, &[0; 3], m)
+            }),
             TokenSignature,
         ),
     ];
@@ -652,11 +532,7 @@ fn claim_types() -> Vec<Bad> {
                 "exp" => format!(r#"{{"sub":"u1","exp":{value}}}"#),
                 _ => claims(&format!(r#","{name}":{value}"#)),
             };
-            all.push(bad(
-                format!("{name}: {value:.40}"),
-                hs256(claims),
-                TokenMalformed,
-            ));
+            all.push(bad(format!("{name}: {value:.40}"), hs256(claims), TokenMalformed));
         }
     };
     let long = format!("\"{}\"", "a".repeat(257));
@@ -700,28 +576,13 @@ fn claim_types() -> Vec<Bad> {
     wrong("iss", &["null", "1", "[\"a\"]", "{}", "false"], &mut all);
     wrong(
         "aud",
-        &[
-            "null",
-            "1",
-            "{}",
-            "[1]",
-            "[\"a\",null]",
-            "[[\"a\"]]",
-            "true",
-        ],
+        &["null", "1", "{}", "[1]", "[\"a\",null]", "[[\"a\"]]", "true"],
         &mut all,
     );
     wrong("jti", &["null", "1", "[]", "{}", &long], &mut all);
     wrong(
         "name",
-        &[
-            "null",
-            "1",
-            "[]",
-            "{\"toString\":1}",
-            &long,
-            "\"a\\u001b[2Jb\"",
-        ],
+        &["null", "1", "[]", "{\"toString\":1}", &long, "\"a\\u001b[2Jb\""],
         &mut all,
     );
     wrong(
@@ -757,18 +618,12 @@ fn claim_types() -> Vec<Bad> {
         ("no sub", format!(r#"{{"exp":{exp}}}"#)),
         ("no exp", r#"{"sub":"u1"}"#.into()),
         ("nothing", "{}".into()),
-        (
-            "sub twice",
-            format!(r#"{{"sub":"u1","sub":"admin","exp":{exp}}}"#),
-        ),
+        ("sub twice", format!(r#"{{"sub":"u1","sub":"admin","exp":{exp}}}"#)),
         (
             "sub twice, escaped",
             format!(r#"{{"sub":"u1","\u0073ub":"admin","exp":{exp}}}"#),
         ),
-        (
-            "exp twice",
-            format!(r#"{{"sub":"u1","exp":1,"exp":{exp}}}"#),
-        ),
+        ("exp twice", format!(r#"{{"sub":"u1","exp":1,"exp":{exp}}}"#)),
         ("unknown claim twice", claims(r#","x":1,"x":1"#)),
         ("info's member twice", claims(r#","info":{"a":1,"a":2}"#)),
         ("Sub is not sub", format!(r#"{{"Sub":"u1","exp":{exp}}}"#)),
@@ -799,11 +654,9 @@ fn times_and_issuers() -> Vec<Bad> {
     );
     let guest = |claims: &str| {
         let secret = b"the guests' secret is 32 bytes at least";
-        token_by(
-            r#"{"alg":"HS256","kid":"conclave-session"}"#,
-            claims,
-            |message| hmac_of(HMAC_SHA256, secret, message),
-        )
+        token_by(r#"{"alg":"HS256","kid":"conclave-session"}"#, claims, |message| {
+            hmac_of(HMAC_SHA256, secret, message)
+        })
     };
     vec![
         bad("expired by the leeway", at(NOW - 5), TokenExpired),
@@ -850,32 +703,16 @@ fn times_and_issuers() -> Vec<Bad> {
             TokenIssuer,
         ),
         ed("no aud", &iss, TokenAudience),
-        ed(
-            "another aud",
-            &format!(r#"{iss},"aud":"other""#),
-            TokenAudience,
-        ),
+        ed("another aud", &format!(r#"{iss},"aud":"other""#), TokenAudience),
         ed("empty aud", &format!(r#"{iss},"aud":[]"#), TokenAudience),
-        ed(
-            "aud in capitals",
-            &format!(r#"{iss},"aud":"CHAT""#),
-            TokenAudience,
-        ),
-        ed(
-            "other auds",
-            &format!(r#"{iss},"aud":["a","chat2"]"#),
-            TokenAudience,
-        ),
+        ed("aud in capitals", &format!(r#"{iss},"aud":"CHAT""#), TokenAudience),
+        ed("other auds", &format!(r#"{iss},"aud":["a","chat2"]"#), TokenAudience),
         bad(
             "too long with its prefix",
             token("EdDSA", r#"{"alg":"EdDSA","kid":"ed"}"#, prefixed),
             TokenMalformed,
         ),
-        bad(
-            "a guest without its issuer",
-            guest(&claims("")),
-            TokenIssuer,
-        ),
+        bad("a guest without its issuer", guest(&claims("")), TokenIssuer),
         bad(
             "a guest who is no guest",
             guest(&claims(r#","iss":"conclave-session""#)),
@@ -892,13 +729,9 @@ fn entries_that_share_a_key_are_told_apart_by_issuer() {
         user_prefix: prefix.into(),
         ..named("k", secret("HS256", SECRET))
     };
-    let policy = policy(
-        Keys::load(&[entry("a", "a-"), entry("b", "b-")]).unwrap(),
-        &[],
-    );
+    let policy = policy(Keys::load(&[entry("a", "a-"), entry("b", "b-")]).unwrap(), &[]);
     let id = |iss: &str| {
-        verdict(&policy, &hs256(claims(&format!(r#","iss":"{iss}""#))))
-            .map(|v| v.identity().user_id.to_string())
+        verdict(&policy, &hs256(claims(&format!(r#","iss":"{iss}""#)))).map(|v| v.identity().user_id.to_string())
     };
     assert_eq!(id("a").as_deref(), Ok("a-u1"));
     assert_eq!(id("b").as_deref(), Ok("b-u1"));
@@ -909,12 +742,7 @@ fn entries_that_share_a_key_are_told_apart_by_issuer() {
 fn expiry_is_optional_where_the_operator_says_so() {
     let mut policy = ring();
     policy.rules.require_expiry = false;
-    assert_eq!(
-        verdict(&policy, &hs256(r#"{"sub":"u1"}"#))
-            .unwrap()
-            .expires_at(),
-        None
-    );
+    assert_eq!(verdict(&policy, &hs256(r#"{"sub":"u1"}"#)).unwrap().expires_at(), None);
     assert_eq!(
         verdict(&policy, &hs256(r#"{"sub":"u1","exp":1}"#)).err(),
         Some(TokenExpired)
@@ -925,19 +753,12 @@ fn expiry_is_optional_where_the_operator_says_so() {
 fn without_sign_in_a_sub_may_begin_with_guest() {
     let policy = policy(Keys::load(&[secret("HS256", SECRET)]).unwrap(), &[]);
     let token = hs256(format!(r#"{{"sub":"guest:1","exp":{}}}"#, NOW + 60));
-    assert_eq!(
-        &*verdict(&policy, &token).unwrap().identity().user_id,
-        "guest:1"
-    );
+    assert_eq!(&*verdict(&policy, &token).unwrap().identity().user_id, "guest:1");
 }
 
 #[test]
 fn the_explanation_names_keys_times_and_verdict() {
-    let lines = crate::auth::diagnose(
-        &hs256(format!(r#"{{"sub":"u1","exp":{}}}"#, NOW - 3600)),
-        &ring(),
-        NOW,
-    );
+    let lines = crate::auth::diagnose(&hs256(format!(r#"{{"sub":"u1","exp":{}}}"#, NOW - 3600)), &ring(), NOW);
     let text = lines.join("\n");
     for part in [
         "header: alg \"HS256\", kid none",
@@ -948,10 +769,7 @@ fn the_explanation_names_keys_times_and_verdict() {
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
-    assert_eq!(
-        lines.last().unwrap(),
-        "verdict: token_expired: exp has passed"
-    );
+    assert_eq!(lines.last().unwrap(), "verdict: token_expired: exp has passed");
 }
 
 proptest::proptest! {
@@ -984,12 +802,7 @@ fn cost_of_a_verification() {
         assert!((0..rounds).all(|_| policy.verify(&token, NOW).is_ok()));
         let whole = start.elapsed() / rounds;
         let (signed, signature) = token.rsplit_once('.').unwrap();
-        let pem = std::fs::read(PAIRS.path(if algorithm == "ES256" {
-            "p256.pem"
-        } else {
-            "rsa.pem"
-        }))
-        .unwrap();
+        let pem = std::fs::read(PAIRS.path(if algorithm == "ES256" { "p256.pem" } else { "rsa.pem" })).unwrap();
         let key = match algorithm {
             "HS256" => jsonwebtoken::DecodingKey::from_secret(SECRET.as_bytes()),
             "ES256" => jsonwebtoken::DecodingKey::from_ec_pem(&pem).unwrap(),
@@ -997,9 +810,9 @@ fn cost_of_a_verification() {
         };
         let start = std::time::Instant::now();
         let other = algorithm.parse().unwrap();
-        assert!((0..rounds).all(|_| {
-            jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &key, other).unwrap()
-        }));
+        assert!(
+            (0..rounds).all(|_| { jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &key, other).unwrap() })
+        );
         let theirs = start.elapsed() / rounds;
         let parsed = Unverified::parse(&token, policy.rules).unwrap();
         let key = policy.keys.candidates(&parsed.header).next().unwrap();

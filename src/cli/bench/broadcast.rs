@@ -26,10 +26,7 @@ pub fn run(plan: Arc<Plan>, show: bool) -> Result<Report, Failure> {
     crew.drain();
     let (totals, meters) = crew.dismiss();
     let total = Total(&meters);
-    let (measured, expected) = (
-        total.sum(|meter| &meter.measured),
-        total.sum(|meter| &meter.expected),
-    );
+    let (measured, expected) = (total.sum(|meter| &meter.measured), total.sum(|meter| &meter.expected));
     let seconds = f64::from(plan.seconds);
 
     let mut report = Report::new("broadcast", &plan);
@@ -87,22 +84,11 @@ pub fn run(plan: Arc<Plan>, show: bool) -> Result<Report, Failure> {
 fn describe(report: &mut Report, plan: &Plan) {
     report.add("rooms", "rooms", plan.rooms as f64, 0, "");
     report.add("seconds", "measured", f64::from(plan.seconds), 0, "s");
-    if let Work::Broadcast {
-        publishers,
-        pace,
-        size,
-    } = plan.work
-    {
+    if let Work::Broadcast { publishers, pace, size } = plan.work {
         report.add("publishers", "publishers", publishers as f64, 0, "");
         report.add("size_bytes", "size of a content", size as f64, 0, "B");
         match pace {
-            Pace::Every(time) => report.add(
-                "rate_per_s",
-                "rate of a publisher",
-                1.0 / time.as_secs_f64(),
-                2,
-                "/s",
-            ),
+            Pace::Every(time) => report.add("rate_per_s", "rate of a publisher", 1.0 / time.as_secs_f64(), 2, "/s"),
             Pace::Window(window) => report.add("window", "flood window", f64::from(window), 0, ""),
         }
     }
@@ -189,18 +175,10 @@ struct Publisher {
 
 impl Publisher {
     fn of(connection: usize, plan: &Plan) -> Option<Self> {
-        let Work::Broadcast {
-            publishers,
-            pace,
-            size,
-        } = plan.work
-        else {
+        let Work::Broadcast { publishers, pace, size } = plan.work else {
             return None;
         };
-        let head = format!(
-            r#"{{"type":"chat","room":"{}","content":""#,
-            plan.room(connection)
-        );
+        let head = format!(r#"{{"type":"chat","room":"{}","content":""#, plan.room(connection));
         (connection < publishers).then(|| Self {
             connection,
             head,
@@ -236,12 +214,7 @@ impl Publisher {
     }
 
     /// Sends one; false when the time for sending is over.
-    async fn publish(
-        &mut self,
-        socket: &mut Socket,
-        stage: &Stage,
-        meter: &Meter,
-    ) -> Result<bool, Lost> {
+    async fn publish(&mut self, socket: &mut Socket, stage: &Stage, meter: &Meter) -> Result<bool, Lost> {
         let now = stage.now();
         if stage.is_over(now) {
             return Ok(false);

@@ -159,10 +159,7 @@ impl Crew {
         loop {
             let done = self.stage.opened.load(Relaxed) + self.stage.failed.load(Relaxed);
             bar.set_position(done as u64);
-            if done >= connections
-                || Instant::now() >= limit
-                || self.threads.iter().all(JoinHandle::is_finished)
-            {
+            if done >= connections || Instant::now() >= limit || self.threads.iter().all(JoinHandle::is_finished) {
                 break;
             }
             std::thread::sleep(GLANCE);
@@ -221,10 +218,7 @@ impl Crew {
     pub fn wait(&self, time: Duration, what: &'static str) {
         let bar = progress::bar(time.as_secs(), what, self.show);
         let begun = Instant::now();
-        while let Some(left) = time
-            .checked_sub(begun.elapsed())
-            .filter(|left| !left.is_zero())
-        {
+        while let Some(left) = time.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) {
             bar.set_position(begun.elapsed().as_secs());
             std::thread::sleep(left.min(Duration::from_millis(250)));
         }
@@ -337,12 +331,7 @@ fn work(index: usize, stage: &Arc<Stage>, meter: &Arc<Meter>) {
         let permits = Arc::new(Semaphore::new(plan.in_flight.div_ceil(plan.threads)));
         let mut connections = JoinSet::new();
         for connection in share {
-            connections.spawn(live(
-                connection,
-                stage.clone(),
-                meter.clone(),
-                permits.clone(),
-            ));
+            connections.spawn(live(connection, stage.clone(), meter.clone(), permits.clone()));
         }
         while connections.join_next().await.is_some() {}
     });

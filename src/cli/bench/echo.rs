@@ -27,10 +27,7 @@ pub fn run(plan: Arc<Plan>, show: bool) -> Result<Report, Failure> {
     crew.drain();
     let (totals, meters) = crew.dismiss();
     let total = Total(&meters);
-    let (measured, expected) = (
-        total.sum(|meter| &meter.measured),
-        total.sum(|meter| &meter.expected),
-    );
+    let (measured, expected) = (total.sum(|meter| &meter.measured), total.sum(|meter| &meter.expected));
 
     let mut report = Report::new("echo", &plan);
     report.add("seconds", "measured", f64::from(plan.seconds), 0, "s");
@@ -105,13 +102,7 @@ pub async fn live(
     idle::close(socket).await
 }
 
-async fn send(
-    connection: usize,
-    size: usize,
-    socket: &mut Socket,
-    stage: &Stage,
-    meter: &Meter,
-) -> Result<(), Lost> {
+async fn send(connection: usize, size: usize, socket: &mut Socket, stage: &Stage, meter: &Meter) -> Result<(), Lost> {
     let now = stage.now();
     if stage.is_over(now) {
         return Ok(());

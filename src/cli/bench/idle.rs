@@ -35,13 +35,7 @@ pub fn run(plan: Arc<Plan>, show: bool) -> Result<Report, Failure> {
     let mut report = Report::new("idle", &plan);
     report.add("rooms", "rooms", plan.rooms as f64, 0, "");
     report.add("opened", "opened", count, 0, "");
-    report.add(
-        "open_seconds",
-        "time to open all",
-        opening.elapsed(),
-        2,
-        "s",
-    );
+    report.add("open_seconds", "time to open all", opening.elapsed(), 2, "s");
     report.add(
         "handshakes_per_s",
         "handshakes per second",

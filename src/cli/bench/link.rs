@@ -54,18 +54,16 @@ impl Lost {
             Self::Connect(error) if matches!(error.raw_os_error(), Some(23 | 24)) => {
                 Some("raise the limit of open files: ulimit -n 65536")
             }
-            Self::Connect(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Some(
-                "no free local port is left: fewer connections, or widen net.ipv4.ip_local_port_range",
-            ),
+            Self::Connect(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                Some("no free local port is left: fewer connections, or widen net.ipv4.ip_local_port_range")
+            }
             Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 Some("is the server running, and is --url right?")
             }
             Self::Tls(_) => Some(
                 "pass --ca FILE with the authority of its certificate, or --insecure; or it is at a limit of connections",
             ),
-            Self::Refused(http::StatusCode::NOT_FOUND) => {
-                Some("bench echo needs echo.enabled = true there")
-            }
+            Self::Refused(http::StatusCode::NOT_FOUND) => Some("bench echo needs echo.enabled = true there"),
             Self::Closed(reason) if reason.starts_with("1008") => {
                 Some("conclave token --check TOKEN --config FILE says what is wrong with a token")
             }
@@ -79,9 +77,9 @@ impl From<Error> for Lost {
         match error {
             Error::Http(response) => Self::Refused(response.status()),
             Error::ConnectionClosed | Error::AlreadyClosed | Error::Io(_) => Self::Cut,
-            Error::Protocol(
-                tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
-            ) => Self::Cut,
+            Error::Protocol(tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
+                Self::Cut
+            }
             other => Self::Protocol(Box::new(other)),
         }
     }
@@ -105,9 +103,7 @@ pub async fn open(target: &Target, token: &str, room: Option<&str>) -> Result<So
 }
 
 async fn upgrade(target: &Target, token: &str) -> Result<Socket, Lost> {
-    let stream = TcpStream::connect(target.address)
-        .await
-        .map_err(Lost::Connect)?;
+    let stream = TcpStream::connect(target.address).await.map_err(Lost::Connect)?;
     stream.set_nodelay(true).map_err(Lost::Connect)?;
     let connector = TlsConnector::from(target.tls.clone());
     let stream = connector
@@ -172,8 +168,6 @@ fn kind_of(text: &str) -> Option<String> {
 /// The `code` of an `error` message.
 pub fn error_code(text: &str) -> String {
     let message: Option<serde_json::Value> = serde_json::from_str(text).ok();
-    let code = message
-        .as_ref()
-        .and_then(|message| message.get("code")?.as_str());
+    let code = message.as_ref().and_then(|message| message.get("code")?.as_str());
     code.unwrap_or("error").to_owned()
 }

@@ -58,10 +58,7 @@ impl Meter {
         self.received.fetch_add(1, Relaxed);
         if let Some(nanoseconds) = latency_nanoseconds {
             self.measured.fetch_add(1, Relaxed);
-            self.seen
-                .lock()
-                .latency
-                .saturating_record((nanoseconds / 1_000).max(1));
+            self.seen.lock().latency.saturating_record((nanoseconds / 1_000).max(1));
         }
     }
 
@@ -99,10 +96,7 @@ pub struct Total<'m>(pub &'m [std::sync::Arc<Meter>]);
 impl Total<'_> {
     /// The sum of one counter.
     pub fn sum(&self, counter: impl Fn(&Meter) -> &AtomicU64) -> u64 {
-        self.0
-            .iter()
-            .map(|meter| counter(meter).load(Relaxed))
-            .sum()
+        self.0.iter().map(|meter| counter(meter).load(Relaxed)).sum()
     }
 
     /// The largest of one counter.
@@ -137,6 +131,5 @@ impl Total<'_> {
 }
 
 fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LATENCY_MICROSECONDS_MAX, 3)
-        .expect("1 µs to 60 s with three digits is a valid range")
+    Histogram::new_with_bounds(1, LATENCY_MICROSECONDS_MAX, 3).expect("1 µs to 60 s with three digits is a valid range")
 }

@@ -34,14 +34,8 @@ pub struct Plan {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Work {
     Idle,
-    Broadcast {
-        publishers: usize,
-        pace: Pace,
-        size: usize,
-    },
-    Echo {
-        size: usize,
-    },
+    Broadcast { publishers: usize, pace: Pace, size: usize },
+    Echo { size: usize },
 }
 
 /// How fast a publisher goes.

@@ -35,13 +35,7 @@ impl Process {
         let Some((_, fields)) = text.rsplit_once(')') else {
             bail!("/proc/PID/stat has another form")
         };
-        let ticks = |index: usize| {
-            fields
-                .split_ascii_whitespace()
-                .nth(index)?
-                .parse::<u32>()
-                .ok()
-        };
+        let ticks = |index: usize| fields.split_ascii_whitespace().nth(index)?.parse::<u32>().ok();
         let (Some(user), Some(system)) = (ticks(11), ticks(12)) else {
             bail!("/proc/PID/stat has another form")
         };
@@ -57,10 +51,9 @@ impl Process {
     }
 
     fn read(self, file: &str) -> anyhow::Result<String> {
-        let path = self.pid.map_or_else(
-            || format!("/proc/self/{file}"),
-            |pid| format!("/proc/{pid}/{file}"),
-        );
+        let path = self
+            .pid
+            .map_or_else(|| format!("/proc/self/{file}"), |pid| format!("/proc/{pid}/{file}"));
         std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
     }
 }
@@ -68,9 +61,7 @@ impl Process {
 /// How many files this process may have open; `None` when there is no limit or it cannot be read.
 pub fn descriptor_limit() -> Option<u64> {
     let text = Process::this().read("limits").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 

@@ -41,14 +41,7 @@ impl Report {
     }
 
     /// Adds a number.
-    pub fn add(
-        &mut self,
-        key: &'static str,
-        label: &'static str,
-        value: f64,
-        decimals: usize,
-        unit: &'static str,
-    ) {
+    pub fn add(&mut self, key: &'static str, label: &'static str, value: f64, decimals: usize, unit: &'static str) {
         self.figures.push(Figure {
             key,
             label,
@@ -64,23 +57,11 @@ impl Report {
         self.add("latency_p50_ms", "latency p50", at(0.5), 3, "ms");
         self.add("latency_p99_ms", "latency p99", at(0.99), 3, "ms");
         self.add("latency_p999_ms", "latency p99.9", at(0.999), 3, "ms");
-        self.add(
-            "latency_max_ms",
-            "latency max",
-            latency.max() as f64 / 1_000.0,
-            3,
-            "ms",
-        );
+        self.add("latency_max_ms", "latency max", latency.max() as f64 / 1_000.0, 3, "ms");
     }
 
     /// Adds what the server used in `span`, per `event`; needs `--pid`.
-    pub fn add_server_cpu(
-        &mut self,
-        span: &Span,
-        events: u64,
-        key: &'static str,
-        label: &'static str,
-    ) {
+    pub fn add_server_cpu(&mut self, span: &Span, events: u64, key: &'static str, label: &'static str) {
         let Some(cpu) = span.server_cpu else { return };
         self.add(
             "server_cpu_percent",
@@ -97,13 +78,7 @@ impl Report {
     /// Adds how busy the client was, and says so when it was the limit.
     pub fn add_client(&mut self, span: &Span, plan: &Plan) {
         let percent = span.client_cpu.as_secs_f64() / span.elapsed() * 100.0;
-        self.add(
-            "client_cpu_percent",
-            "client CPU (100 is one core)",
-            percent,
-            1,
-            "%",
-        );
+        self.add("client_cpu_percent", "client CPU (100 is one core)", percent, 1, "%");
         if percent > 85.0 * plan.threads as f64 {
             self.note(format!(
                 "the client was busy on all of its {} threads and may have been the limit; try --threads",
@@ -115,13 +90,7 @@ impl Report {
     /// Adds the server's memory as it is now.
     pub fn add_server_memory(&mut self, server: Option<Process>) {
         if let Some(kib) = server.and_then(|server| server.memory_kib().ok()) {
-            self.add(
-                "server_memory_mib",
-                "server memory",
-                kib as f64 / 1_024.0,
-                1,
-                "MiB",
-            );
+            self.add("server_memory_mib", "server memory", kib as f64 / 1_024.0, 1, "MiB");
         }
     }
 
@@ -134,13 +103,7 @@ impl Report {
             0,
             "",
         );
-        self.add(
-            "connections_lost",
-            "connections lost",
-            totals.lost as f64,
-            0,
-            "",
-        );
+        self.add("connections_lost", "connections lost", totals.lost as f64, 0, "");
         self.add("errors", "error messages", totals.errors as f64, 0, "");
         self.whole &= totals.failed == 0 && totals.lost == 0 && totals.errors == 0;
         self.notes.extend(
@@ -194,11 +157,7 @@ impl Report {
     pub fn table(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-        table.set_header(vec![
-            format!("bench {}", self.test),
-            self.url.clone(),
-            String::new(),
-        ]);
+        table.set_header(vec![format!("bench {}", self.test), self.url.clone(), String::new()]);
         for figure in &self.figures {
             let value = grouped(&format!("{:.*}", figure.decimals, figure.value));
             table.add_row(vec![figure.label.to_owned(), value, figure.unit.to_owned()]);

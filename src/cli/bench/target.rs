@@ -68,9 +68,7 @@ impl Target {
     pub fn shown(&self) -> String {
         format!(
             "wss://{}{}",
-            self.uri
-                .authority()
-                .map_or("", |authority| authority.as_str()),
+            self.uri.authority().map_or("", |authority| authority.as_str()),
             self.uri.path()
         )
     }
@@ -78,11 +76,7 @@ impl Target {
 
 fn parse(url: &str, echo: bool) -> Result<Uri, Failure> {
     // The URL is not repeated in messages: somebody may have put a token into it.
-    let refuse = |why: &str| {
-        Failure::usage(format_args!(
-            "--url: {why}\n  help: such as wss://127.0.0.1:8443/ws"
-        ))
-    };
+    let refuse = |why: &str| Failure::usage(format_args!("--url: {why}\n  help: such as wss://127.0.0.1:8443/ws"));
     let uri: Uri = url.parse().map_err(|_| refuse("this is no URL"))?;
     if uri.scheme_str() != Some("wss") {
         return Err(refuse("expected wss://; Conclave speaks TLS only"));
@@ -90,13 +84,9 @@ fn parse(url: &str, echo: bool) -> Result<Uri, Failure> {
     if uri.query().is_some() {
         return Err(refuse("no query here; a token belongs to --token"));
     }
-    let authority = uri
-        .authority()
-        .ok_or_else(|| refuse("the host is missing"))?;
+    let authority = uri.authority().ok_or_else(|| refuse("the host is missing"))?;
     if authority.as_str().contains('@') {
-        return Err(refuse(
-            "no user or password here; a token belongs to --token",
-        ));
+        return Err(refuse("no user or password here; a token belongs to --token"));
     }
     let path = match uri.path() {
         "/" | "/ws" if echo => "/echo",
@@ -114,10 +104,7 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, Failure> {
         .with_context(|| format!("cannot resolve {host}"))?
         .collect();
     // `localhost` often means ::1 first, where few development servers listen.
-    let found = found
-        .iter()
-        .find(|address| address.is_ipv4())
-        .or(found.first());
+    let found = found.iter().find(|address| address.is_ipv4()).or(found.first());
     found
         .copied()
         .ok_or_else(|| Failure::other(format_args!("{host} has no address")))
@@ -144,17 +131,8 @@ fn tls(load: &Load, here: bool, environment: &Environment) -> Result<ClientConfi
     Ok(config)
 }
 
-fn roots(
-    chosen: Option<&Path>,
-    here: bool,
-    environment: &Environment,
-) -> Result<RootCertStore, Failure> {
-    let system = || {
-        SYSTEM_BUNDLES
-            .iter()
-            .map(PathBuf::from)
-            .find(|path| path.exists())
-    };
+fn roots(chosen: Option<&Path>, here: bool, environment: &Environment) -> Result<RootCertStore, Failure> {
+    let system = || SYSTEM_BUNDLES.iter().map(PathBuf::from).find(|path| path.exists());
     let path = match chosen {
         Some(path) => path.to_owned(),
         None => here.then(|| dev::authority(environment)).flatten().or_else(system).ok_or_else(|| {
@@ -171,9 +149,7 @@ fn roots(
         let _ = roots.add(certificate.with_context(unreadable)?);
     }
     if roots.is_empty() {
-        Err(Failure::other(format_args!(
-            "no usable certificate in {shown}"
-        )))
+        Err(Failure::other(format_args!("no usable certificate in {shown}")))
     } else {
         Ok(roots)
     }

@@ -71,10 +71,7 @@ async fn connection(
     if fault == Fault::RefusesTokens {
         return socket.close(Some(close(1008, "token_expired"))).await.ok();
     }
-    socket
-        .send(Message::text(r#"{"type":"connected"}"#))
-        .await
-        .ok()?;
+    socket.send(Message::text(r#"{"type":"connected"}"#)).await.ok()?;
     let (sender, mut outbox) = channel(1_024);
     let mut count = 0;
     loop {
@@ -156,14 +153,9 @@ fn idle_opens_and_holds() {
     let plan = Plan::new(&load, Work::Idle, &Environment::new(Vec::new())).unwrap();
     let report = idle::run(plan, false).unwrap();
     let found: Value = serde_json::from_str(&report.json()).unwrap();
-    assert_eq!(
-        (&found["ok"], &found["opened"]),
-        (&true.into(), &20.into()),
-        "{found}"
-    );
+    assert_eq!((&found["ok"], &found["opened"]), (&true.into(), &20.into()), "{found}");
     assert!(
-        found["handshakes_per_s"].as_f64().unwrap() > 0.0
-            && found["server_kib_per_connection"].is_number(),
+        found["handshakes_per_s"].as_f64().unwrap() > 0.0 && found["server_kib_per_connection"].is_number(),
         "{found}"
     );
     assert!(report.table().contains("handshakes per second"));
@@ -181,10 +173,7 @@ fn broadcast_counts_every_delivery() {
         assert!(found["latency_p50_ms"].as_f64().unwrap() > 0.0, "{found}");
         if !flood {
             let published = found["published_per_s"].as_f64().unwrap();
-            assert!(
-                (55.0..=65.0).contains(&published),
-                "3 x 20 per second: {found}"
-            );
+            assert!((55.0..=65.0).contains(&published), "3 x 20 per second: {found}");
         }
     }
 }
@@ -193,10 +182,7 @@ fn broadcast_counts_every_delivery() {
 fn lost_deliveries_are_seen() {
     let found = run_broadcast(Fault::LosesEveryTenth, false);
     let ratio = found["delivery_ratio"].as_f64().unwrap();
-    assert!(
-        found["ok"] == false && (0.85..0.95).contains(&ratio),
-        "{found}"
-    );
+    assert!(found["ok"] == false && (0.85..0.95).contains(&ratio), "{found}");
 }
 
 #[test]
@@ -207,21 +193,13 @@ fn lost_connections_are_seen_with_their_reason() {
         (&false.into(), &3.into()),
         "{found}"
     );
-    assert!(
-        found["notes"].to_string().contains("1013 overloaded"),
-        "{found}"
-    );
+    assert!(found["notes"].to_string().contains("1013 overloaded"), "{found}");
 }
 
 #[test]
 fn echo_measures_round_trips() {
     let load = load(serve(Fault::None), 4, 1);
-    let plan = Plan::new(
-        &load,
-        Work::echo(64).unwrap(),
-        &Environment::new(Vec::new()),
-    )
-    .unwrap();
+    let plan = Plan::new(&load, Work::echo(64).unwrap(), &Environment::new(Vec::new())).unwrap();
     assert_eq!(plan.target.uri.path(), "/echo");
     let found: Value = serde_json::from_str(&echo::run(plan, false).unwrap().json()).unwrap();
     assert_eq!(
@@ -260,13 +238,7 @@ fn stamps_survive_and_pad() {
         assert_eq!(text.len() - head, size);
         assert_eq!(Stamp::find(text.as_bytes()), Some(stamp));
     }
-    for other in [
-        "",
-        "@t",
-        "@tzzzzzzzzzzzzzzzzzzzzzzzz",
-        "@t0123",
-        r#"{"type":"join"}"#,
-    ] {
+    for other in ["", "@t", "@tzzzzzzzzzzzzzzzzzzzzzzzz", "@t0123", r#"{"type":"join"}"#] {
         assert_eq!(Stamp::find(other.as_bytes()), None, "{other}");
     }
 }
@@ -276,12 +248,7 @@ fn members_of_uneven_rooms_add_up() {
     let load = load("127.0.0.1:1".parse().unwrap(), 11, 3);
     let plan = Plan::new(&load, Work::Idle, &Environment::new(Vec::new())).unwrap();
     assert_eq!(
-        [
-            plan.members(0),
-            plan.members(1),
-            plan.members(2),
-            plan.members(3)
-        ],
+        [plan.members(0), plan.members(1), plan.members(2), plan.members(3)],
         [4, 4, 3, 4]
     );
     assert_eq!(plan.room(1), plan.room(10));

@@ -26,9 +26,7 @@ impl Banner {
         };
         // A closed stdout is no reason to stop serving.
         let mut stdout = std::io::stdout().lock();
-        let _ = stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| stdout.flush());
+        let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     }
 
     fn page(&self) -> String {
@@ -54,15 +52,9 @@ impl Banner {
             paint.bold("Conclave is ready."),
             paint.loud(" FOR DEVELOPMENT ONLY ")
         ));
-        line(paint.faint(
-            "  Only this machine can reach it. Its certificate and its keys are throw-away ones.",
-        ));
+        line(paint.faint("  Only this machine can reach it. Its certificate and its keys are throw-away ones."));
         line(String::new());
-        line(format!(
-            "  {}      {}",
-            paint.bold("Page"),
-            paint.link(&page)
-        ));
+        line(format!("  {}      {}", paint.bold("Page"), paint.link(&page)));
         line(format!(
             "            {}",
             paint.faint("open it twice, and the two tabs chat")
@@ -78,10 +70,7 @@ impl Banner {
             paint.link(format!("wss://{authority}/ws?token={token}"))
         ));
         line(format!("  {}     {token}", paint.bold("Token")));
-        line(format!(
-            "            {}",
-            paint.faint("user dev, good for 12 hours")
-        ));
+        line(format!("            {}", paint.faint("user dev, good for 12 hours")));
         line(format!(
             "  {}   {}",
             paint.bold("Metrics"),
@@ -89,11 +78,7 @@ impl Banner {
         ));
         line(String::new());
         line(format!("  {}        {ca}", paint.bold("CA")));
-        line(format!(
-            "  {}   {}",
-            paint.bold("SHA-256"),
-            certificate.fingerprint
-        ));
+        line(format!("  {}   {}", paint.bold("SHA-256"), certificate.fingerprint));
         line(format!(
             "            {}",
             paint.faint("It vouches for localhost only. To trust it:")
@@ -101,9 +86,7 @@ impl Banner {
         line(format!("            curl --cacert '{ca}' {page}livez"));
         line(format!(
             "            {}",
-            paint.faint(
-                "browser: import that file as a certificate authority, or accept the warning once"
-            )
+            paint.faint("browser: import that file as a certificate authority, or accept the warning once")
         ));
         line(String::new());
         line(format!("  {}", paint.bold("Next")));
@@ -129,21 +112,14 @@ impl Banner {
                 "a token for another user",
             ),
             (
-                format!(
-                    "SSL_CERT_FILE='{ca}' websocat \"{socket}?token=$(conclave token --sub ana -q)\""
-                ),
+                format!("SSL_CERT_FILE='{ca}' websocat \"{socket}?token=$(conclave token --sub ana -q)\""),
                 "then type {\"type\":\"join\",\"room\":\"lobby\"}",
             ),
             (
-                format!(
-                    "NODE_EXTRA_CA_CERTS='{ca}' npx wscat -c \"{socket}?token=$(conclave token --sub bob -q)\""
-                ),
+                format!("NODE_EXTRA_CA_CERTS='{ca}' npx wscat -c \"{socket}?token=$(conclave token --sub bob -q)\""),
                 "the same with Node",
             ),
-            (
-                format!("conclave bench idle{url}"),
-                "what this machine can hold",
-            ),
+            (format!("conclave bench idle{url}"), "what this machine can hold"),
         ]
     }
 }
@@ -203,10 +179,7 @@ mod tests {
     #[test]
     fn another_port_is_carried_into_every_line() {
         let text = banner("[::1]:4433");
-        assert!(
-            text.contains("https://[::1]:4433/\n")
-                && text.contains("bench idle --url wss://[::1]:4433/ws")
-        );
+        assert!(text.contains("https://[::1]:4433/\n") && text.contains("bench idle --url wss://[::1]:4433/ws"));
         assert!(!text.contains("8443"));
     }
 }

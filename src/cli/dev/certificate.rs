@@ -6,9 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use rcgen::{
-    BasicConstraints, CertificateParams, CidrSubnet, DnType, ExtendedKeyUsagePurpose,
-    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints,
-    PKCS_ECDSA_P256_SHA256,
+    BasicConstraints, CertificateParams, CidrSubnet, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256,
 };
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
@@ -80,8 +79,7 @@ impl Authority {
     }
 
     fn create(state: &State, now: SystemTime) -> anyhow::Result<Self> {
-        let key =
-            KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("cannot generate a key")?;
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("cannot generate a key")?;
         let params = authority_params(now)?;
         let certificate = params
             .self_signed(&key)
@@ -110,10 +108,7 @@ fn authority_params(now: SystemTime) -> anyhow::Result<CertificateParams> {
         permitted_subtrees: vec![
             GeneralSubtree::DnsName("localhost".to_owned()),
             GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix(Ipv4Addr::LOCALHOST.octets(), 32)),
-            GeneralSubtree::IpAddress(CidrSubnet::from_v6_prefix(
-                Ipv6Addr::LOCALHOST.octets(),
-                128,
-            )),
+            GeneralSubtree::IpAddress(CidrSubnet::from_v6_prefix(Ipv6Addr::LOCALHOST.octets(), 128)),
         ],
         excluded_subtrees: Vec::new(),
     });
@@ -121,13 +116,9 @@ fn authority_params(now: SystemTime) -> anyhow::Result<CertificateParams> {
 }
 
 fn issue_leaf(state: &State, authority: &Authority, now: SystemTime) -> anyhow::Result<()> {
-    let names = ["localhost", "127.0.0.1", "::1"]
-        .map(str::to_owned)
-        .to_vec();
+    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
     let mut params = params(names, now, LEAF_LIFE)?;
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "localhost");
+    params.distinguished_name.push(DnType::CommonName, "localhost");
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
@@ -140,11 +131,7 @@ fn issue_leaf(state: &State, authority: &Authority, now: SystemTime) -> anyhow::
     Ok(())
 }
 
-fn params(
-    names: Vec<String>,
-    now: SystemTime,
-    life: Duration,
-) -> anyhow::Result<CertificateParams> {
+fn params(names: Vec<String>, now: SystemTime, life: Duration) -> anyhow::Result<CertificateParams> {
     let mut params = CertificateParams::new(names).context("cannot describe the certificate")?;
     params.distinguished_name = rcgen::DistinguishedName::new();
     let now = asn1(now)
@@ -190,11 +177,7 @@ fn der_of(pem: &str) -> Option<Vec<u8>> {
 
 fn fingerprint(der: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
-    let pairs: Vec<String> = digest
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02X}"))
-        .collect();
+    let pairs: Vec<String> = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
     pairs.join(":")
 }
 

@@ -67,9 +67,7 @@ impl Kept {
         let directory = environment
             .state_directory()
             .context("nowhere to keep the certificate\n  help: set CONCLAVE_STATE_DIR to a folder of your own")?;
-        let state = State::open(
-            std::path::absolute(directory).context("the state directory has no absolute path")?,
-        )?;
+        let state = State::open(std::path::absolute(directory).context("the state directory has no absolute path")?)?;
         secret(&state, SECRET)?;
         Ok(Self {
             certificate: certificate::prepare(&state, now)?,
@@ -81,15 +79,11 @@ impl Kept {
 
 /// 32 random bytes as base64url, so that no byte of it is taken for a trailing newline.
 fn secret(state: &State, name: &str) -> anyhow::Result<String> {
-    if let Some(secret) = state
-        .read(name)
-        .filter(|text| text.len() >= 43 && text.is_ascii())
-    {
+    if let Some(secret) = state.read(name).filter(|text| text.len() >= 43 && text.is_ascii()) {
         return Ok(secret);
     }
     let mut bytes = [0_u8; 32];
-    aws_lc_rs::rand::fill(&mut bytes)
-        .map_err(|_| anyhow::anyhow!("the system gave no random bytes"))?;
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow::anyhow!("the system gave no random bytes"))?;
     let secret = URL_SAFE_NO_PAD.encode(bytes);
     state.write(name, &secret)?;
     Ok(secret)
@@ -149,10 +143,7 @@ fn configure(args: &Dev, loudness: Loudness, kept: &Kept) -> Config {
     config.drain.grace = Duration::ZERO;
     config.drain.time = Duration::from_secs(2);
     config.log.format = LogFormat::Human;
-    config.log.level = loudness
-        .log_level()
-        .map_or("info", |(level, _)| level)
-        .to_owned();
+    config.log.level = loudness.log_level().map_or("info", |(level, _)| level).to_owned();
     config
 }
 

@@ -23,9 +23,7 @@ impl State {
             .recursive(true)
             .mode(0o700)
             .create(&directory)
-            .with_context(|| {
-                format!("cannot create the state directory {}", directory.display())
-            })?;
+            .with_context(|| format!("cannot create the state directory {}", directory.display()))?;
         refuse_if_writable_by_others(&directory)?;
         let path = directory.join("lock");
         let lock = OpenOptions::new()
@@ -35,12 +33,8 @@ impl State {
             .mode(0o600)
             .open(&path)
             .with_context(|| format!("cannot write to the state directory: {}", path.display()))?;
-        lock.lock()
-            .with_context(|| format!("cannot lock {}", path.display()))?;
-        Ok(Self {
-            directory,
-            _lock: lock,
-        })
+        lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+        Ok(Self { directory, _lock: lock })
     }
 
     /// Where `name` is kept.
@@ -56,8 +50,7 @@ impl State {
     /// Writes `name` (0600), whole or not at all.
     pub fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
         let path = self.path(name);
-        replace(&path, text.as_bytes())
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        replace(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
     }
 }

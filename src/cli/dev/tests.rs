@@ -16,12 +16,7 @@ fn args() -> Dev {
 
 #[test]
 fn only_this_machine_is_served() {
-    for address in [
-        "0.0.0.0:8443",
-        "[::]:8443",
-        "192.0.2.1:8443",
-        "127.0.0.2:8443",
-    ] {
+    for address in ["0.0.0.0:8443", "[::]:8443", "192.0.2.1:8443", "127.0.0.2:8443"] {
         let refused = loopback_only("--listen", address.parse().unwrap()).unwrap_err();
         assert_eq!(refused.report(), 64, "{address}");
     }
@@ -31,8 +26,7 @@ fn only_this_machine_is_served() {
 #[test]
 fn a_busy_port_is_said_with_a_way_out() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let Failure::Other(said) = must_be_free("--listen", taken.local_addr().unwrap()).unwrap_err()
-    else {
+    let Failure::Other(said) = must_be_free("--listen", taken.local_addr().unwrap()).unwrap_err() else {
         panic!("not a failure of the machine")
     };
     assert!(

@@ -50,12 +50,7 @@ fn policy(config: &Config) -> Result<Policy, Failure> {
     let keys = Keys::from_config(config).map_err(|problems| {
         let lines: Vec<String> = problems
             .iter()
-            .map(|problem| {
-                format!(
-                    "{}: {}\n  help: {}",
-                    problem.set_in, problem.what, problem.remedy
-                )
-            })
+            .map(|problem| format!("{}: {}\n  help: {}", problem.set_in, problem.what, problem.remedy))
             .collect();
         Failure::usage(lines.join("\n"))
     })?;

@@ -26,25 +26,15 @@ impl Wish<'_> {
     /// The claims for `key`, and when they expire.
     pub fn claims(&self, key: &Key, now: SystemTime) -> Result<(Value, SystemTime), Failure> {
         let issued = seconds(now)?;
-        let expires = issued
-            .checked_add(self.ttl.as_secs())
-            .filter(|at| *at < MAX_SECONDS);
+        let expires = issued.checked_add(self.ttl.as_secs()).filter(|at| *at < MAX_SECONDS);
         let expires = expires.ok_or_else(|| Failure::usage("--ttl: too long"))?;
         let mut claims = Map::new();
         claims.insert("sub".to_owned(), json!(self.sub));
         claims.extend(self.name.map(|name| ("name".to_owned(), json!(name))));
         claims.insert("iat".to_owned(), json!(issued));
         claims.insert("exp".to_owned(), json!(expires));
-        claims.extend(
-            key.issuer
-                .as_ref()
-                .map(|issuer| ("iss".to_owned(), json!(issuer))),
-        );
-        claims.extend(
-            key.audience
-                .first()
-                .map(|audience| ("aud".to_owned(), json!(audience))),
-        );
+        claims.extend(key.issuer.as_ref().map(|issuer| ("iss".to_owned(), json!(issuer))));
+        claims.extend(key.audience.first().map(|audience| ("aud".to_owned(), json!(audience))));
         if !self.rooms.is_empty() {
             claims.insert("rooms".to_owned(), Value::Object(rooms(self.rooms)?));
         }

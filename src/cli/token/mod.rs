@@ -27,10 +27,7 @@ pub fn run(args: &Token, loudness: Loudness, environment: &Environment) -> Resul
     if let Some(token) = &args.check {
         return check::run(token, &config, loudness);
     }
-    let sub = args
-        .sub
-        .as_deref()
-        .ok_or_else(|| Failure::usage("--sub is missing"))?;
+    let sub = args.sub.as_deref().ok_or_else(|| Failure::usage("--sub is missing"))?;
     let wish = Wish {
         sub,
         name: args.name.as_deref(),
@@ -50,8 +47,7 @@ pub fn run(args: &Token, loudness: Loudness, environment: &Environment) -> Resul
 /// Signs what `wish` asks for.
 pub fn mint(wish: &Wish<'_>, key: &Key, now: SystemTime) -> Result<Minted, Failure> {
     let (claims, expires) = wish.claims(key, now)?;
-    let token = auth::mint(&claims, key)
-        .with_context(|| format!("cannot sign with the key of {}", key.set_in))?;
+    let token = auth::mint(&claims, key).with_context(|| format!("cannot sign with the key of {}", key.set_in))?;
     Ok(Minted { token, expires })
 }
 
@@ -76,19 +72,15 @@ pub fn choose<'k>(keys: &'k [Key], kid: Option<&str>) -> Result<&'k Key, Failure
             Failure::usage("no key here can sign: public keys only verify, a secret does both\n  help: mint the token where the private key is, or add an HS256 key with secret_file")
         });
     };
-    keys.iter()
-        .find(|key| key.kid.as_deref() == Some(kid))
-        .ok_or_else(|| {
-            let known: Vec<&str> = keys.iter().filter_map(|key| key.kid.as_deref()).collect();
-            let known = if known.is_empty() {
-                "none has a kid".to_owned()
-            } else {
-                format!("there are: {}", known.join(", "))
-            };
-            Failure::usage(format_args!(
-                "--kid {kid}: no key in auth.keys has this id; {known}"
-            ))
-        })
+    keys.iter().find(|key| key.kid.as_deref() == Some(kid)).ok_or_else(|| {
+        let known: Vec<&str> = keys.iter().filter_map(|key| key.kid.as_deref()).collect();
+        let known = if known.is_empty() {
+            "none has a kid".to_owned()
+        } else {
+            format!("there are: {}", known.join(", "))
+        };
+        Failure::usage(format_args!("--kid {kid}: no key in auth.keys has this id; {known}"))
+    })
 }
 
 fn can_sign(key: &Key) -> bool {
@@ -96,18 +88,9 @@ fn can_sign(key: &Key) -> bool {
 }
 
 /// For a person, on stderr: stdout holds the token and nothing else.
-fn describe(
-    wish: &Wish<'_>,
-    minted: &Minted,
-    key: &Key,
-    config: &Config,
-    environment: &Environment,
-) {
+fn describe(wish: &Wish<'_>, minted: &Minted, key: &Key, config: &Config, environment: &Environment) {
     let paint = Paint::for_stream(&std::io::stderr(), environment);
-    let name = wish
-        .name
-        .map(|name| format!(" ({name})"))
-        .unwrap_or_default();
+    let name = wish.name.map(|name| format!(" ({name})")).unwrap_or_default();
     let listen = config.server.listen;
     let host = if listen.ip().is_unspecified() || listen.ip().is_loopback() && listen.is_ipv4() {
         format!("localhost:{}", listen.port())
@@ -115,12 +98,7 @@ fn describe(
         listen.to_string()
     };
     eprintln!();
-    eprintln!(
-        "{} {}{}{name}",
-        paint.faint("user   "),
-        key.user_prefix,
-        wish.sub
-    );
+    eprintln!("{} {}{}{name}", paint.faint("user   "), key.user_prefix, wish.sub);
     eprintln!(
         "{} {}",
         paint.faint("until  "),
@@ -135,11 +113,7 @@ fn describe(
             "as --room says"
         }
     );
-    eprintln!(
-        "{} wss://{host}/ws?token={}",
-        paint.faint("connect"),
-        minted.token
-    );
+    eprintln!("{} wss://{host}/ws?token={}", paint.faint("connect"), minted.token);
 }
 
 #[cfg(test)]

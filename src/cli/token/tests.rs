@@ -17,11 +17,7 @@ fn key(kid: Option<&str>, source: KeySource) -> Key {
 }
 
 fn claims(rooms: &[&str], claims: &[&str]) -> Result<Value, Failure> {
-    let own = |list: &[&str]| {
-        list.iter()
-            .map(|word| (*word).to_owned())
-            .collect::<Vec<_>>()
-    };
+    let own = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let (rooms, claims) = (own(rooms), own(claims));
     let wish = Wish {
         sub: "u1",
@@ -59,11 +55,7 @@ fn bad_wishes_are_refused_as_usage() {
         (&[], &["=1"]),
         (&[], &["plan"]),
     ] {
-        assert_eq!(
-            claims(rooms, wanted).unwrap_err().report(),
-            64,
-            "{rooms:?} {wanted:?}"
-        );
+        assert_eq!(claims(rooms, wanted).unwrap_err().report(), 64, "{rooms:?} {wanted:?}");
     }
 }
 
@@ -75,10 +67,7 @@ fn the_first_key_that_can_sign_is_taken_unless_one_is_named() {
         key(Some("two"), KeySource::SecretFile("b".into())),
     ];
     assert_eq!(choose(&keys, None).unwrap().kid.as_deref(), Some("one"));
-    assert_eq!(
-        choose(&keys, Some("two")).unwrap().kid.as_deref(),
-        Some("two")
-    );
+    assert_eq!(choose(&keys, Some("two")).unwrap().kid.as_deref(), Some("two"));
     assert_eq!(choose(&keys, Some("three")).unwrap_err().report(), 64);
     assert_eq!(choose(&keys[..1], None).unwrap_err().report(), 64);
 }

@@ -24,14 +24,10 @@ pub fn check(entry: &str, key: &Key) -> Vec<Problem> {
                 secret_bytes_min(key),
             ));
         }
-        KeySource::SecretFile(path) => problems.extend(secret_file(
-            &dotted("secret_file"),
-            path,
-            secret_bytes_min(key),
-        )),
-        KeySource::PublicKeyFile(path) => {
-            problems.extend(readable(&dotted("public_key_file"), path))
+        KeySource::SecretFile(path) => {
+            problems.extend(secret_file(&dotted("secret_file"), path, secret_bytes_min(key)))
         }
+        KeySource::PublicKeyFile(path) => problems.extend(readable(&dotted("public_key_file"), path)),
         KeySource::JwksFile(path) => problems.extend(readable(&dotted("jwks_file"), path)),
     }
     problems
@@ -88,10 +84,7 @@ fn algorithm(entry: &str, key: &Key) -> Option<Problem> {
             "use secret_file, or the algorithm of the public key",
         ),
         KeySource::Secret(_) | KeySource::SecretFile(_) if !is_symmetric => (
-            format!(
-                "{} is verified with a public key, not a secret",
-                key.algorithm
-            ),
+            format!("{} is verified with a public key, not a secret", key.algorithm),
             "use public_key_file, or one of HS256, HS384, HS512",
         ),
         _ => return None,
@@ -112,11 +105,7 @@ fn secret_file(key: &str, path: &Path, bytes_min: usize) -> Vec<Problem> {
     let bytes = match files::read(path) {
         Ok(bytes) => bytes,
         Err(what) => {
-            return vec![Problem::error(
-                key,
-                what,
-                "put the secret there, or correct the path",
-            )];
+            return vec![Problem::error(key, what, "put the secret there, or correct the path")];
         }
     };
     let secret = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
@@ -133,11 +122,7 @@ pub fn private(key: &str, path: &Path) -> Option<Problem> {
         Readers::World => "every user of this machine",
     };
     let what = format!("{} can be read by {who}", path.display());
-    Some(Problem::warning(
-        key,
-        what,
-        format!("chmod 600 {}", path.display()),
-    ))
+    Some(Problem::warning(key, what, format!("chmod 600 {}", path.display())))
 }
 
 fn readable(key: &str, path: &Path) -> Option<Problem> {

@@ -20,11 +20,7 @@ pub fn check(allow: &[String], is_session_enabled: bool) -> Vec<Problem> {
 fn any_origin(is_session_enabled: bool) -> Problem {
     if is_session_enabled {
         let what = "\"*\" together with session.enabled: any web page could act as the guest whose cookie the browser sends along";
-        return Problem::error(
-            KEY,
-            what,
-            "list the origins of your pages, or turn session.enabled off",
-        );
+        return Problem::error(KEY, what, "list the origins of your pages, or turn session.enabled off");
     }
     let what = "\"*\" lets pages of every web site connect, if they have a token";
     Problem::warning(
@@ -37,9 +33,8 @@ fn any_origin(is_session_enabled: bool) -> Problem {
 /// Why `entry` is neither an origin as browsers send it (RFC 6454 section 6.2), nor a wildcard, and what it
 /// should be.
 fn mistake(entry: &str) -> Option<(&'static str, String)> {
-    let example = || {
-        "write it as the browser does, such as https://app.example.com or https://app.example.com:8443".to_owned()
-    };
+    let example =
+        || "write it as the browser does, such as https://app.example.com or https://app.example.com:8443".to_owned();
     if entry == "*" {
         return None;
     }
@@ -78,29 +73,21 @@ fn authority(scheme: &str, authority: &str) -> Option<&'static str> {
         _ => (authority, None),
     };
     if port.is_some_and(|port| {
-        port.is_empty()
-            || !port.bytes().all(|byte| byte.is_ascii_digit())
-            || port.parse::<u16>().is_err()
+        port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) || port.parse::<u16>().is_err()
     }) {
         return Some("not a port");
     }
     if let Some(base) = host.strip_prefix("*.") {
         return match () {
-            () if scheme != "https" => {
-                Some("a wildcard needs https, or anyone on the way could be a page of yours")
-            }
-            () if !base.contains('.') => {
-                Some("a wildcard right under a top-level domain covers strangers")
-            }
+            () if scheme != "https" => Some("a wildcard needs https, or anyone on the way could be a page of yours"),
+            () if !base.contains('.') => Some("a wildcard right under a top-level domain covers strangers"),
             () if !is_host(base) => Some("\"*\" stands for one label, at the front, once"),
             () => None,
         };
     }
     match () {
         () if host.contains('*') => Some("\"*\" stands for one whole label, at the front, once"),
-        () if !host.is_ascii() => {
-            Some("browsers send such names in their ASCII form, which starts with \"xn--\"")
-        }
+        () if !host.is_ascii() => Some("browsers send such names in their ASCII form, which starts with \"xn--\""),
         () if is_ipv6(host) || is_host(host) => None,
         () => Some("not a host name"),
     }
@@ -122,9 +109,7 @@ fn is_host(host: &str) -> bool {
 }
 
 fn is_ipv6(host: &str) -> bool {
-    let inner = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     inner.is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok())
 }
 

@@ -22,27 +22,16 @@ fn level(filter: &str) -> Option<Problem> {
         "a level is one of {}; a filter looks like conclave=debug,info",
         LEVELS.join(", ")
     );
-    let bare = filter
-        .split(',')
-        .map(str::trim)
-        .find(|part| is_unknown_level(part));
+    let bare = filter.split(',').map(str::trim).find(|part| is_unknown_level(part));
     if let Some(word) = bare {
         let remedy = match crate::config::suggest::nearest(word, LEVELS) {
             Some(level) => format!("did you mean \"{level}\"?"),
             None => remedy,
         };
-        return Some(Problem::error(
-            "log.level",
-            format!("unknown level \"{word}\""),
-            remedy,
-        ));
+        return Some(Problem::error("log.level", format!("unknown level \"{word}\""), remedy));
     }
     let error = EnvFilter::try_new(filter).err()?;
-    Some(Problem::error(
-        "log.level",
-        format!("not a filter: {error}"),
-        remedy,
-    ))
+    Some(Problem::error("log.level", format!("not a filter: {error}"), remedy))
 }
 
 /// The filter takes a lone word for the name of a module and would log nothing but that.
@@ -72,9 +61,7 @@ fn endpoint(endpoint: &str) -> Option<Problem> {
                 remedy,
             ))
         }
-        (Some("http" | "https"), Some(_)) if uri.query().is_some() => {
-            problem("a collector's URL has no query")
-        }
+        (Some("http" | "https"), Some(_)) if uri.query().is_some() => problem("a collector's URL has no query"),
         (Some("http" | "https"), Some(_)) => None,
         _ => problem("not an http or https URL"),
     }
@@ -83,8 +70,7 @@ fn endpoint(endpoint: &str) -> Option<Problem> {
 /// Values are not quoted; of a name only its number is told, since a line without "=" may be a value.
 fn headers(traces: &Traces) -> Option<Problem> {
     let is_wrong = |(name, value): &(String, secrecy::SecretString)| {
-        HeaderName::from_bytes(name.as_bytes()).is_err()
-            || HeaderValue::from_str(value.expose_secret()).is_err()
+        HeaderName::from_bytes(name.as_bytes()).is_err() || HeaderValue::from_str(value.expose_secret()).is_err()
     };
     let index = traces.headers.iter().position(is_wrong)?;
     let what = format!("header {} is none that HTTP allows", index + 1);

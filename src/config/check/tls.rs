@@ -51,11 +51,7 @@ fn chain(path: &Path, problems: &mut Vec<Problem>) -> Option<Vec<Vec<u8>>> {
     let mut public_keys = Vec::new();
     for (index, der) in certificates.iter().enumerate() {
         let Ok((_, certificate)) = X509Certificate::from_der(der) else {
-            let what = format!(
-                "certificate {} of {} cannot be read",
-                index + 1,
-                path.display()
-            );
+            let what = format!("certificate {} of {} cannot be read", index + 1, path.display());
             problems.push(Problem::error(
                 CERTIFICATE,
                 what,
@@ -92,11 +88,7 @@ fn in_time(certificate: &X509Certificate<'_>, path: &Path, now_s: i64) -> Option
             renew,
         ));
     }
-    let what = format!(
-        "{path} expires in {} days, on {}",
-        left_s / DAY_S,
-        validity.not_after
-    );
+    let what = format!("{path} expires in {} days, on {}", left_s / DAY_S, validity.not_after);
     (left_s < EXPIRY_WARNING_DAYS * DAY_S).then(|| Problem::warning(CERTIFICATE, what, renew))
 }
 
@@ -104,15 +96,8 @@ fn in_time(certificate: &X509Certificate<'_>, path: &Path, now_s: i64) -> Option
 fn private_key(path: &Path, problems: &mut Vec<Problem>) -> Option<Vec<u8>> {
     let pem = pem(KEY, path, problems)?;
     if files::readers(path) == Readers::World {
-        let what = format!(
-            "{} can be read by every user of this machine",
-            path.display()
-        );
-        problems.push(Problem::warning(
-            KEY,
-            what,
-            format!("chmod 600 {}", path.display()),
-        ));
+        let what = format!("{} can be read by every user of this machine", path.display());
+        problems.push(Problem::warning(KEY, what, format!("chmod 600 {}", path.display())));
     }
     let Ok(key) = PrivateKeyDer::from_pem_slice(&pem) else {
         problems.push(wrong_label(KEY, path, &pem, "a private key"));
@@ -130,9 +115,7 @@ fn private_key(path: &Path, problems: &mut Vec<Problem>) -> Option<Vec<u8>> {
         ));
         return None;
     };
-    signer
-        .public_key()
-        .map(|key: SubjectPublicKeyInfoDer<'_>| key.to_vec())
+    signer.public_key().map(|key: SubjectPublicKeyInfoDer<'_>| key.to_vec())
 }
 
 fn belong(chain: &[Vec<u8>], key: &[u8]) -> Option<Problem> {
@@ -140,8 +123,7 @@ fn belong(chain: &[Vec<u8>], key: &[u8]) -> Option<Problem> {
     match place {
         Some(0) => None,
         Some(_) => {
-            let what =
-                "the chain is in the wrong order: the certificate of this key is not the first";
+            let what = "the chain is in the wrong order: the certificate of this key is not the first";
             Some(Problem::error(
                 CERTIFICATE,
                 what,
@@ -154,11 +136,7 @@ fn belong(chain: &[Vec<u8>], key: &[u8]) -> Option<Problem> {
                 fingerprint(&chain[0]),
                 fingerprint(key)
             );
-            Some(Problem::error(
-                KEY,
-                what,
-                "name the two files that were made together",
-            ))
+            Some(Problem::error(KEY, what, "name the two files that were made together"))
         }
     }
 }
@@ -185,59 +163,41 @@ fn pem(key: &'static str, path: &Path, problems: &mut Vec<Problem>) -> Option<Ve
 /// Names what is in the file instead, by its label and nothing else of it.
 fn wrong_label(key: &'static str, path: &Path, pem: &[u8], expected: &str) -> Problem {
     let text = String::from_utf8_lossy(pem);
-    let label = text.lines().find_map(|line| {
-        line.trim()
-            .strip_prefix("-----BEGIN ")?
-            .strip_suffix("-----")
-    });
+    let label = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("-----BEGIN ")?.strip_suffix("-----"));
     let path = path.display();
     match label {
         Some("ENCRYPTED PRIVATE KEY") => {
-            let remedy =
-                "decrypt it, \"openssl pkey -in FILE -out tls.key\", and keep that file private";
+            let remedy = "decrypt it, \"openssl pkey -in FILE -out tls.key\", and keep that file private";
             Problem::error(
                 key,
                 format!("{path} is encrypted, and there is nobody to ask for the passphrase"),
                 remedy,
             )
         }
-        Some(label) if label.ends_with("PRIVATE KEY") && key == KEY => Problem::error(
-            key,
-            format!("damaged PEM: {path}"),
-            "copy the file again, whole",
-        ),
+        Some(label) if label.ends_with("PRIVATE KEY") && key == KEY => {
+            Problem::error(key, format!("damaged PEM: {path}"), "copy the file again, whole")
+        }
         Some(label) => {
             let remedy = "are tls.certificate and tls.key exchanged?";
-            Problem::error(
-                key,
-                format!("expected {expected}, found \"{label}\" in {path}"),
-                remedy,
-            )
+            Problem::error(key, format!("expected {expected}, found \"{label}\" in {path}"), remedy)
         }
         None => {
-            let remedy = "it starts with \"-----BEGIN\"; \"openssl x509 -inform DER -in FILE\" turns a DER certificate into one";
-            Problem::error(
-                key,
-                format!("expected {expected}, found no PEM in {path}"),
-                remedy,
-            )
+            let remedy =
+                "it starts with \"-----BEGIN\"; \"openssl x509 -inform DER -in FILE\" turns a DER certificate into one";
+            Problem::error(key, format!("expected {expected}, found no PEM in {path}"), remedy)
         }
     }
 }
 
 fn fingerprint(der: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
-    digest
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn now_s() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 

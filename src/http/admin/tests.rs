@@ -23,13 +23,7 @@ impl Admin {
             backplane: "memory",
         };
         let (health, stop) = (Health::new(), CancellationToken::new());
-        let thread = spawn(
-            listen,
-            Metrics::install(build),
-            health.clone(),
-            stop.clone(),
-        )
-        .unwrap();
+        let thread = spawn(listen, Metrics::install(build), health.clone(), stop.clone()).unwrap();
         Self {
             address,
             health,
@@ -89,19 +83,13 @@ fn metrics_are_compressed_for_who_asks() {
 #[test]
 fn an_endless_head_is_refused() {
     let admin = Admin::start();
-    let head = format!(
-        "GET / HTTP/1.1\r\nx: {}\r\n\r\n",
-        "a".repeat(HEADER_BYTES_MAX)
-    );
+    let head = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "a".repeat(HEADER_BYTES_MAX));
     let mut stream = TcpStream::connect(admin.address).unwrap();
     // The server may answer and close before it has all of it.
     let _ = stream.write_all(head.as_bytes());
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
-    assert!(
-        answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"),
-        "{answer:?}"
-    );
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{answer:?}");
     assert!(admin.get("/livez").starts_with("HTTP/1.1 200"));
 }
 

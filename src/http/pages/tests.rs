@@ -2,12 +2,7 @@ use super::*;
 use axum::body::{Body, to_bytes};
 use tower::ServiceExt as _;
 
-async fn ask(
-    page: bool,
-    method: &str,
-    path: &str,
-    known: Option<&str>,
-) -> (StatusCode, HeaderMap, String) {
+async fn ask(page: bool, method: &str, path: &str, known: Option<&str>) -> (StatusCode, HeaderMap, String) {
     let mut request = http::Request::builder().method(method).uri(path);
     if let Some(tag) = known {
         request = request.header(IF_NONE_MATCH, tag);
@@ -15,11 +10,7 @@ async fn ask(
     let request = request.body(Body::empty()).unwrap();
     let (parts, body) = routes(page).oneshot(request).await.unwrap().into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
-    (
-        parts.status,
-        parts.headers,
-        String::from_utf8(body.to_vec()).unwrap(),
-    )
+    (parts.status, parts.headers, String::from_utf8(body.to_vec()).unwrap())
 }
 
 #[tokio::test]
@@ -53,8 +44,7 @@ async fn a_known_tag_gets_304_without_a_body() {
 
 #[tokio::test]
 async fn tags_differ_between_files() {
-    let tags: std::collections::HashSet<_> =
-        FILES.iter().map(|file| entity_tag(file.body)).collect();
+    let tags: std::collections::HashSet<_> = FILES.iter().map(|file| entity_tag(file.body)).collect();
     assert_eq!(tags.len(), FILES.len());
 }
 
@@ -71,16 +61,8 @@ async fn only_the_client_may_be_loaded_by_other_sites() {
     for file in FILES.iter().chain([&PAGE]) {
         let (_, headers, _) = ask(true, "GET", file.path, None).await;
         let client = file.path.starts_with("/conclave.");
-        let policy = if client {
-            "cross-origin"
-        } else {
-            "same-origin"
-        };
-        assert_eq!(
-            headers[CROSS_ORIGIN_RESOURCE_POLICY], policy,
-            "{}",
-            file.path
-        );
+        let policy = if client { "cross-origin" } else { "same-origin" };
+        assert_eq!(headers[CROSS_ORIGIN_RESOURCE_POLICY], policy, "{}", file.path);
         assert_eq!(
             headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN),
             client,

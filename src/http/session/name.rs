@@ -27,9 +27,7 @@ pub(super) fn checked(name: &str) -> Result<String, &'static str> {
 
 fn is_allowed(c: char) -> bool {
     match c.general_category() {
-        GeneralCategory::Control
-        | GeneralCategory::LineSeparator
-        | GeneralCategory::ParagraphSeparator => false,
+        GeneralCategory::Control | GeneralCategory::LineSeparator | GeneralCategory::ParagraphSeparator => false,
         // Joiners and tags hold emoji and some scripts together; the other format characters are invisible tricks.
         GeneralCategory::Format => matches!(c, '\u{200c}' | '\u{200d}' | '\u{e0020}'..='\u{e007f}'),
         _ => true,
@@ -39,14 +37,8 @@ fn is_allowed(c: char) -> bool {
 fn is_visible(c: char) -> bool {
     use GeneralCategoryGroup::{Letter, Number, Punctuation, Symbol};
     // These letters and symbols have no ink: Hangul fillers and the blank Braille pattern.
-    let blank = matches!(
-        c,
-        '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}' | '\u{2800}'
-    );
-    matches!(
-        c.general_category_group(),
-        Letter | Number | Punctuation | Symbol
-    ) && !blank
+    let blank = matches!(c, '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}' | '\u{2800}');
+    matches!(c.general_category_group(), Letter | Number | Punctuation | Symbol) && !blank
 }
 
 #[cfg(test)]

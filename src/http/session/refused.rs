@@ -44,28 +44,12 @@ impl Refused {
                 "not_json",
                 "send Content-Type: application/json",
             ),
-            Self::TooLarge => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "too_large",
-                "the body is over 1 KiB",
-            ),
-            Self::TooSlow => (
-                StatusCode::REQUEST_TIMEOUT,
-                "too_slow",
-                "the body took over 10 s",
-            ),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body is over 1 KiB"),
+            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "too_slow", "the body took over 10 s"),
             Self::BadJson => (StatusCode::BAD_REQUEST, "bad_json", "send {\"name\":\"…\"}"),
             Self::BadName(what) => (StatusCode::UNPROCESSABLE_ENTITY, "bad_name", what),
-            Self::SignedOut => (
-                StatusCode::UNAUTHORIZED,
-                "signed_out",
-                "no good session cookie",
-            ),
-            Self::Internal => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal",
-                "signing in failed",
-            ),
+            Self::SignedOut => (StatusCode::UNAUTHORIZED, "signed_out", "no good session cookie"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "signing in failed"),
         }
     }
 }
@@ -73,12 +57,7 @@ impl Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let (status, code, message) = self.answer();
-        let mut response = (
-            status,
-            [no_store()],
-            Json(json!({"error": code, "message": message})),
-        )
-            .into_response();
+        let mut response = (status, [no_store()], Json(json!({"error": code, "message": message}))).into_response();
         if let Self::RateLimited(wait) = self {
             // Rounded up: who comes back at that second gets in.
             response

@@ -1,5 +1,7 @@
 //! Signing in as a page does it, and as another site would like to.
 
+use std::net::SocketAddr;
+
 use ::http::header::RETRY_AFTER;
 use ::http::request::Builder;
 use ::http::{Method, Request as HttpRequest};
@@ -14,10 +16,7 @@ const OWN: &str = "https://localhost:8443";
 fn app(per_minute: u32) -> (Router, Arc<Policy>) {
     let mut keys = Keys::load(&[secret("HS256", SECRET)]).unwrap();
     keys.add_session(&[9; 32]).unwrap();
-    let policy = Arc::new(policy(
-        keys,
-        &["https://app.example.com", "https://*.example.org", "*"],
-    ));
+    let policy = Arc::new(policy(keys, &["https://app.example.com", "https://*.example.org", "*"]));
     let limiter = NonZeroU32::new(per_minute).map(|n| AddressLimiter::new(Quota::per_minute(n)));
     let host_is_ours: HostIsOurs = Box::new(|host| host == "localhost");
     let sessions = Sessions {
@@ -51,11 +50,7 @@ struct Answer {
 }
 
 async fn send(app: &Router, request: Builder, body: impl Into<Body>) -> Answer {
-    let response = app
-        .clone()
-        .oneshot(request.body(body.into()).unwrap())
-        .await
-        .unwrap();
+    let response = app.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
     assert_eq!(
@@ -81,19 +76,13 @@ async fn a_name_becomes_a_guest_whose_cookie_opens_the_socket() {
     let answer = send(&app, post_as(Some(OWN)), r#"{"name":"  Ann "}"#).await;
     assert_eq!(answer.status, 200);
     let (pair, attributes) = cookie(&answer);
-    assert_eq!(
-        attributes,
-        "Path=/; HttpOnly; Secure; SameSite=Lax; Max-Age=3600"
-    );
+    assert_eq!(attributes, "Path=/; HttpOnly; Secure; SameSite=Lax; Max-Age=3600");
     let id = answer.body["user"]["id"].as_str().unwrap();
     assert!(id.starts_with("guest:") && id.len() == 6 + 22, "{id}");
     assert_eq!(answer.body["user"]["name"], "Ann");
     assert!(answer.body["expires"].as_u64().unwrap() > NOW - 10_000_000);
     assert!(
-        !answer
-            .body
-            .to_string()
-            .contains(pair.split_once('=').unwrap().1),
+        !answer.body.to_string().contains(pair.split_once('=').unwrap().1),
         "the token is for the cookie only"
     );
 
@@ -105,26 +94,14 @@ async fn a_name_becomes_a_guest_whose_cookie_opens_the_socket() {
     let (parts, ()) = socket.body(()).unwrap().into_parts();
     let origin = policy.origin(&parts, &|host| host == "localhost").unwrap();
     assert_eq!(
-        &*policy
-            .admit(&parts, origin, auth::now())
-            .unwrap()
-            .identity()
-            .user_id,
+        &*policy.admit(&parts, origin, auth::now()).unwrap().identity().user_id,
         id
     );
 
     let who = send(&app, request(Method::GET, None).header("cookie", &pair), "").await;
-    assert_eq!(
-        (who.status, &who.body["user"]["id"]),
-        (200, &answer.body["user"]["id"])
-    );
+    assert_eq!((who.status, &who.body["user"]["id"]), (200, &answer.body["user"]["id"]));
 
-    let renamed = send(
-        &app,
-        post_as(Some(OWN)).header("cookie", &pair),
-        r#"{"name":"Bea"}"#,
-    )
-    .await;
+    let renamed = send(&app, post_as(Some(OWN)).header("cookie", &pair), r#"{"name":"Bea"}"#).await;
     assert_eq!(
         (&renamed.body["user"]["id"], &renamed.body["user"]["name"]),
         (&answer.body["user"]["id"], &json!("Bea"))
@@ -146,22 +123,9 @@ async fn an_applications_user_signing_in_becomes_a_guest() {
     let token = hs256(format!(r#"{{"sub":"admin","exp":{}}}"#, auth::now() + 60));
     let pair = format!("conclave_token={token}");
     let who = send(&app, request(Method::GET, None).header("cookie", &pair), "").await;
-    assert_eq!(
-        (who.status, &who.body["user"]["id"]),
-        (200, &json!("admin"))
-    );
-    let answer = send(
-        &app,
-        post_as(Some(OWN)).header("cookie", &pair),
-        r#"{"name":"Ann"}"#,
-    )
-    .await;
-    assert!(
-        answer.body["user"]["id"]
-            .as_str()
-            .unwrap()
-            .starts_with("guest:")
-    );
+    assert_eq!((who.status, &who.body["user"]["id"]), (200, &json!("admin")));
+    let answer = send(&app, post_as(Some(OWN)).header("cookie", &pair), r#"{"name":"Ann"}"#).await;
+    assert!(answer.body["user"]["id"].as_str().unwrap().starts_with("guest:"));
 }
 
 #[tokio::test]
@@ -177,10 +141,7 @@ async fn signing_out_clears_the_cookie() {
         )
     );
     let foreign = send(&app, request(Method::DELETE, Some("https://evil.net")), "").await;
-    assert_eq!(
-        (foreign.status, foreign.headers.get(SET_COOKIE)),
-        (403, None)
-    );
+    assert_eq!((foreign.status, foreign.headers.get(SET_COOKIE)), (403, None));
     assert_eq!(send(&app, request(Method::GET, None), "").await.status, 401);
 }
 
@@ -189,9 +150,7 @@ async fn other_sites_are_kept_out() {
     let (app, _) = app(0);
     let name = r#"{"name":"Ann"}"#;
     assert_eq!(
-        send(&app, post_as(Some("https://app.example.com")), name)
-            .await
-            .status,
+        send(&app, post_as(Some("https://app.example.com")), name).await.status,
         200
     );
     // The last three are fine for a socket with a token in its query, not for a cookie.
@@ -213,19 +172,13 @@ async fn other_sites_are_kept_out() {
     let rebound = post_as(Some("https://evil.net:8443")).header("host", "evil.net:8443");
     assert_eq!(send(&app, rebound, name).await.status, 403);
     assert_eq!(
-        send(&app, post_as(Some(OWN)).header("origin", OWN), name)
-            .await
-            .status,
+        send(&app, post_as(Some(OWN)).header("origin", OWN), name).await.status,
         403
     );
     assert_eq!(
-        send(
-            &app,
-            post_as(Some(OWN)).header("sec-fetch-site", "cross-site"),
-            name
-        )
-        .await
-        .status,
+        send(&app, post_as(Some(OWN)).header("sec-fetch-site", "cross-site"), name)
+            .await
+            .status,
         403
     );
     assert_eq!(
@@ -249,16 +202,10 @@ async fn other_sites_are_kept_out() {
 #[tokio::test]
 async fn what_is_no_sign_in_is_named() {
     let (app, _) = app(0);
-    let typed =
-        |content_type: &str| request(Method::POST, Some(OWN)).header("content-type", content_type);
+    let typed = |content_type: &str| request(Method::POST, Some(OWN)).header("content-type", content_type);
     for (content_type, body, status, code) in [
         ("text/plain", r#"{"name":"Ann"}"#, 415, "not_json"),
-        (
-            "application/x-www-form-urlencoded",
-            "name=Ann",
-            415,
-            "not_json",
-        ),
+        ("application/x-www-form-urlencoded", "name=Ann", 415, "not_json"),
         ("", r#"{"name":"Ann"}"#, 415, "not_json"),
         ("application/jsonx", r#"{"name":"Ann"}"#, 415, "not_json"),
         ("application/json", "", 400, "bad_json"),
@@ -267,12 +214,7 @@ async fn what_is_no_sign_in_is_named() {
         ("application/json", "{}", 422, "bad_name"),
         ("application/json", r#"{"name":1}"#, 422, "bad_name"),
         ("application/json", r#"{"name":"  "}"#, 422, "bad_name"),
-        (
-            "application/json",
-            r#"{"name":"a\u202eb"}"#,
-            422,
-            "bad_name",
-        ),
+        ("application/json", r#"{"name":"a\u202eb"}"#, 422, "bad_name"),
         ("application/json", r#"{"name":"a\nb"}"#, 422, "bad_name"),
         (
             "application/json",
@@ -296,13 +238,9 @@ async fn what_is_no_sign_in_is_named() {
         assert!(answer.body["message"].is_string());
     }
     assert_eq!(
-        send(
-            &app,
-            typed("application/json; charset=utf-8"),
-            r#"{"name":"Ann"}"#
-        )
-        .await
-        .status,
+        send(&app, typed("application/json; charset=utf-8"), r#"{"name":"Ann"}"#)
+            .await
+            .status,
         200
     );
     assert_eq!(
@@ -326,23 +264,12 @@ async fn an_address_signs_in_so_often_and_no_more() {
     };
     for expected in [200, 200, 429] {
         assert_eq!(
-            send(&app, from("192.0.2.1"), r#"{"name":"Ann"}"#)
-                .await
-                .status,
+            send(&app, from("192.0.2.1"), r#"{"name":"Ann"}"#).await.status,
             expected
         );
     }
     let refused = send(&app, from("192.0.2.1"), r#"{"name":"Ann"}"#).await;
-    let wait: u64 = refused.headers[RETRY_AFTER]
-        .to_str()
-        .unwrap()
-        .parse()
-        .unwrap();
+    let wait: u64 = refused.headers[RETRY_AFTER].to_str().unwrap().parse().unwrap();
     assert!((1..=31).contains(&wait), "{wait}");
-    assert_eq!(
-        send(&app, from("192.0.2.2"), r#"{"name":"Ann"}"#)
-            .await
-            .status,
-        200
-    );
+    assert_eq!(send(&app, from("192.0.2.2"), r#"{"name":"Ann"}"#).await.status, 200);
 }

@@ -106,8 +106,7 @@ impl<'a> Fields<'a> {
 
     pub(super) fn text(&self, field: Field) -> Result<Cow<'a, str>, Fault> {
         let raw = self.required(field)?;
-        string(raw)
-            .ok_or_else(|| Fault::bad_message(format!("`{}` must be a string", field.name())))
+        string(raw).ok_or_else(|| Fault::bad_message(format!("`{}` must be a string", field.name())))
     }
 
     pub(super) fn number(&self, field: Field) -> Result<Option<u64>, Fault> {

@@ -6,12 +6,7 @@ use memchr::{memchr, memchr_iter};
 pub(super) fn nests_over(levels: usize, json: &str) -> bool {
     let bytes = json.as_bytes();
     // Nearly always so, and counted many bytes at a time: with so few brackets in all, no nesting can be deeper.
-    if bytes
-        .iter()
-        .filter(|byte| matches!(byte, b'[' | b'{'))
-        .count()
-        <= levels
-    {
+    if bytes.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() <= levels {
         return false;
     }
     let (mut depth, mut at) = (0_usize, 0);

@@ -6,19 +6,12 @@ use super::*;
 fn told(text: &str) -> String {
     match parse(text) {
         Ok(request) => format!("{}{}", said(request.reference), shown(&request.message)),
-        Err(bad) => format!(
-            "{}{} {}",
-            said(bad.reference),
-            bad.code.as_str(),
-            bad.message
-        ),
+        Err(bad) => format!("{}{} {}", said(bad.reference), bad.code.as_str(), bad.message),
     }
 }
 
 fn said(reference: Option<Ref<'_>>) -> String {
-    reference.map_or(String::new(), |reference| {
-        format!("{} ", reference.as_json())
-    })
+    reference.map_or(String::new(), |reference| format!("{} ", reference.as_json()))
 }
 
 fn shown(message: &ClientMessage<'_>) -> String {
@@ -63,10 +56,7 @@ fn every_type_is_understood() {
     check(&[
         (r#"{"type":"auth","token":"a.b.c"}"#, "auth a.b.c"),
         (r#"{"type":"join","room":"lobby"}"#, "join lobby"),
-        (
-            r#"{"type":"join","room":"lobby","since":null}"#,
-            "join lobby",
-        ),
+        (r#"{"type":"join","room":"lobby","since":null}"#, "join lobby"),
         (
             r#"{"type":"join","room":"lobby","since":{"epoch":"e1","seq":41}}"#,
             "join lobby e1/41",
@@ -76,23 +66,14 @@ fn every_type_is_understood() {
             "join lobby /0",
         ),
         (r#"{"type":"leave","room":"lobby"}"#, "leave lobby"),
-        (
-            r#"{"type":"chat","room":"lobby","content":"hi"}"#,
-            r#"chat lobby "hi""#,
-        ),
-        (
-            r#"{"type":"chat","room":"lobby","content":null}"#,
-            "chat lobby null",
-        ),
+        (r#"{"type":"chat","room":"lobby","content":"hi"}"#, r#"chat lobby "hi""#),
+        (r#"{"type":"chat","room":"lobby","content":null}"#, "chat lobby null"),
         (
             r#"{"type":"chat","room":"lobby","content": {"a": [1, 2]} ,"key":"k1"}"#,
             r#"chat lobby {"a": [1, 2]} k1"#,
         ),
         (r#"{"type":"list","room":"lobby"}"#, "list lobby"),
-        (
-            r#"{"type":"history","room":"lobby"}"#,
-            "history lobby Latest 100",
-        ),
+        (r#"{"type":"history","room":"lobby"}"#, "history lobby Latest 100"),
         (
             r#"{"type":"history","room":"lobby","before":7,"limit":1}"#,
             "history lobby Before(7) 1",
@@ -109,19 +90,10 @@ fn every_type_is_understood() {
 #[test]
 fn unknown_fields_are_ignored_whatever_they_hold() {
     check(&[
-        (
-            r#"{"x":1,"type":"ping","y":{"type":"join","ref":[]},"":null}"#,
-            "ping",
-        ),
+        (r#"{"x":1,"type":"ping","y":{"type":"join","ref":[]},"":null}"#, "ping"),
         (r#"{"x":1,"x":2,"type":"ping"}"#, "ping"),
-        (
-            r#"{"x":"\ud800","\udc00":1e999999,"type":"ping","ref":1}"#,
-            "1 ping",
-        ),
-        (
-            r#"{"$serde_json::private::RawValue":"{}","type":"ping"}"#,
-            "ping",
-        ),
+        (r#"{"x":"\ud800","\udc00":1e999999,"type":"ping","ref":1}"#, "1 ping"),
+        (r#"{"$serde_json::private::RawValue":"{}","type":"ping"}"#, "ping"),
         (
             r#"{"type":"chat","room":"r","content":{"$serde_json::private::RawValue":"{"}}"#,
             r#"chat r {"$serde_json::private::RawValue":"{"}"#,
@@ -137,10 +109,7 @@ fn escapes_are_text_like_any_other() {
             r#"{"type":"\u0063hat","room":"\u006cobby","content":"\u0041"}"#,
             r#"chat lobby "\u0041""#,
         ),
-        (
-            r#"{"\u0074ype":"ping","\u0072ef":"\u0031"}"#,
-            r#""\u0031" ping"#,
-        ),
+        (r#"{"\u0074ype":"ping","\u0072ef":"\u0031"}"#, r#""\u0031" ping"#),
         (r#"{"type":"join","room":"a\"b\\c\/d"}"#, r#"join a"b\c/d"#),
         (r#"{"type":"join","room":"\ud83d\ude80"}"#, "join 🚀"),
         (r#"{"type":"join","room":""}"#, "join "),
@@ -170,10 +139,7 @@ fn a_good_ref_comes_back_as_it_was_written() {
             told(&format!(r#"{{"ref": {json} ,"type":"ping"}}"#)),
             format!("{json} ping")
         );
-        assert_eq!(
-            Ref::from_json(json).map(|reference| reference.as_json()),
-            Some(json)
-        );
+        assert_eq!(Ref::from_json(json).map(|reference| reference.as_json()), Some(json));
     }
 }
 
@@ -187,11 +153,7 @@ fn a_bad_ref_is_refused_and_not_sent_back() {
         "1.0", "1e3", "-1E3", "null", "true", "[]", "{}", &long, &wide, &digits, lone,
     ] {
         let expected = "bad_message `ref` must be a string of at most 64 bytes, or an integer";
-        assert_eq!(
-            told(&format!(r#"{{"type":"ping","ref":{json}}}"#)),
-            expected,
-            "{json}"
-        );
+        assert_eq!(told(&format!(r#"{{"type":"ping","ref":{json}}}"#)), expected, "{json}");
         assert_eq!(Ref::from_json(json), None, "{json}");
     }
     for json in ["", "-", "01", "+1", "a", r#"""#, r#"""""#, "1 2", "\"\n\""] {
@@ -247,11 +209,7 @@ fn what_is_json_but_no_object_is_a_bad_message() {
         "true",
         r#""\ud800""#,
     ] {
-        assert_eq!(
-            told(text),
-            "bad_message a message is a JSON object",
-            "{text}"
-        );
+        assert_eq!(told(text), "bad_message a message is a JSON object", "{text}");
     }
 }
 
@@ -260,49 +218,22 @@ fn missing_and_mistyped_fields_are_named() {
     check(&[
         (r#"{}"#, "bad_message `type` is missing"),
         (r#"{"ref":1}"#, "1 bad_message `type` is missing"),
-        (
-            r#"{"type":null,"ref":1}"#,
-            "1 bad_message `type` must be a string",
-        ),
-        (
-            r#"{"type":["chat"]}"#,
-            "bad_message `type` must be a string",
-        ),
+        (r#"{"type":null,"ref":1}"#, "1 bad_message `type` must be a string"),
+        (r#"{"type":["chat"]}"#, "bad_message `type` must be a string"),
         (r#"{"type":"auth"}"#, "bad_message `token` is missing"),
-        (
-            r#"{"type":"auth","token":7}"#,
-            "bad_message `token` must be a string",
-        ),
-        (
-            r#"{"type":"join","ref":"a"}"#,
-            "\"a\" bad_message `room` is missing",
-        ),
-        (
-            r#"{"type":"join","room":5}"#,
-            "bad_message `room` must be a string",
-        ),
+        (r#"{"type":"auth","token":7}"#, "bad_message `token` must be a string"),
+        (r#"{"type":"join","ref":"a"}"#, "\"a\" bad_message `room` is missing"),
+        (r#"{"type":"join","room":5}"#, "bad_message `room` must be a string"),
         (
             r#"{"type":"join","room":"\ud800"}"#,
             "bad_message `room` must be a string",
         ),
         (r#"{"type":"leave"}"#, "bad_message `room` is missing"),
-        (
-            r#"{"type":"list","room":{}}"#,
-            "bad_message `room` must be a string",
-        ),
+        (r#"{"type":"list","room":{}}"#, "bad_message `room` must be a string"),
         (r#"{"type":"history"}"#, "bad_message `room` is missing"),
-        (
-            r#"{"type":"chat","content":1}"#,
-            "bad_message `room` is missing",
-        ),
-        (
-            r#"{"type":"chat","room":"r"}"#,
-            "bad_message `content` is missing",
-        ),
-        (
-            r#"{"type":"chat","room":"r","content":}"#,
-            "bad_json not a JSON text",
-        ),
+        (r#"{"type":"chat","content":1}"#, "bad_message `room` is missing"),
+        (r#"{"type":"chat","room":"r"}"#, "bad_message `content` is missing"),
+        (r#"{"type":"chat","room":"r","content":}"#, "bad_json not a JSON text"),
     ]);
 }
 
@@ -354,11 +285,7 @@ fn a_field_twice_is_a_bad_message() {
 
 #[test]
 fn a_key_has_1_to_64_bytes() {
-    let chat = |key: &str| {
-        told(&format!(
-            r#"{{"type":"chat","room":"r","content":0,"key":{key}}}"#
-        ))
-    };
+    let chat = |key: &str| told(&format!(r#"{{"type":"chat","room":"r","content":0,"key":{key}}}"#));
     for key in ["k".into(), "k".repeat(64), "é".repeat(32)] {
         assert_eq!(chat(&format!("\"{key}\"")), format!("chat r 0 {key}"));
     }
@@ -366,10 +293,7 @@ fn a_key_has_1_to_64_bytes() {
         chat(&format!("\"{}\"", r"\u006b".repeat(64))),
         format!("chat r 0 {}", "k".repeat(64))
     );
-    let (long, wide) = (
-        format!("\"{}\"", "k".repeat(65)),
-        format!("\"{}\"", "é".repeat(33)),
-    );
+    let (long, wide) = (format!("\"{}\"", "k".repeat(65)), format!("\"{}\"", "é".repeat(33)));
     for key in ["\"\"", "1", "null", "[]", r#""\udfff""#, &long, &wide] {
         assert_eq!(
             chat(key),
@@ -429,15 +353,7 @@ fn a_page_is_before_or_after_and_bounded() {
         history(r#""before":1,"after":1"#),
         "bad_message `before` and `after` exclude each other"
     );
-    for number in [
-        "-1",
-        "1.5",
-        "1e2",
-        "\"1\"",
-        "null",
-        "18446744073709551616",
-        "[]",
-    ] {
+    for number in ["-1", "1.5", "1e2", "\"1\"", "null", "18446744073709551616", "[]"] {
         let expected = "must be a non-negative integer";
         assert_eq!(
             history(&format!(r#""before":{number}"#)),
@@ -479,10 +395,7 @@ fn a_trace_context_that_is_no_string_is_ignored() {
 fn nesting_may_be_32_deep_the_message_counted() {
     assert!(told(&nested(32)).starts_with("7 chat r [["));
     for levels in [33, 34, 200, 20_000] {
-        assert_eq!(
-            told(&nested(levels)),
-            "7 bad_message nested more than 32 deep"
-        );
+        assert_eq!(told(&nested(levels)), "7 bad_message nested more than 32 deep");
     }
     let unknown = format!(
         r#"{{"ref":"x","type":"ping","y":{}{}}}"#,
@@ -521,11 +434,7 @@ fn content_is_passed_on_as_it_was_written() {
 
 #[test]
 fn content_with_half_a_surrogate_pair_is_refused() {
-    let chat = |content: &str| {
-        told(&format!(
-            r#"{{"type":"chat","room":"r","ref":1,"content":{content}}}"#
-        ))
-    };
+    let chat = |content: &str| told(&format!(r#"{{"type":"chat","room":"r","ref":1,"content":{content}}}"#));
     for content in [
         r#""\ud83d\ude80""#,
         r#""\\ud800""#,
@@ -549,17 +458,14 @@ fn content_with_half_a_surrogate_pair_is_refused() {
         r#""\uD800\u0041""#,
     ];
     for content in bad {
-        let expected =
-            "1 bad_message `content` has half of a surrogate pair, which is no Unicode text";
+        let expected = "1 bad_message `content` has half of a surrogate pair, which is no Unicode text";
         assert_eq!(chat(content), expected, "{content}");
     }
 }
 
 #[test]
 fn the_usual_chat_is_borrowed_whole() {
-    let request =
-        parse(r#"{"type":"chat","room":"lobby","content":"hi","key":"k1","traceparent":"00"}"#)
-            .unwrap();
+    let request = parse(r#"{"type":"chat","room":"lobby","content":"hi","key":"k1","traceparent":"00"}"#).unwrap();
     assert!(matches!(request.traceparent, Some(Cow::Borrowed(_))));
     let borrowed = matches!(
         request.message,
@@ -583,18 +489,14 @@ fn nothing_that_the_client_wrote_gets_into_a_log() {
         r#"{"token":"canary""#,
         r#""canary""#,
     ] {
-        assert!(
-            !format!("{:?}", parse(text).unwrap_err()).contains("canary"),
-            "{text}"
-        );
+        assert!(!format!("{:?}", parse(text).unwrap_err()).contains("canary"), "{text}");
     }
 }
 
 /// Texts near enough to messages to get past the first check.
 fn near_message() -> impl Strategy<Value = String> {
     let name = prop::sample::select(vec![
-        "type", "ref", "room", "content", "key", "since", "before", "after", "limit", "token",
-        "epoch", "seq",
+        "type", "ref", "room", "content", "key", "since", "before", "after", "limit", "token", "epoch", "seq",
     ]);
     let value = prop_oneof![
         prop::sample::select(vec![
@@ -645,8 +547,7 @@ fn any_json() -> impl Strategy<Value = serde_json::Value> {
     leaf.prop_recursive(8, 64, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
-            prop::collection::vec((".{0,4}", inner), 0..4)
-                .prop_map(|fields| fields.into_iter().collect()),
+            prop::collection::vec((".{0,4}", inner), 0..4).prop_map(|fields| fields.into_iter().collect()),
         ]
     })
 }

@@ -45,17 +45,10 @@ impl<'o> Object<'o> {
     }
 
     pub(super) fn flag(self, name: &'static str, flag: impl Into<Option<bool>>) -> Self {
-        self.json(
-            name,
-            flag.into().map(|flag| if flag { "true" } else { "false" }),
-        )
+        self.json(name, flag.into().map(|flag| if flag { "true" } else { "false" }))
     }
 
-    pub(super) fn array<'v>(
-        self,
-        name: &'static str,
-        items: impl IntoIterator<Item = &'v [u8]>,
-    ) -> Self {
+    pub(super) fn array<'v>(self, name: &'static str, items: impl IntoIterator<Item = &'v [u8]>) -> Self {
         self.field(name, Some(items), |out, items| {
             out.push(b'[');
             for (index, item) in items.into_iter().enumerate() {
@@ -68,14 +61,8 @@ impl<'o> Object<'o> {
         })
     }
 
-    pub(super) fn object(
-        self,
-        name: &'static str,
-        fill: impl FnOnce(Object<'_>) -> Object<'_>,
-    ) -> Self {
-        self.field(name, Some(fill), |out, fill| {
-            fill(Object::open(out)).close()
-        })
+    pub(super) fn object(self, name: &'static str, fill: impl FnOnce(Object<'_>) -> Object<'_>) -> Self {
+        self.field(name, Some(fill), |out, fill| fill(Object::open(out)).close())
     }
 
     pub(super) fn close(self) {
@@ -84,12 +71,7 @@ impl<'o> Object<'o> {
 
     /// `name` is a word of the protocol, so there is nothing in it to escape.
     #[inline]
-    fn field<V>(
-        self,
-        name: &'static str,
-        value: Option<V>,
-        push: impl FnOnce(&mut Vec<u8>, V),
-    ) -> Self {
+    fn field<V>(self, name: &'static str, value: Option<V>, push: impl FnOnce(&mut Vec<u8>, V)) -> Self {
         if let Some(value) = value {
             if self.out.last() != Some(&b'{') {
                 self.out.push(b',');

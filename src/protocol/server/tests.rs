@@ -37,13 +37,7 @@ fn connected() {
         r#"{"type":"connected","protocol":1,"session":"s-9f","user":{"id":"u7","name":"Ann"},"heartbeat":30,"expires":1767225600,"kept":"memory","limits":{"message_bytes":65536,"rooms":128,"users_shown":100,"messages_per_second":0}}"#,
     );
     check(
-        |out| {
-            Connected {
-                expires: None,
-                ..frame
-            }
-            .write(out)
-        },
+        |out| Connected { expires: None, ..frame }.write(out),
         r#"{"type":"connected","protocol":1,"session":"s-9f","user":{"id":"u7","name":"Ann"},"heartbeat":30,"kept":"memory","limits":{"message_bytes":65536,"rooms":128,"users_shown":100,"messages_per_second":0}}"#,
     );
 }
@@ -102,13 +96,7 @@ fn presence_and_count() {
         r#"{"type":"join","room":"lobby","user":{"id":"u7","name":"Ann"},"time":5}"#,
     );
     check(
-        |out| {
-            Presence {
-                joined: false,
-                ..frame
-            }
-            .write(out)
-        },
+        |out| Presence { joined: false, ..frame }.write(out),
         r#"{"type":"left","room":"lobby","user":{"id":"u7","name":"Ann"},"time":5}"#,
     );
     check(
@@ -219,9 +207,7 @@ fn reset_and_removed() {
                 }
                 .write(out)
             },
-            &format!(
-                r#"{{"type":"reset","room":"lobby","epoch":"e2","seq":40,"reason":"{word}"}}"#
-            ),
+            &format!(r#"{{"type":"reset","room":"lobby","epoch":"e2","seq":40,"reason":"{word}"}}"#),
         );
     }
     for (reason, word) in [
@@ -340,10 +326,7 @@ fn users_show_what_their_token_says() {
         name: Some("Ann"),
         info: Some(info),
     };
-    assert_eq!(
-        user.to_json(),
-        r#"{"id":"u\"7","name":"Ann","info":{"team": "red"}}"#
-    );
+    assert_eq!(user.to_json(), r#"{"id":"u\"7","name":"Ann","info":{"team": "red"}}"#);
     assert_eq!(
         User {
             name: None,

@@ -6,9 +6,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
-use tracing_subscriber::fmt::{
-    self as fmt_layer, FmtContext, FormatEvent, FormatFields, MakeWriter,
-};
+use tracing_subscriber::fmt::{self as fmt_layer, FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
 
 /// Writes events as text; in colour on a terminal, unless `NO_COLOR` says otherwise.
@@ -19,11 +17,7 @@ where
 {
     // Left alone the layer looks at NO_COLOR itself, so `with_ansi(true)` would overrule a person.
     let layer = fmt_layer::layer();
-    let layer = if colours {
-        layer
-    } else {
-        layer.with_ansi(false)
-    };
+    let layer = if colours { layer } else { layer.with_ansi(false) };
     layer.event_format(Human).with_writer(writer)
 }
 
@@ -34,12 +28,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut line: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut line: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         SystemTime.format_time(&mut line)?;
         let level = *event.metadata().level();
         if line.has_ansi_escapes() {

@@ -24,16 +24,8 @@ pub(super) fn on_panic(info: &PanicHookInfo<'_>) {
         .downcast_ref::<&'static str>()
         .copied()
         .unwrap_or("(not shown)");
-    let (file, line) = info
-        .location()
-        .map_or(("(unknown)", 0), |at| (at.file(), at.line()));
+    let (file, line) = info.location().map_or(("(unknown)", 0), |at| (at.file(), at.line()));
     let current = thread::current();
     let thread = current.name().unwrap_or("(unnamed)");
-    tracing::error!(
-        file,
-        line,
-        thread,
-        panic = text,
-        "a bug: the work at hand was given up"
-    );
+    tracing::error!(file, line, thread, panic = text, "a bug: the work at hand was given up");
 }

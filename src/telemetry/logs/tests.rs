@@ -52,10 +52,7 @@ fn a_json_line_has_its_fields_and_the_ids_of_its_trace() {
     assert_eq!(line["level"], "INFO");
     assert_eq!(line["trace_id"], "0af7651916cd43dd8448eb211c80319c");
     assert_eq!(line["span_id"], "b7ad6b7169203331");
-    assert!(
-        line["timestamp"].is_string() && line["target"].is_string(),
-        "{line}"
-    );
+    assert!(line["timestamp"].is_string() && line["target"].is_string(), "{line}");
 }
 
 #[test]
@@ -76,11 +73,7 @@ fn a_human_line_has_them_too() {
 #[test]
 fn a_line_cannot_be_forged() {
     for format in [LogFormat::Json, LogFormat::Human] {
-        let text = logged(
-            format,
-            "info",
-            || tracing::info!(path = ?"/a\nINFO forged", "refused"),
-        );
+        let text = logged(format, "info", || tracing::info!(path = ?"/a\nINFO forged", "refused"));
         assert_eq!(text.lines().count(), 1, "{text}");
     }
 }
@@ -143,10 +136,7 @@ fn a_panic_is_one_line_and_shows_literals_only() {
         text.contains("\"panic\":\"a literal\"") && text.contains("tests.rs"),
         "{text}"
     );
-    assert!(
-        text.contains("(not shown)") && !text.contains("canary"),
-        "{text}"
-    );
+    assert!(text.contains("(not shown)") && !text.contains("canary"), "{text}");
     assert_eq!(text.lines().count(), 2, "{text}");
 }
 
@@ -156,10 +146,7 @@ fn a_bad_filter_is_refused() {
         format: LogFormat::Json,
         level: "conclave=loud".to_owned(),
     };
-    let refused = subscriber(&config, None, io::sink, false)
-        .err()
-        .unwrap()
-        .to_string();
+    let refused = subscriber(&config, None, io::sink, false).err().unwrap().to_string();
     assert!(
         refused.contains("log.level") && refused.contains("conclave=loud"),
         "{refused}"

@@ -34,11 +34,7 @@ impl Throttled {
         let taken = self
             .window
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |window| {
-                let lines = if window >> 32 == minute {
-                    window as u32
-                } else {
-                    0
-                };
+                let lines = if window >> 32 == minute { window as u32 } else { 0 };
                 (lines < LINES_PER_MINUTE).then_some(minute << 32 | u64::from(lines + 1))
             });
         taken.is_ok()

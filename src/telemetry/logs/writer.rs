@@ -96,8 +96,7 @@ impl<'a> MakeWriter<'a> for Lines {
 /// Both formats write a whole line at once.
 impl Write for &Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let kept =
-            line.len() <= LINE_BYTES_MAX && self.0.try_send(Item::Line(line.to_vec())).is_ok();
+        let kept = line.len() <= LINE_BYTES_MAX && self.0.try_send(Item::Line(line.to_vec())).is_ok();
         if !kept {
             DROPPED.fetch_add(1, Ordering::Relaxed);
         }
@@ -134,10 +133,7 @@ mod tests {
         (&lines).write_all(b"last words\n").unwrap();
         let started = Instant::now();
         lines.flush();
-        assert!(
-            started.elapsed() < FLUSH_TIMEOUT * 3,
-            "nobody reads, and still it ends"
-        );
+        assert!(started.elapsed() < FLUSH_TIMEOUT * 3, "nobody reads, and still it ends");
         let reader = thread::spawn(move || {
             let mut written = Vec::new();
             write_all(&items, &mut written);

@@ -35,15 +35,12 @@ impl Registrar<'_> {
     }
 
     pub fn histogram(&self, definition: &Definition, values: &[&str]) -> metrics::Histogram {
-        self.0
-            .register_histogram(&key(definition, values), &METADATA)
+        self.0.register_histogram(&key(definition, values), &METADATA)
     }
 
     /// One counter for each value of the only label.
     pub fn counters<L: Label>(&self, definition: &Definition) -> Counters<L> {
-        let each = L::ALL
-            .iter()
-            .map(|label| self.counter(definition, &[label.word()]));
+        let each = L::ALL.iter().map(|label| self.counter(definition, &[label.word()]));
         Counters(each.collect(), PhantomData)
     }
 
@@ -72,11 +69,7 @@ impl Registrar<'_> {
         closes: &'static [(u16, &'static str)],
     ) -> Vec<((u16, &'static str), metrics::Counter)> {
         let register = |&(code, reason): &(u16, &'static str)| {
-            let shown = if code == 0 {
-                OTHER.to_owned()
-            } else {
-                code.to_string()
-            };
+            let shown = if code == 0 { OTHER.to_owned() } else { code.to_string() };
             let labels = [shown.as_str(), reason, initiator.word()];
             ((code, reason), self.counter(&names::DISCONNECTS, &labels))
         };
@@ -85,15 +78,8 @@ impl Registrar<'_> {
 }
 
 /// Counts under the close, or under the last of the list when it is not in it.
-pub(super) fn inc_close(
-    closes: &[((u16, &'static str), metrics::Counter)],
-    close: (u16, &'static str),
-) {
-    if let Some((_, counter)) = closes
-        .iter()
-        .find(|(known, _)| *known == close)
-        .or(closes.last())
-    {
+pub(super) fn inc_close(closes: &[((u16, &'static str), metrics::Counter)], close: (u16, &'static str)) {
+    if let Some((_, counter)) = closes.iter().find(|(known, _)| *known == close).or(closes.last()) {
         counter.increment(1);
     }
 }
@@ -128,12 +114,7 @@ pub(super) struct Words(Vec<(&'static str, metrics::Counter)>);
 impl Words {
     /// Counts under the word, or under `other` when it is not in the list.
     pub fn inc(&self, word: &str) {
-        if let Some((_, counter)) = self
-            .0
-            .iter()
-            .find(|(known, _)| *known == word)
-            .or(self.0.last())
-        {
+        if let Some((_, counter)) = self.0.iter().find(|(known, _)| *known == word).or(self.0.last()) {
             counter.increment(1);
         }
     }

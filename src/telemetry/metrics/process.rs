@@ -90,10 +90,7 @@ impl Seconds {
         ] {
             let (name, help) = (definition.name, definition.help);
             // Writing to a String cannot fail.
-            let _ = write!(
-                text,
-                "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}\n\n"
-            );
+            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}\n\n");
         }
     }
 }

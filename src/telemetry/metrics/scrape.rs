@@ -118,8 +118,7 @@ impl Sources {
     }
 
     fn read_counters(&self, shards: &[Arc<ShardCounters>]) {
-        let sum =
-            |read: &dyn Fn(&ShardCounters) -> u64| shards.iter().map(|shard| read(shard)).sum();
+        let sum = |read: &dyn Fn(&ShardCounters) -> u64| shards.iter().map(|shard| read(shard)).sum();
         for (handle, read) in &self.sums {
             handle.absolute(sum(read));
         }
@@ -163,12 +162,8 @@ fn sums(new: &Registrar<'_>) -> Vec<Sum> {
             shard.duplicate_publishes.value()
         }),
         (plain(&names::DELIVERIES), |shard| shard.deliveries.value()),
-        (dropped(Dropped::SlowReader), |shard| {
-            shard.dropped_slow_reader.value()
-        }),
-        (dropped(Dropped::Closed), |shard| {
-            shard.dropped_closed.value()
-        }),
+        (dropped(Dropped::SlowReader), |shard| shard.dropped_slow_reader.value()),
+        (dropped(Dropped::Closed), |shard| shard.dropped_closed.value()),
         (plain(&names::FLUSHES), |shard| shard.flushes.value()),
         (plain(&names::SENDS), |shard| shard.sends.value()),
         (plain(&names::JOINS), |shard| shard.joins.value()),
@@ -198,9 +193,7 @@ fn gauges(new: &Registrar<'_>) -> Vec<Shown> {
     let plain = |definition| new.gauge(definition, &[]);
     vec![
         (plain(&names::CONNECTIONS), |now| now.connections),
-        (plain(&names::CONNECTIONS_LIMIT), |now| {
-            now.connections_limit
-        }),
+        (plain(&names::CONNECTIONS_LIMIT), |now| now.connections_limit),
         (plain(&names::FD_LIMIT), |now| now.fd_limit),
         (plain(&names::ROOMS), |now| now.rooms),
         (plain(&names::MEMBERS), |now| now.members),

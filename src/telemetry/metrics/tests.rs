@@ -39,10 +39,7 @@ fn names_follow_the_rules() {
         assert!(seen.insert(name), "{name} twice");
         let ours = ["conclave_", "http_server_", "process_", "tokio_"];
         assert!(ours.iter().any(|prefix| name.starts_with(prefix)), "{name}");
-        assert!(
-            name.chars().all(|c| c.is_ascii_lowercase() || c == '_'),
-            "{name}"
-        );
+        assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{name}");
         assert_eq!(
             name.ends_with("_total"),
             definition.kind == MetricKind::Counter,
@@ -91,10 +88,7 @@ fn everything_starts_at_zero_with_help() {
             continue;
         }
         let name = definition.name;
-        assert!(
-            text.contains(&format!("# HELP {name} {}\n", definition.help)),
-            "{name}"
-        );
+        assert!(text.contains(&format!("# HELP {name} {}\n", definition.help)), "{name}");
         assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
         let own = |key: &&String| {
             key.strip_prefix(name)
@@ -118,10 +112,7 @@ fn everything_starts_at_zero_with_help() {
 #[test]
 fn shards_are_summed_and_readers_asked_at_each_scrape() {
     let metrics = node();
-    let shards = [
-        Arc::new(ShardCounters::default()),
-        Arc::new(ShardCounters::default()),
-    ];
+    let shards = [Arc::new(ShardCounters::default()), Arc::new(ShardCounters::default())];
     for shard in &shards {
         metrics.register_shard(shard.clone());
         shard.connections_opened.add(3);
@@ -139,14 +130,8 @@ fn shards_are_summed_and_readers_asked_at_each_scrape() {
     let check = |key: &str, value: f64| assert_eq!(samples(&metrics.render())[key], value, "{key}");
     check("conclave_connections", 4.0);
     check("conclave_connections_opened_total", 6.0);
-    check(
-        "conclave_messages_total{direction=\"in\",kind=\"text\"}",
-        10.0,
-    );
-    check(
-        "conclave_messages_total{direction=\"out\",kind=\"text\"}",
-        0.0,
-    );
+    check("conclave_messages_total{direction=\"in\",kind=\"text\"}", 10.0);
+    check("conclave_messages_total{direction=\"out\",kind=\"text\"}", 0.0);
     check("conclave_send_queue_bytes", 120.0);
     check("conclave_deliveries_total", 14.0);
     check("conclave_rooms", 3.0);
@@ -175,9 +160,7 @@ fn events_are_counted_under_their_words_and_unknown_words_under_other() {
     check("conclave_upgrade_duration_seconds_count");
     check("conclave_auth_failures_total{reason=\"token_expired\"}");
     check("conclave_auth_failures_total{reason=\"other\"}");
-    check(
-        "conclave_disconnects_total{code=\"1008\",reason=\"token_expired\",initiator=\"server\"}",
-    );
+    check("conclave_disconnects_total{code=\"1008\",reason=\"token_expired\",initiator=\"server\"}");
     check("conclave_disconnects_total{code=\"other\",reason=\"other\",initiator=\"client\"}");
     check("conclave_disconnects_total{code=\"1000\",reason=\"none\",initiator=\"client\"}");
     check("conclave_protocol_errors_total{code=\"bad_json\"}");
@@ -207,11 +190,7 @@ async fn requests_are_timed_by_route_and_never_by_path() {
         ("BREW", "/rooms/canary-a"),
         ("GET", "/canary-c"),
     ] {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .body(Body::empty())
-            .unwrap();
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
         routes.clone().oneshot(request).await.unwrap();
     }
     let text = metrics.render();

@@ -27,9 +27,7 @@ impl Upkeep {
                 timestamp.set(unix_seconds());
             }
         };
-        let started = thread::Builder::new()
-            .name("conclave-upkeep".to_owned())
-            .spawn(run);
+        let started = thread::Builder::new().name("conclave-upkeep".to_owned()).spawn(run);
         if let Err(error) = &started {
             tracing::warn!(%error, "no upkeep of metrics between scrapes");
         }

@@ -54,9 +54,7 @@ impl TraceContext {
     /// Makes this the current span of the thread until the guard is dropped, so that log lines
     /// carry its ids. Not to be held over an await.
     pub fn attach(&self) -> ContextGuard {
-        Context::new()
-            .with_remote_span_context(self.to_remote())
-            .attach()
+        Context::new().with_remote_span_context(self.to_remote()).attach()
     }
 
     pub(super) fn to_remote(self) -> SpanContext {
@@ -73,10 +71,7 @@ impl TraceContext {
 /// As a `traceparent`.
 impl fmt::Display for TraceContext {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (trace_id, span_id) = (
-            TraceId::from_bytes(self.trace_id),
-            SpanId::from_bytes(self.span_id),
-        );
+        let (trace_id, span_id) = (TraceId::from_bytes(self.trace_id), SpanId::from_bytes(self.span_id));
         write!(out, "00-{trace_id}-{span_id}-{:02x}", self.flags & 1)
     }
 }
@@ -102,11 +97,7 @@ pub(super) fn from_headers(headers: &HeaderMap) -> Option<SpanContext> {
 
 /// The header may come in several lines, which are one list.
 fn tracestate(headers: &HeaderMap) -> Option<String> {
-    let lines: Result<Vec<_>, _> = headers
-        .get_all(TRACESTATE)
-        .iter()
-        .map(|line| line.to_str())
-        .collect();
+    let lines: Result<Vec<_>, _> = headers.get_all(TRACESTATE).iter().map(|line| line.to_str()).collect();
     let joined = lines.ok()?.join(",");
     (!joined.is_empty() && joined.len() <= TRACESTATE_BYTES_MAX).then_some(joined)
 }

@@ -12,14 +12,10 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use http::{HeaderName, HeaderValue};
 use opentelemetry::Context;
-use opentelemetry_otlp::{
-    Protocol, RetryPolicy, SpanExporter as Otlp, WithExportConfig, WithHttpConfig,
-};
+use opentelemetry_otlp::{Protocol, RetryPolicy, SpanExporter as Otlp, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor,
-};
+use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::telemetry::metrics::{Counter, Label, SpanFate};
@@ -66,18 +62,13 @@ pub(super) fn processor(
         .with_max_export_batch_size(BATCH_SPANS_MAX)
         .with_scheduled_delay(BATCH_DELAY)
         .build();
-    let inner = BatchSpanProcessor::builder(exporter)
-        .with_batch_config(batches)
-        .build();
+    let inner = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
     Ok(Bounded { inner, counts })
 }
 
 fn exporter(endpoint: &str, headers: &[(String, SecretString)]) -> anyhow::Result<Otlp> {
     let url = url(endpoint)?;
-    let headers = headers
-        .iter()
-        .map(header)
-        .collect::<anyhow::Result<HashMap<_, _>>>()?;
+    let headers = headers.iter().map(header).collect::<anyhow::Result<HashMap<_, _>>>()?;
     Otlp::builder()
         .with_http()
         .with_http_client(client(&url)?)
@@ -103,8 +94,7 @@ fn header((name, value): &(String, SecretString)) -> anyhow::Result<(String, Str
 
 /// The whole address of the collector. Never shown: nobody knows what somebody put into it.
 fn url(endpoint: &str) -> anyhow::Result<String> {
-    let url =
-        reqwest::Url::parse(endpoint).map_err(|_| anyhow!("traces.endpoint is not an URL"))?;
+    let url = reqwest::Url::parse(endpoint).map_err(|_| anyhow!("traces.endpoint is not an URL"))?;
     if !matches!(url.scheme(), "http" | "https") {
         bail!("traces.endpoint must start with http:// or https://");
     }
@@ -155,12 +145,12 @@ impl<P: SpanProcessor> SpanProcessor for Bounded<P> {
     }
 
     fn on_end(&self, span: SpanData) {
-        let fits =
-            self.counts
-                .queued
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |queued| {
-                    (queued < QUEUE_SPANS_MAX).then_some(queued + 1)
-                });
+        let fits = self
+            .counts
+            .queued
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |queued| {
+                (queued < QUEUE_SPANS_MAX).then_some(queued + 1)
+            });
         match fits {
             Ok(_) => self.inner.on_end(span),
             Err(_) => self.counts.of(SpanFate::Dropped).inc(),

@@ -107,11 +107,7 @@ impl Asked {
         let taken = self
             .window
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |window| {
-                let count = if window >> 32 == second {
-                    window as u32
-                } else {
-                    0
-                };
+                let count = if window >> 32 == second { window as u32 } else { 0 };
                 (count < ASKED_PER_SECOND).then_some(second << 32 | u64::from(count + 1))
             });
         taken.is_ok()
@@ -137,11 +133,7 @@ mod tests {
 
     #[test]
     fn the_share_is_kept() {
-        let count = |ratio| {
-            (0..100_000)
-                .filter(|_| Sampling::new(ratio).decide(None))
-                .count()
-        };
+        let count = |ratio| (0..100_000).filter(|_| Sampling::new(ratio).decide(None)).count();
         assert_eq!(count(0.0), 0);
         assert_eq!(count(f64::NAN), 0);
         assert_eq!(count(1.0), 100_000);
@@ -156,9 +148,7 @@ mod tests {
         };
         let (none, all) = (Sampling::new(0.0), Sampling::new(1.0));
         assert!(!all.decide(Some(&caller("00"))));
-        let recorded = (0..1000)
-            .filter(|_| none.decide(Some(&caller("01"))))
-            .count();
+        let recorded = (0..1000).filter(|_| none.decide(Some(&caller("01")))).count();
         // The loop may straddle the turn of a second.
         assert!((100..=200).contains(&recorded), "{recorded}");
     }

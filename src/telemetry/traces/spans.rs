@@ -4,9 +4,7 @@ use std::future::Future;
 
 use http::{Method, Version};
 use opentelemetry::context::FutureExt;
-use opentelemetry::trace::{
-    Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt,
-};
+use opentelemetry::trace::{Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::Span;
 use opentelemetry_semantic_conventions::attribute;
@@ -41,10 +39,7 @@ impl UpgradeInfo {
             KeyValue::new(attribute::NETWORK_PROTOCOL_NAME, "http"),
             KeyValue::new(attribute::NETWORK_PROTOCOL_VERSION, version(self.http)),
         ];
-        attributes.extend(
-            self.tls
-                .map(|tls| KeyValue::new(attribute::TLS_PROTOCOL_VERSION, tls)),
-        );
+        attributes.extend(self.tls.map(|tls| KeyValue::new(attribute::TLS_PROTOCOL_VERSION, tls)));
         SpanBuilder::from_name(format!("{method} {}", self.route))
             .with_kind(SpanKind::Server)
             .with_attributes(attributes)
@@ -96,10 +91,7 @@ impl UpgradeSpan {
     pub fn set_result(&self, status: u16, word: &'static str) {
         let Some(context) = &self.0 else { return };
         let span = context.span();
-        span.set_attribute(KeyValue::new(
-            attribute::HTTP_RESPONSE_STATUS_CODE,
-            i64::from(status),
-        ));
+        span.set_attribute(KeyValue::new(attribute::HTTP_RESPONSE_STATUS_CODE, i64::from(status)));
         span.set_attribute(KeyValue::new("conclave.upgrade.result", word));
         if status >= 400 {
             span.set_attribute(KeyValue::new(attribute::ERROR_TYPE, word));
@@ -137,16 +129,13 @@ impl PublishSpan {
     pub fn kept(&mut self, seq: u64, bytes: usize) {
         let seq = i64::try_from(seq).unwrap_or(i64::MAX);
         self.0.set_attribute(KeyValue::new("conclave.seq", seq));
-        self.0.set_attribute(KeyValue::new(
-            attribute::MESSAGING_MESSAGE_BODY_SIZE,
-            saturating(bytes),
-        ));
+        self.0
+            .set_attribute(KeyValue::new(attribute::MESSAGING_MESSAGE_BODY_SIZE, saturating(bytes)));
     }
 
     /// It was refused with this error code.
     pub fn refused(&mut self, code: &'static str) {
-        self.0
-            .set_attribute(KeyValue::new(attribute::ERROR_TYPE, code));
+        self.0.set_attribute(KeyValue::new(attribute::ERROR_TYPE, code));
         self.0.set_status(Status::error(code));
     }
 }

@@ -67,10 +67,7 @@ impl Sink {
                 assert_eq!(about["service.name"], "conclave");
                 assert_eq!(about["service.version"], "1.2.3");
                 assert_eq!(about["service.instance.id"].len(), 36);
-                let sent = resource
-                    .scope_spans
-                    .into_iter()
-                    .flat_map(|scope| scope.spans);
+                let sent = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
                 spans.extend(sent.map(|span| (span.name.clone(), span)));
             }
         }
@@ -78,9 +75,7 @@ impl Sink {
     }
 }
 
-fn strings(
-    attributes: &[opentelemetry_proto::tonic::common::v1::KeyValue],
-) -> HashMap<String, String> {
+fn strings(attributes: &[opentelemetry_proto::tonic::common::v1::KeyValue]) -> HashMap<String, String> {
     let text = |value: Value| match value {
         Value::StringValue(text) => text,
         Value::IntValue(number) => number.to_string(),
@@ -173,10 +168,7 @@ async fn a_whole_life_reaches_the_collector() {
     assert_eq!(spans["publish"].kind, SpanKind::Producer as i32);
     let fan_out = linked("fan-out", &spans["publish"]);
     assert_eq!(
-        (
-            &*fan_out["conclave.members"],
-            &*fan_out["conclave.delivered"]
-        ),
+        (&*fan_out["conclave.members"], &*fan_out["conclave.delivered"]),
         ("40", "39")
     );
     assert_eq!(spans["fan-out"].kind, SpanKind::Consumer as i32);
@@ -238,22 +230,14 @@ async fn an_absent_collector_delays_nothing_and_what_is_lost_is_counted() {
     for _ in 0..5_000 {
         drop(traces.publish(None, None));
     }
-    assert!(
-        started.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     let counts = traces.counts().unwrap();
     assert_eq!(counts.of(SpanFate::Dropped).value(), 5_000 - 2_048);
     let stopping = Instant::now();
     tokio::task::spawn_blocking(move || traces.shutdown(Duration::from_millis(300)))
         .await
         .unwrap();
-    assert!(
-        stopping.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        stopping.elapsed()
-    );
+    assert!(stopping.elapsed() < Duration::from_secs(2), "{:?}", stopping.elapsed());
 }
 
 #[test]
@@ -265,22 +249,14 @@ fn a_bad_header_is_refused_and_its_value_not_shown() {
     };
     let error = Traces::start(&config, &Service::new("1")).err().unwrap();
     let shown = format!("{error:?}");
-    assert!(
-        shown.contains("x-key") && !shown.contains("canary"),
-        "{shown}"
-    );
+    assert!(shown.contains("x-key") && !shown.contains("canary"), "{shown}");
 }
 
 #[test]
 fn off_is_off() {
     let traces = Traces::off();
     assert!(traces.publish(None, Some(&traceparent("01"))).is_none());
-    assert!(
-        traces
-            .upgrade(&HeaderMap::new(), info())
-            .context()
-            .is_none()
-    );
+    assert!(traces.upgrade(&HeaderMap::new(), info()).context().is_none());
     assert!(traces.counts().is_none() && !traces.is_on());
     traces.shutdown(Duration::from_secs(1));
 }

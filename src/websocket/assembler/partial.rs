@@ -101,12 +101,7 @@ impl Partial {
     }
 
     /// Takes in what has arrived of the frame under way.
-    pub(super) fn gather(
-        &mut self,
-        input: &mut [u8],
-        used: &mut usize,
-        bounds: Bounds,
-    ) -> Result<Step, Violation> {
+    pub(super) fn gather(&mut self, input: &mut [u8], used: &mut usize, bounds: Bounds) -> Result<Step, Violation> {
         let Some(Arriving { header, arrived }) = self.frame.take() else {
             return Ok(Step::Again);
         };
@@ -151,13 +146,7 @@ impl Message {
     }
 
     /// Appends a piece; `left` bytes of its frame were still to come, this piece included.
-    fn push(
-        &mut self,
-        piece: &[u8],
-        left: usize,
-        fin: bool,
-        bounds: Bounds,
-    ) -> Result<(), Violation> {
+    fn push(&mut self, piece: &[u8], left: usize, fin: bool, bounds: Bounds) -> Result<(), Violation> {
         let needed = self.data.len() + piece.len();
         if needed > self.data.capacity() {
             // Doubling, but not past what this message can still become.
@@ -166,12 +155,7 @@ impl Message {
             } else {
                 bounds.message_bytes
             };
-            let target = self
-                .data
-                .capacity()
-                .saturating_mul(2)
-                .min(longest)
-                .max(needed);
+            let target = self.data.capacity().saturating_mul(2).min(longest).max(needed);
             self.data.reserve_exact(target - self.data.len());
         }
         self.data.extend_from_slice(piece);

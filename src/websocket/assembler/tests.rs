@@ -68,9 +68,7 @@ fn an_assembler_at_rest_is_small() {
 /// RFC 6455 section 5.7.
 #[test]
 fn the_masked_hello_of_the_rfc() {
-    let bytes = [
-        0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
-    ];
+    let bytes = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
     assert_eq!(whole(&bytes), (vec![text("Hello")], None));
     assert_eq!(bytewise(&bytes, BOUNDS), (vec![text("Hello")], None));
 }
@@ -99,12 +97,7 @@ fn control_frames_may_come_between_fragments() {
             (0x80, b"lo"),
             (0x81, b"!"),
         ],
-        &[
-            Said::Ping(b"p".into()),
-            Said::Pong(vec![]),
-            text("Hello"),
-            text("!"),
-        ],
+        &[Said::Ping(b"p".into()), Said::Pong(vec![]), text("Hello"), text("!")],
         None,
     );
     check(&[(0x02, b"a"), (0x88, b"")], &[Said::Close(None)], None);
@@ -115,11 +108,7 @@ fn characters_may_be_cut_by_fragments() {
     let payload = "aß水𝄞".as_bytes();
     for cut in 0..=payload.len() {
         let (start, end) = payload.split_at(cut);
-        check(
-            &[(0x01, start), (0x00, b""), (0x80, end)],
-            &[text("aß水𝄞")],
-            None,
-        );
+        check(&[(0x01, start), (0x00, b""), (0x80, end)], &[text("aß水𝄞")], None);
     }
 }
 
@@ -153,11 +142,7 @@ fn bad_utf8_fails_before_the_message_ends() {
 
 #[test]
 fn the_order_of_fragments_is_kept() {
-    check(
-        &[(0x80, b"x")],
-        &[],
-        Some(Violation::Protocol("nothing to continue")),
-    );
+    check(&[(0x80, b"x")], &[], Some(Violation::Protocol("nothing to continue")));
     check(
         &[(0x81, b"a"), (0x80, b"x")],
         &[text("a")],
@@ -176,24 +161,12 @@ fn the_order_of_fragments_is_kept() {
 #[test]
 fn close_codes() {
     check(&[(0x88, b"")], &[Said::Close(None)], None);
-    check(
-        &[(0x88, b"\x03")],
-        &[],
-        Some(Violation::Protocol("half a close code")),
-    );
-    for code in [
-        1000u16, 1003, 1007, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999,
-    ] {
+    check(&[(0x88, b"\x03")], &[], Some(Violation::Protocol("half a close code")));
+    for code in [1000u16, 1003, 1007, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999] {
         let payload = [&code.to_be_bytes()[..], "tschüß".as_bytes()].concat();
-        check(
-            &[(0x88, &payload)],
-            &[Said::Close(Some((code, "tschüß".into())))],
-            None,
-        );
+        check(&[(0x88, &payload)], &[Said::Close(Some((code, "tschüß".into())))], None);
     }
-    for code in [
-        0u16, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535,
-    ] {
+    for code in [0u16, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535] {
         let refused = Some(Violation::Protocol("close code that may not be sent"));
         check(&[(0x88, &code.to_be_bytes())], &[], refused);
     }
@@ -211,10 +184,7 @@ fn a_message_too_large_fails_at_its_header() {
         ..BOUNDS
     };
     let long = frame(0x82, &[0; 201]);
-    assert_eq!(
-        feed(&long[..8], &[], bounds),
-        (vec![], Some(Violation::TooLarge))
-    );
+    assert_eq!(feed(&long[..8], &[], bounds), (vec![], Some(Violation::TooLarge)));
     assert_eq!(feed(&frame(0x82, &[0; 200]), &[], bounds).1, None);
     let parts = [frame(0x02, &[0; 150]), frame(0x80, &[0; 51])].concat();
     assert_eq!(
@@ -223,10 +193,7 @@ fn a_message_too_large_fails_at_its_header() {
     );
     // The longest length there is overflows nothing, whatever the operator allows.
     let huge = |first| [&[first, 0xff, 0x7f][..], &[0xff; 7], &MASK, b"start"].concat();
-    assert_eq!(
-        feed(&huge(0x02), &[], bounds),
-        (vec![], Some(Violation::TooLarge))
-    );
+    assert_eq!(feed(&huge(0x02), &[], bounds), (vec![], Some(Violation::TooLarge)));
     let unbounded = Bounds {
         message_bytes: usize::MAX,
         ..BOUNDS
@@ -238,28 +205,13 @@ fn a_message_too_large_fails_at_its_header() {
 
 #[test]
 fn fragments_are_counted_even_if_empty() {
-    let bounds = Bounds {
-        fragments: 3,
-        ..BOUNDS
-    };
+    let bounds = Bounds { fragments: 3, ..BOUNDS };
     let three = frames(&[(0x01, b""), (0x00, b""), (0x89, b""), (0x80, b"")]);
-    assert_eq!(
-        bytewise(&three, bounds),
-        (vec![Said::Ping(vec![]), text("")], None)
-    );
+    assert_eq!(bytewise(&three, bounds), (vec![Said::Ping(vec![]), text("")], None));
     let four = frames(&[(0x01, b""), (0x00, b""), (0x00, b""), (0x80, b"")]);
-    assert_eq!(
-        bytewise(&four, bounds),
-        (vec![], Some(Violation::TooManyFragments))
-    );
-    let none = Bounds {
-        fragments: 0,
-        ..BOUNDS
-    };
-    assert_eq!(
-        feed(&frame(0x81, b"whole"), &[3], none),
-        (vec![text("whole")], None)
-    );
+    assert_eq!(bytewise(&four, bounds), (vec![], Some(Violation::TooManyFragments)));
+    let none = Bounds { fragments: 0, ..BOUNDS };
+    assert_eq!(feed(&frame(0x81, b"whole"), &[3], none), (vec![text("whole")], None));
     assert_eq!(
         feed(&frame(0x01, b"first"), &[], none),
         (vec![], Some(Violation::TooManyFragments))
@@ -310,10 +262,7 @@ fn nothing_is_held_between_messages() {
         start,
         "a ping inside a message leaves nothing behind"
     );
-    assert_eq!(
-        read(&mut assembler, &frame(0x80, b"c")),
-        (vec![text("abc")], 0)
-    );
+    assert_eq!(read(&mut assembler, &frame(0x80, b"c")), (vec![text("abc")], 0));
 }
 
 #[test]

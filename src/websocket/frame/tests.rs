@@ -16,11 +16,7 @@ fn headers_use_the_shortest_length() {
         (65_535, &[0x82, 126, 0xff, 0xff]),
         (65_536, &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
     ] {
-        assert_eq!(
-            written(Opcode::Binary, payload_len),
-            expected,
-            "{payload_len}"
-        );
+        assert_eq!(written(Opcode::Binary, payload_len), expected, "{payload_len}");
     }
 }
 
@@ -42,10 +38,7 @@ fn a_long_close_reason_is_cut_between_characters() {
     assert_eq!(close_frame(1000, &"a".repeat(124)).len(), 2 + 125);
     let frame = close_frame(1000, &"ü".repeat(62));
     assert_eq!(frame.len(), 2 + 2 + 122);
-    assert_eq!(
-        std::str::from_utf8(&frame[4..]),
-        Ok("ü".repeat(61).as_str())
-    );
+    assert_eq!(std::str::from_utf8(&frame[4..]), Ok("ü".repeat(61).as_str()));
 }
 
 #[test]
@@ -72,19 +65,12 @@ fn a_header_is_none_until_it_is_whole() {
         (&[0x01, 0xfe, 0, 126, 1, 2, 3, 4], 126),
         (&[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 0, 1, 2, 3, 4], 65_536),
         (
-            &[
-                0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4,
-            ],
+            &[0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4],
             i64::MAX as u64,
         ),
     ] {
         for cut in 0..bytes.len() {
-            assert_eq!(
-                Header::parse(&bytes[..cut]),
-                Ok(None),
-                "{:x?}",
-                &bytes[..cut]
-            );
+            assert_eq!(Header::parse(&bytes[..cut]), Ok(None), "{:x?}", &bytes[..cut]);
         }
         let mut followed = bytes.to_vec();
         followed.push(0x77);
@@ -117,20 +103,13 @@ fn broken_headers_fail_as_early_as_they_can() {
             &[0x81, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff],
             "length not in its shortest form",
         ),
-        (
-            &[0x81, 0xff, 0, 0, 0, 0, 0, 0, 0, 1],
-            "length not in its shortest form",
-        ),
+        (&[0x81, 0xff, 0, 0, 0, 0, 0, 0, 0, 1], "length not in its shortest form"),
         (
             &[0x81, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0],
             "length with its highest bit set",
         ),
     ] {
-        assert_eq!(
-            Header::parse(bytes),
-            Err(Violation::Protocol(why)),
-            "{bytes:x?}"
-        );
+        assert_eq!(Header::parse(bytes), Err(Violation::Protocol(why)), "{bytes:x?}");
         assert_eq!(
             Header::parse(&bytes[..bytes.len() - 1]),
             Ok(None),

@@ -10,10 +10,7 @@ const GOOD: &[(&str, &str)] = &[
 ];
 
 fn parts(method: &str, version: Version, headers: &[(&str, &str)]) -> Parts {
-    let mut request = Request::builder()
-        .method(method)
-        .uri("/ws")
-        .version(version);
+    let mut request = Request::builder().method(method).uri("/ws").version(version);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -27,17 +24,11 @@ fn get(headers: &[(&str, &str)]) -> Result<Handshake, Refused> {
 /// `GOOD` with every header of that name replaced by `values`.
 fn with<'a>(name: &'a str, values: &[&'a str]) -> Vec<(&'a str, &'a str)> {
     let others = GOOD.iter().copied().filter(|(other, _)| *other != name);
-    others
-        .chain(values.iter().map(|value| (name, *value)))
-        .collect()
+    others.chain(values.iter().map(|value| (name, *value))).collect()
 }
 
 fn check_header(name: &str, values: &[&str], expected: Result<(), Refused>) {
-    assert_eq!(
-        get(&with(name, values)).map(drop),
-        expected,
-        "{name}: {values:?}"
-    );
+    assert_eq!(get(&with(name, values)).map(drop), expected, "{name}: {values:?}");
 }
 
 /// The example of RFC 6455 section 1.3.
@@ -113,11 +104,7 @@ fn methods_and_versions_of_http() {
     assert_eq!(http1("GET", Version::HTTP_10), Err(Refused::NotAnUpgrade));
     assert_eq!(http1("GET", Version::HTTP_2), Err(Refused::NotAnUpgrade));
     for method in ["HEAD", "POST", "OPTIONS", "CONNECT", "get"] {
-        assert_eq!(
-            http1(method, Version::HTTP_11),
-            Err(Refused::Method),
-            "{method}"
-        );
+        assert_eq!(http1(method, Version::HTTP_11), Err(Refused::Method), "{method}");
     }
 }
 
@@ -147,10 +134,7 @@ fn extended_connect_is_accepted_on_http2() {
         connect(Some("websocket"), &[("sec-websocket-version", "8")]),
         Err(Refused::Version)
     );
-    assert_eq!(
-        connect(Some("connect-udp"), &[]),
-        Err(Refused::OtherProtocol)
-    );
+    assert_eq!(connect(Some("connect-udp"), &[]), Err(Refused::OtherProtocol));
     assert_eq!(connect(None, &[]), Err(Refused::OtherProtocol));
 
     let response = response(Handshake::Http2, &HeaderMap::new());
@@ -161,11 +145,7 @@ fn extended_connect_is_accepted_on_http2() {
 #[test]
 fn only_our_subprotocol_is_echoed() {
     let offered = |values: &[&str]| {
-        let parts = parts(
-            "GET",
-            Version::HTTP_11,
-            &with("sec-websocket-protocol", values),
-        );
+        let parts = parts("GET", Version::HTTP_11, &with("sec-websocket-protocol", values));
         let answer = response(check(&parts).unwrap(), &parts.headers);
         assert_eq!(
             answer

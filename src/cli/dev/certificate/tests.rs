@@ -28,22 +28,18 @@ fn is_reused_private_and_trusted_for_localhost_only() {
     assert_eq!(made.fingerprint, again.fingerprint);
     assert_eq!(made.fingerprint.len(), 95);
 
-    let mode =
-        |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&directory.path().join("state")), 0o700);
     for file in std::fs::read_dir(directory.path().join("state")).unwrap() {
         assert_eq!(mode(&file.unwrap().path()), 0o600);
     }
 
     let mut roots = rustls::RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(&authority).unwrap())
-        .unwrap();
+    roots.add(CertificateDer::from_pem_slice(&authority).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier =
-        rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
-            .build()
-            .unwrap();
+    let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .unwrap();
     let leaf = CertificateDer::from_pem_slice(&leaf).unwrap();
     let accepts = |name: &'static str| {
         let name = ServerName::try_from(name).unwrap();
@@ -77,11 +73,7 @@ fn what_is_unreadable_or_does_not_fit_is_made_anew() {
     let made = prepare(&state(&directory), now).unwrap();
     for broken in [&made.certificate, &made.key, &made.authority] {
         let before = read(&made.certificate);
-        std::fs::write(
-            broken,
-            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-        )
-        .unwrap();
+        std::fs::write(broken, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
         prepare(&state(&directory), now).unwrap();
         assert_ne!(read(&made.certificate), before, "{}", broken.display());
     }

@@ -23,10 +23,7 @@ impl Files {
 
     fn check(&self, certificate: &str, key: &str) -> Vec<Problem> {
         let mut tls = default_config().tls;
-        (tls.certificate, tls.key) = (
-            self.write("tls.crt", certificate),
-            self.write("tls.key", key),
-        );
+        (tls.certificate, tls.key) = (self.write("tls.crt", certificate), self.write("tls.key", key));
         check(&tls)
     }
 }
@@ -85,10 +82,7 @@ fn exchanged_files_are_named_by_their_label() {
     let problems = Files::new().check(&key, &certificate);
     expect(
         &problems,
-        &[
-            (CERTIFICATE, "found \"PRIVATE KEY\""),
-            (KEY, "found \"CERTIFICATE\""),
-        ],
+        &[(CERTIFICATE, "found \"PRIVATE KEY\""), (KEY, "found \"CERTIFICATE\"")],
     );
     assert!(problems[0].remedy.contains("exchanged"));
 }
@@ -97,8 +91,7 @@ fn exchanged_files_are_named_by_their_label() {
 fn what_is_no_pem_is_told() {
     let (certificate, key) = pair();
     let cut = |text: &str| text[..text.len() / 2].to_owned();
-    let encrypted =
-        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
     let not_der = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let not_key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
     for (certificate, key, expected) in [
@@ -109,11 +102,7 @@ fn what_is_no_pem_is_told() {
         (&certificate, "", (KEY, "found no PEM")),
         (&certificate, &cut(&key), (KEY, "damaged PEM")),
         (&certificate, encrypted, (KEY, "is encrypted")),
-        (
-            &certificate,
-            not_key,
-            (KEY, "of a kind that TLS does not use"),
-        ),
+        (&certificate, not_key, (KEY, "of a kind that TLS does not use")),
     ] {
         expect(&Files::new().check(certificate, key), &[expected]);
     }
@@ -147,10 +136,7 @@ fn a_chain_in_the_wrong_order_is_told() {
 #[test]
 fn an_expired_certificate_is_refused_and_one_about_to_expire_is_a_warning() {
     let (expired, key) = pair_until(2021);
-    expect(
-        &Files::new().check(&expired, &key),
-        &[(CERTIFICATE, "expired on")],
-    );
+    expect(&Files::new().check(&expired, &key), &[(CERTIFICATE, "expired on")]);
 
     let (pem, _) = pair_until(2030);
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).expect("pem");
@@ -160,12 +146,7 @@ fn an_expired_certificate_is_refused_and_one_about_to_expire_is_a_warning() {
         certificate.validity().not_after.timestamp(),
     );
     let at = |now_s| in_time(&certificate, Path::new("tls.crt"), now_s);
-    assert!(
-        at(start_s - 1)
-            .expect("early")
-            .what
-            .contains("not valid before")
-    );
+    assert!(at(start_s - 1).expect("early").what.contains("not valid before"));
     assert_eq!(at(end_s - 15 * 86_400), None);
     let soon = at(end_s - 3 * 86_400 - 5).expect("soon");
     assert_eq!(soon.severity, Severity::Warning);
@@ -178,10 +159,7 @@ fn a_key_that_everybody_can_read_is_a_warning() {
     let files = Files::new();
     let (certificate, key) = pair();
     let mut tls = default_config().tls;
-    (tls.certificate, tls.key) = (
-        files.write("tls.crt", &certificate),
-        files.write("tls.key", &key),
-    );
+    (tls.certificate, tls.key) = (files.write("tls.crt", &certificate), files.write("tls.key", &key));
     for (mode, expected) in [(0o600, None), (0o640, None), (0o644, Some("every user"))] {
         std::fs::set_permissions(&tls.key, PermissionsExt::from_mode(mode)).expect("mode");
         let problems = check(&tls);

@@ -99,8 +99,7 @@ fn oracle(bytes: &[u8], message_bytes: usize) -> (Vec<Said>, bool) {
         .write_buffer_size(0)
         .max_message_size(Some(message_bytes))
         .max_frame_size(Some(message_bytes));
-    let mut socket =
-        WebSocket::from_raw_socket(Client(Cursor::new(bytes)), Role::Server, Some(config));
+    let mut socket = WebSocket::from_raw_socket(Client(Cursor::new(bytes)), Role::Server, Some(config));
     let mut said = Vec::new();
     loop {
         said.push(match socket.read() {
@@ -109,9 +108,7 @@ fn oracle(bytes: &[u8], message_bytes: usize) -> (Vec<Said>, bool) {
             Ok(Message::Ping(bytes)) => Said::Ping(bytes.into()),
             Ok(Message::Pong(bytes)) => Said::Pong(bytes.into()),
             Ok(Message::Close(frame)) => {
-                said.push(Said::Close(
-                    frame.map(|it| (it.code.into(), it.reason.as_str().into())),
-                ));
+                said.push(Said::Close(frame.map(|it| (it.code.into(), it.reason.as_str().into()))));
                 return (said, false);
             }
             Ok(Message::Frame(frame)) => panic!("a raw frame: {frame}"),
@@ -137,10 +134,7 @@ fn filled_up(bytes: &[u8], message_bytes: usize) -> Vec<u8> {
         let second = byte(at + 1);
         let (len, header) = match second & 0x7f {
             126 => ((2..4).fold(0, |len, index| len << 8 | byte(at + index)), 4),
-            127 => (
-                (2..10).fold(0, |len, index| len << 8 | byte(at + index)),
-                10,
-            ),
+            127 => ((2..10).fold(0, |len, index| len << 8 | byte(at + index)), 10),
             len => (len, 2),
         };
         let header = header + if second & 0x80 == 0 { 0 } else { 4 };
@@ -161,11 +155,7 @@ pub fn compare(bytes: &[u8], cuts: &[usize], message_bytes: usize) {
         fragments: usize::MAX,
     };
     let (said, violation) = feed(bytes, &[], bounds);
-    assert_eq!(
-        feed(bytes, cuts, bounds),
-        (said.clone(), violation),
-        "cut at {cuts:?}"
-    );
+    assert_eq!(feed(bytes, cuts, bounds), (said.clone(), violation), "cut at {cuts:?}");
 
     let (heard, failed) = oracle(bytes, message_bytes);
     if violation.is_none() && heard.last() != Some(&own_close()) {
@@ -190,12 +180,7 @@ fn own_close() -> Said {
     Said::Close(Some((1002, "Protocol violation".into())))
 }
 
-fn compare_failures(
-    mut said: Vec<Said>,
-    violation: Option<Violation>,
-    heard: Vec<Said>,
-    failed: bool,
-) {
+fn compare_failures(mut said: Vec<Said>, violation: Option<Violation>, heard: Vec<Said>, failed: bool) {
     match violation {
         Some(Violation::Protocol("length not in its shortest form" | "control frame too long")) => {
             assert!(heard.starts_with(&said), "{said:?} begins {heard:?}");
@@ -209,10 +194,6 @@ fn compare_failures(
             said.push(own_close());
             assert_eq!(said, heard);
         }
-        _ => assert_eq!(
-            (said, violation.is_some()),
-            (heard, failed),
-            "{violation:?}"
-        ),
+        _ => assert_eq!((said, violation.is_some()), (heard, failed), "{violation:?}"),
     }
 }

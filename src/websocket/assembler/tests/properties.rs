@@ -81,27 +81,22 @@ fn written() -> impl Strategy<Value = Written> {
     let odd = prop_oneof![40 => Just(0u8), 1 => any::<u8>()];
     let masked = prop_oneof![40 => Just(true), 1 => Just(false)];
     let length_form = prop_oneof![40 => Just(None), 1 => Just(Some(2)), 1 => Just(Some(8))];
-    (opcode, fin, odd, masked, payload(), length_form).prop_map(
-        |(opcode, fin, odd, masked, payload, length_form)| {
-            let control = opcode & 0x8 != 0;
-            let fin = if control { 0x80 } else { fin };
-            let first = (opcode | fin) ^ odd;
-            Written {
-                first,
-                masked,
-                payload,
-                length_form,
-            }
-        },
-    )
+    (opcode, fin, odd, masked, payload(), length_form).prop_map(|(opcode, fin, odd, masked, payload, length_form)| {
+        let control = opcode & 0x8 != 0;
+        let fin = if control { 0x80 } else { fin };
+        let first = (opcode | fin) ^ odd;
+        Written {
+            first,
+            masked,
+            payload,
+            length_form,
+        }
+    })
 }
 
 /// Whole messages in fragments, with control frames in between, all of it valid.
 fn valid() -> impl Strategy<Value = Vec<Written>> {
-    let ping = (
-        prop_oneof![Just(0x89u8), Just(0x8a)],
-        vec(any::<u8>(), 0..=125),
-    );
+    let ping = (prop_oneof![Just(0x89u8), Just(0x8a)], vec(any::<u8>(), 0..=125));
     let text = prop_oneof!["\\PC{0,60}", "[ -~]{0,300}", "[ß水𝄞]{0,99}"];
     let message = prop_oneof![
         text.prop_map(|text| (0x01u8, text.into_bytes())),
@@ -266,11 +261,7 @@ fn close_codes_mean_what_they_mean_to_tungstenite() {
 #[test]
 fn first_bytes_mean_what_they_mean_to_tungstenite() {
     for first in 0..=u16::MAX {
-        let bytes = [
-            &first.to_be_bytes()[..],
-            &[0x00, 0x7e, 0x12, 0x80, 0x00, 0x03],
-        ]
-        .concat();
+        let bytes = [&first.to_be_bytes()[..], &[0x00, 0x7e, 0x12, 0x80, 0x00, 0x03]].concat();
         compare(&bytes, &[1, 4], MESSAGE_BYTES);
     }
 }
