@@ -9,4 +9,5 @@ mod admission;
 mod hostile;
 mod http;
 mod limits;
+mod runtime;
 mod tls;

@@ -14,9 +14,11 @@
 
 pub mod client;
 pub mod frames;
+pub mod http2;
 pub mod metrics;
 pub mod node;
 pub mod process;
+pub mod records;
 pub mod request;
 pub mod tls;
 pub mod token;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
@@ -56,9 +57,18 @@ impl Tls {
         certificate: &Certificate,
         versions: &[&'static SupportedProtocolVersion],
     ) -> Self {
+        Self::with_provider(address, certificate, rustls::crypto::aws_lc_rs::default_provider(), versions)
+    }
+
+    pub fn with_provider(
+        address: SocketAddr,
+        certificate: &Certificate,
+        provider: CryptoProvider,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(certificate.der()).expect("a certificate of ours");
-        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        let config = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)
             .expect("versions that rustls knows")
             .with_root_certificates(roots)
@@ -68,6 +78,12 @@ impl Tls {
 
     pub fn alpn(mut self, protocols: &[&str]) -> Self {
         self.config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        self
+    }
+
+    /// Hands the connection's secrets to `log`.
+    pub fn key_log(mut self, log: Arc<dyn rustls::KeyLog>) -> Self {
+        self.config.key_log = log;
         self
     }
 
