@@ -52,6 +52,7 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
             messages: read.number("history.messages"),
             age: read.duration("history.age"),
             bytes: read.size("history.bytes"),
+            node_bytes: read.size("history.node_bytes"),
         },
         rooms: Rooms {
             users_shown: read.number("rooms.users_shown"),

@@ -192,6 +192,8 @@ pub struct History {
     pub age: Duration,
     /// Bytes kept per room.
     pub bytes: usize,
+    /// Bytes kept of all rooms of this node together.
+    pub node_bytes: usize,
 }
 
 #[derive(Debug, Clone)]

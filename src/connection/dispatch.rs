@@ -5,7 +5,7 @@ use crate::connection::NEVER;
 use crate::connection::task::Life;
 use crate::hub::room::Joining;
 use crate::hub::room::{Said, Saying};
-use crate::hub::{Joined, Position, Room, User};
+use crate::hub::{Joined, Position, Room};
 use crate::protocol::client::{self, ClientMessage, Page, Ref, Request, Since};
 use crate::protocol::close::Close;
 use crate::protocol::error::ErrorCode;
@@ -49,7 +49,11 @@ impl Life {
     pub(super) fn on_text(&mut self, text: &str, now_ns: u64) {
         if let Err(failed) = self.check_rates(now_ns) {
             self.refuse(reference_of(text), &failed);
-            if self.patience.on_refusal(now_ns) {
+            if self
+                .rates
+                .as_mut()
+                .is_some_and(|rates| rates.patience.on_refusal(now_ns))
+            {
                 self.close(Close::ABUSE);
             }
             return;
@@ -115,7 +119,7 @@ impl Life {
         self.check_grant(name, Verb::Chat)?;
         let mut span = self.node.traces.publish(self.trace.as_deref(), traceparent);
         let said = room.say(&Saying {
-            user: &self.user,
+            user: &self.user(),
             content,
             key,
             now_ms: runtime::now_ms(),
@@ -180,9 +184,10 @@ impl Life {
                 "this connection is in as many rooms as it may be",
             ));
         }
+        let user = self.user();
         let joining = Joining {
             member: self.member(),
-            user: &self.user,
+            user: &user,
             since: since.map(|since| Position {
                 epoch: &since.epoch,
                 seq: since.seq,
@@ -217,6 +222,8 @@ impl Life {
         }
         if !again {
             self.shard.counters.joins.inc();
+            // Most connections are in one room: room for one, not for four.
+            self.rooms.reserve_exact(usize::from(self.rooms.is_empty()));
             self.rooms.push(room);
         }
         Ok(Done::Answered)
@@ -231,7 +238,7 @@ impl Life {
     fn list(&mut self, name: &str, reference: Option<Ref<'_>>) -> Result<Done, Failed> {
         let room = self.joined(name)?;
         self.check_grant(name, Verb::List)?;
-        room.list(self.member(), &self.user, reference, runtime::now_ms());
+        room.list(self.member(), &self.user(), reference, runtime::now_ms());
         Ok(Done::Answered)
     }
 
@@ -259,13 +266,12 @@ impl Life {
                 "the new token is another user's; the old one stays",
             ));
         }
-        self.user = User {
-            id: Arc::clone(&self.user.id),
-            json: Arc::clone(&identity.user_json),
-        };
         self.identity = identity;
-        self.conn.set_expires_at(verified.ends_at().unwrap_or(NEVER));
-        self.shard.watch_expiry(&self.conn);
+        let ends_at = verified.ends_at().unwrap_or(NEVER);
+        if ends_at != self.conn.expires_at() {
+            self.conn.set_expires_at(ends_at);
+            self.shard.watch_expiry(&self.conn);
+        }
         self.leave_ungranted();
         if let Some(reference) = reference {
             self.ok(server::Done {
@@ -297,10 +303,7 @@ impl Life {
 
     fn go_out(&mut self, room: &Arc<Room>) {
         self.rooms.retain(|joined| joined.id != room.id);
-        self.shard.counters.leaves.inc();
-        if room.leave(self.member(), &self.user, runtime::now_ms()) {
-            self.node.hub.count_is_due(room);
-        }
+        self.leave_room(room, runtime::now_ms());
     }
 
     fn joined(&self, name: &str) -> Result<Arc<Room>, Failed> {
@@ -325,25 +328,24 @@ impl Life {
 
     /// Token buckets of the connection, the user and the address, in this order.
     fn check_rates(&mut self, now_ns: u64) -> Result<(), Failed> {
+        let Some(rates) = &mut self.rates else { return Ok(()) };
+        let node = &self.node;
         let over = |limit, wait_ns: u64| {
-            self.node.metrics.rate_limited(limit);
-            let retry_after_ms = Some(wait_ns.div_ceil(1_000_000).max(1));
+            node.metrics.rate_limited(limit);
             Failed {
-                retry_after_ms,
+                retry_after_ms: Some(wait_ns.div_ceil(1_000_000).max(1)),
                 ..Failed::new(ErrorCode::RateLimited, "too many messages; this one was not processed")
             }
         };
-        self.messages
+        rates
+            .messages
             .take(1, now_ns)
             .map_err(|wait_ns| over(RateLimit::Messages, wait_ns))?;
-        self.node
-            .user_rate
-            .check(&self.user.id)
+        node.user_rate
+            .check(&self.identity.user_id)
             .map_err(|wait_ns| over(RateLimit::UserMessages, wait_ns))?;
-        let address = crate::net::limit_key(self.address);
-        self.node
-            .address_rate
-            .check(&address)
+        node.address_rate
+            .check(&rates.address)
             .map_err(|wait_ns| over(RateLimit::AddressMessages, wait_ns))
     }
 

@@ -2,6 +2,7 @@
 //! nothing is read until the reply has been taken by the socket.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,7 +16,7 @@ use crate::protocol::close::Close;
 use crate::runtime::Node;
 use crate::shard::Shard;
 use crate::shard::inbox::Command;
-use crate::telemetry::metrics::{Initiator, Kind};
+use crate::telemetry::metrics::{Initiator, Kind, PanicPlace};
 use crate::websocket::assembler::{Assembler, Bounds, Event};
 use crate::websocket::frame::{Opcode, Violation, close_frame, write_frame};
 
@@ -68,9 +69,8 @@ impl Echo {
 
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..READS_PER_TURN {
-            let shard = Arc::clone(&self.shard);
             // Pings of the sweeper and a drain's close still come through the outbox.
-            if let Poll::Ready(Err(_)) = self.conn.poll_write(cx, &shard.counters, || shard.now_ms()) {
+            if let Poll::Ready(Err(_)) = self.conn.poll_write(cx, &self.shard) {
                 return Poll::Ready(());
             }
             if let Phase::Over(_) = self.conn.phase() {
@@ -165,7 +165,7 @@ impl Echo {
                     let code = said.map(|(code, _)| code);
                     self.left_by_peer = Some(code.unwrap_or(1005));
                     self.deaf = true;
-                    if self.ending.replace(Close::NORMAL).is_none() {
+                    if self.begin_ending(Close::NORMAL) {
                         match code {
                             Some(code) => self.reply.extend(close_frame(code, "")),
                             None => write_frame(&mut self.reply, Opcode::Close, b""),
@@ -181,6 +181,11 @@ impl Echo {
         }
     }
 
+    /// True if the close frame is ours to say: a drain's may be on its way already.
+    fn begin_ending(&mut self, close: Close) -> bool {
+        self.ending.replace(close).is_none() && self.conn.close_by_itself(close)
+    }
+
     fn on_violation(&mut self, violation: Violation) {
         let close = match violation {
             Violation::Protocol(_) => Close::PROTOCOL,
@@ -188,7 +193,7 @@ impl Echo {
             Violation::TooLarge | Violation::TooManyFragments => Close::TOO_LARGE,
         };
         self.deaf = true;
-        if self.ending.replace(close).is_none() {
+        if self.begin_ending(close) {
             self.reply.extend(close_frame(close.code, close.reason));
         }
     }
@@ -198,7 +203,12 @@ impl Future for Echo {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.get_mut().step(cx)
+        let this = self.get_mut();
+        catch_unwind(AssertUnwindSafe(|| this.step(cx))).unwrap_or_else(|_| {
+            this.node.metrics.panic_caught(PanicPlace::Connection);
+            this.conn.terminate(Close::INTERNAL);
+            Poll::Ready(())
+        })
     }
 }
 

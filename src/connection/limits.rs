@@ -9,8 +9,8 @@ use crate::limits::{ABUSE_REFUSALS, ABUSE_WINDOW};
 pub struct Bucket {
     /// Nanoseconds of the caller's clock.
     full_at_ns: u64,
-    /// What one unit costs; 0: no limit.
-    unit_ns: u64,
+    /// 0: no limit.
+    per_second: u64,
     /// How far `full_at_ns` may lie ahead.
     depth_ns: u64,
 }
@@ -19,12 +19,13 @@ impl Bucket {
     /// `per_second` units a second, at most `burst` at once; `per_second` of 0 means no limit.
     #[must_use]
     pub fn new(per_second: u64, burst: u64) -> Self {
-        let unit_ns = 1_000_000_000_u64.checked_div(per_second).unwrap_or(0);
-        Self {
+        let mut bucket = Self {
             full_at_ns: 0,
-            unit_ns,
-            depth_ns: unit_ns.saturating_mul(burst.max(1)),
-        }
+            per_second,
+            depth_ns: 0,
+        };
+        bucket.depth_ns = bucket.cost_ns(burst.max(1));
+        bucket
     }
 
     /// Takes `units`.
@@ -32,11 +33,7 @@ impl Bucket {
     /// # Errors
     /// Nanoseconds until there will be enough; nothing is taken then.
     pub fn take(&mut self, units: u64, now_ns: u64) -> Result<(), u64> {
-        if self.unit_ns == 0 {
-            return Ok(());
-        }
-        let base_ns = self.full_at_ns.max(now_ns);
-        let after_ns = base_ns.saturating_add(self.unit_ns.saturating_mul(units));
+        let after_ns = self.full_at_ns.max(now_ns).saturating_add(self.cost_ns(units));
         let limit_ns = now_ns.saturating_add(self.depth_ns);
         if after_ns > limit_ns {
             return Err(after_ns - limit_ns);
@@ -48,12 +45,15 @@ impl Bucket {
     /// Takes `units` even if there are not enough: for what has been received already. Returns the debt in
     /// nanoseconds.
     pub fn charge(&mut self, units: u64, now_ns: u64) -> u64 {
-        if self.unit_ns == 0 {
-            return 0;
-        }
-        let base_ns = self.full_at_ns.max(now_ns);
-        self.full_at_ns = base_ns.saturating_add(self.unit_ns.saturating_mul(units));
+        self.full_at_ns = self.full_at_ns.max(now_ns).saturating_add(self.cost_ns(units));
         self.full_at_ns.saturating_sub(now_ns.saturating_add(self.depth_ns))
+    }
+
+    fn cost_ns(&self, units: u64) -> u64 {
+        let cost_ns = (u128::from(units) * 1_000_000_000)
+            .checked_div(self.per_second.into())
+            .unwrap_or(0);
+        u64::try_from(cost_ns).unwrap_or(u64::MAX)
     }
 }
 
@@ -104,6 +104,12 @@ mod tests {
         let mut bucket = Bucket::new(1_000, 1_000);
         assert_eq!(bucket.charge(1_000, SECOND_NS), 0);
         assert_eq!(bucket.charge(500, SECOND_NS), SECOND_NS / 2);
+        let mut fast = Bucket::new(600_000_000, 600_000_000);
+        assert_eq!(
+            fast.charge(900_000_000, SECOND_NS),
+            SECOND_NS / 2,
+            "no rounding to whole nanoseconds per byte"
+        );
     }
 
     #[test]

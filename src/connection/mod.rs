@@ -8,13 +8,14 @@ pub mod echo;
 pub mod heartbeat;
 pub mod limits;
 pub mod outbox;
-pub(crate) mod replay;
+mod replay;
 pub mod task;
 pub mod transport;
 pub mod turn_away;
 
 use std::cell::RefCell;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
@@ -23,12 +24,16 @@ use parking_lot::Mutex;
 use crate::config;
 use crate::connection::heartbeat::{Liveness, Verdict};
 use crate::connection::outbox::Outbox;
+pub use crate::connection::replay::Held;
 use crate::connection::replay::{Refill, Replays};
 use crate::connection::transport::Transport;
-use crate::hub::MemberId;
+use crate::hub::room::PieceLimits;
+use crate::hub::{MemberId, Room};
 use crate::net::tls_io::{JOINABLE_BYTES, PIECE_BYTES, Sent};
 use crate::protocol::close::Close;
 use crate::protocol::server;
+use crate::shard::Shard;
+use crate::shard::inbox::Asked;
 use crate::telemetry::metrics::{ShardCounters, SlowConsumer};
 use crate::websocket::encoded::Frame;
 use crate::websocket::frame::Opcode;
@@ -50,6 +55,8 @@ pub struct OutboxLimits {
     pub bytes: usize,
     pub frames: usize,
     pub age_ms: u64,
+    /// What a replay may add at once.
+    pub piece: PieceLimits,
 }
 
 impl OutboxLimits {
@@ -57,9 +64,11 @@ impl OutboxLimits {
     pub fn new(limits: &config::Limits) -> Self {
         let or_none = |max: usize| if max == 0 { usize::MAX } else { max };
         let age_ms = u64::try_from(limits.outbox_age.as_millis()).unwrap_or(u64::MAX);
+        let (bytes, frames) = (or_none(limits.outbox_bytes), or_none(limits.outbox_frames));
         Self {
-            bytes: or_none(limits.outbox_bytes),
-            frames: or_none(limits.outbox_frames),
+            bytes,
+            frames,
+            piece: PieceLimits::within(bytes, frames),
             age_ms: if age_ms == 0 { u64::MAX } else { age_ms },
         }
     }
@@ -100,14 +109,14 @@ struct State {
     pinged_ms: u64,
 }
 
-/// How far the end has come.
+/// How far the end has come. Holds rows of the table of closes by reference: there is one of these per connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     Open,
     /// A close frame is queued or sent; whatever comes is discarded.
-    Closing(Close),
+    Closing(&'static Close),
     /// Nothing more is written or read.
-    Over(Close),
+    Over(&'static Close),
 }
 
 /// What became of a pushed frame.
@@ -158,34 +167,29 @@ impl Conn {
         }
     }
 
-    /// Queues a frame.
-    pub fn push(&self, frame: Frame, limits: &OutboxLimits, now_ms: u64) -> Pushed {
+    /// Queues a frame. Over a limit it first writes what the socket takes: only a reader that does not keep up is
+    /// slow, not one to whom much was said at once.
+    pub fn push(&self, frame: Frame, limits: &OutboxLimits, counters: &ShardCounters, now_ms: u64) -> Pushed {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
             return Pushed::Dropped;
         }
-        // One frame always fits, however large: an outbox smaller than a message must not close everybody.
-        if !state.outbox.is_empty() {
-            let bytes = state.outbox.bytes() + state.replays.held_bytes() + frame.bytes().len();
-            if bytes > limits.bytes {
-                return Pushed::Over(SlowConsumer::Bytes);
-            }
-            if state.outbox.frames() >= limits.frames {
-                return Pushed::Over(SlowConsumer::Frames);
-            }
+        let over = state.over(&frame, limits);
+        if over.is_some() && !state.make_room(&frame, self.member, limits, counters, now_ms) {
+            return over.map_or(Pushed::Dropped, Pushed::Over);
         }
         state.outbox.push(frame, now_ms);
         state.mark_dirty()
     }
 
-    /// Begins to replay a room; true if the flusher must look.
-    pub(crate) fn begin_replay(&self, replay: replay::Replay) -> Pushed {
+    /// Begins to replay a room after `seq`. Returns the replay's generation, and whether the flusher must look.
+    pub fn begin_replay(&self, room: Arc<Room>, seq: u64) -> (u32, Pushed) {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
-            return Pushed::Dropped;
+            return (0, Pushed::Dropped);
         }
-        state.replays.begin(replay);
-        state.mark_dirty()
+        let generation = state.replays.begin(room, seq);
+        (generation, state.mark_dirty())
     }
 
     /// Gives up a replay, if there is one.
@@ -193,24 +197,21 @@ impl Conn {
         self.state.lock().replays.end(room);
     }
 
-    /// Puts a frame behind the replay of `room`; gives it back if none runs.
-    ///
-    /// # Errors
-    /// The frame, when no replay of that room runs.
-    pub fn push_behind_replay(&self, room: u64, frame: Frame) -> Result<(), Frame> {
-        self.state.lock().replays.hold(room, frame)
+    /// Answers a list at the end of the replay of `room`, if one runs.
+    pub fn hold_list(&self, room: u64, asked: Box<Asked>, limits: &OutboxLimits) -> Held {
+        self.state.lock().replays.hold(room, asked, limits.frames)
     }
 
     /// Begins the end: queued frames leave first (a slow reader's do not), then `closing` where one is due, then
     /// the close frame. Nothing that comes afterwards is sent.
-    pub fn close(&self, close: Close, reconnect_after_ms: u64, now_ms: u64) -> Pushed {
+    pub fn close(&self, close: Close, reconnect_after_ms: u64, counters: &ShardCounters, now_ms: u64) -> Pushed {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
             return Pushed::Dropped;
         }
         state.replays.clear();
         if close == Close::SLOW_READER {
-            state.outbox.drop_unbegun();
+            counters.dropped_slow_reader.add(state.outbox.drop_unbegun() as u64);
         }
         if matches!(close.code, 1012 | 1013) {
             let closing = server::Closing {
@@ -220,7 +221,7 @@ impl Conn {
             state.outbox.push(Frame::text(|out| closing.write(out)), now_ms);
         }
         state.outbox.push(Frame::close(close.code, close.reason), now_ms);
-        state.phase = Phase::Closing(close);
+        state.phase = Phase::Closing(close.row());
         state.wake();
         state.mark_dirty()
     }
@@ -237,7 +238,7 @@ impl Conn {
             code.map_or_else(|| Frame::of(Opcode::Close, b""), |code| Frame::close(code, "")),
             now_ms,
         );
-        state.phase = Phase::Closing(Close::NORMAL);
+        state.phase = Phase::Closing(Close::NORMAL.row());
         state.wake();
         state.mark_dirty()
     }
@@ -251,39 +252,46 @@ impl Conn {
         if let Some(transport) = &state.transport {
             transport.reset_on_drop();
         }
-        state.phase = Phase::Over(close);
+        state.phase = Phase::Over(close.row());
         state.wake();
     }
 
+    /// An echo says its close itself, between two replies; false if another close is on its way already.
+    fn close_by_itself(&self, close: Close) -> bool {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Open {
+            return false;
+        }
+        state.phase = Phase::Closing(close.row());
+        true
+    }
+
     /// Writes what is queued, as far as the socket takes it.
-    pub fn flush(&self, counters: &ShardCounters, now_ms: u64) -> Flushed {
+    pub fn flush(&self, limits: &OutboxLimits, counters: &ShardCounters, now_ms: u64) -> Flushed {
         let mut state = self.state.lock();
         state.dirty = false;
         if state.waiting || state.mid_reply {
             return Flushed::Done;
         }
-        let flushed = state.write(self.member, counters, now_ms);
+        let flushed = state.write(self.member, limits, counters, now_ms);
         match flushed {
-            Ok(Flushed::More) => state.dirty = true,
-            Ok(Flushed::Waiting) => {
-                state.waiting = true;
-                state.wake();
-                return if std::mem::replace(&mut state.watched, true) {
-                    Flushed::Done
-                } else {
-                    Flushed::Waiting
-                };
+            Ok(Flushed::More) => {
+                state.dirty = true;
+                Flushed::More
             }
-            // A connection that has said its last word is finished by its task.
-            Ok(Flushed::Done) if matches!(state.phase, Phase::Closing(_)) => state.wake(),
-            Ok(Flushed::Done) => {}
+            Ok(Flushed::Waiting) => state.wait(),
+            Ok(Flushed::Done) => {
+                // A connection that has said its last word is finished by its task.
+                if matches!(state.phase, Phase::Closing(_)) {
+                    state.wake();
+                }
+                Flushed::Done
+            }
             Err(_) => {
-                state.phase = Phase::Over(state.phase.end().unwrap_or(Close::HEARTBEAT));
-                state.wake();
-                return Flushed::Done;
+                state.fail();
+                Flushed::Done
             }
         }
-        flushed.unwrap_or(Flushed::Done)
     }
 
     /// What waits, and for how long; `None` when it need not be watched any longer.
@@ -295,13 +303,18 @@ impl Conn {
         }
         let unsent = state.transport.as_ref().map_or(0, Transport::unsent);
         Some(Backlog {
-            bytes: state.outbox.bytes() + state.replays.held_bytes() + unsent,
+            bytes: state.outbox.bytes() + unsent,
             age_ms: now_ms.saturating_sub(state.stuck_since_ms),
         })
     }
 
+    /// Whether the connection must be replaced by a new one before its keys are used up.
+    pub fn is_worn(&self) -> bool {
+        self.state.lock().transport.as_ref().is_some_and(Transport::is_worn)
+    }
+
     /// The sweeper's visit.
-    pub fn visit(&self, limits: &OutboxLimits, now_ms: u64) -> (Verdict, Pushed) {
+    pub fn visit(&self, limits: &OutboxLimits, counters: &ShardCounters, now_ms: u64) -> (Verdict, Pushed) {
         let verdict = {
             let mut state = self.state.lock();
             if state.phase != Phase::Open {
@@ -314,7 +327,7 @@ impl Conn {
             verdict
         };
         match verdict {
-            Verdict::Ping => (verdict, self.push(PING.with(Frame::clone), limits, now_ms)),
+            Verdict::Ping => (verdict, self.push(PING.with(Frame::clone), limits, counters, now_ms)),
             Verdict::Terminate => (verdict, Pushed::Queued),
         }
     }
@@ -375,12 +388,7 @@ impl Conn {
     }
 
     /// For the task: goes on writing where the flusher was refused. `Ready` when nothing waits.
-    fn poll_write(
-        &self,
-        cx: &mut Context<'_>,
-        counters: &ShardCounters,
-        now_ms: impl Fn() -> u64,
-    ) -> Poll<io::Result<()>> {
+    fn poll_write(&self, cx: &mut Context<'_>, shard: &Shard) -> Poll<io::Result<()>> {
         let mut state = self.state.lock();
         state.keep_waker(cx);
         if !state.waiting || state.mid_reply {
@@ -390,9 +398,9 @@ impl Conn {
             return Poll::Ready(Ok(()));
         };
         std::task::ready!(transport.poll_drain(cx))?;
-        let now_ms = now_ms();
+        let now_ms = shard.now_ms();
         state.stuck_since_ms = now_ms;
-        let flushed = state.write(self.member, counters, now_ms)?;
+        let flushed = state.write(self.member, &shard.outbox_limits, &shard.counters, now_ms)?;
         state.waiting = flushed != Flushed::Done;
         if state.waiting {
             // Either the socket took a piece and refused the next, or others have their turn first.
@@ -420,8 +428,10 @@ impl Conn {
         {
             return Poll::Ready(Err(error));
         }
+        let left = transport.unsent() > 0;
         state.mid_reply = piece.len() < reply.len();
-        if !state.mid_reply && !state.outbox.is_empty() {
+        if !state.mid_reply && (left || !state.outbox.is_empty()) {
+            // Either way the task's next turn finds nothing else to do than to write on.
             state.waiting = true;
             cx.waker().wake_by_ref();
         }
@@ -447,7 +457,7 @@ impl Conn {
     fn finish(&self) -> usize {
         let mut state = self.state.lock();
         let end = state.phase.end().unwrap_or(Close::HEARTBEAT);
-        state.phase = Phase::Over(end);
+        state.phase = Phase::Over(end.row());
         state.transport = None;
         state.waker = None;
         state.replays.clear();
@@ -468,7 +478,7 @@ impl Phase {
     pub fn end(self) -> Option<Close> {
         match self {
             Self::Open => None,
-            Self::Closing(close) | Self::Over(close) => Some(close),
+            Self::Closing(close) | Self::Over(close) => Some(*close),
         }
     }
 }
@@ -494,8 +504,74 @@ impl State {
         }
     }
 
+    /// Which limit one more frame would pass. One frame always fits, however large: an outbox smaller than a message
+    /// must not close everybody.
+    fn over(&self, frame: &Frame, limits: &OutboxLimits) -> Option<SlowConsumer> {
+        if self.outbox.is_empty() {
+            None
+        } else if self.outbox.bytes() + frame.bytes().len() > limits.bytes {
+            Some(SlowConsumer::Bytes)
+        } else if self.outbox.frames() >= limits.frames {
+            Some(SlowConsumer::Frames)
+        } else {
+            None
+        }
+    }
+
+    /// Writes until `frame` fits; false if the socket takes no more, or is gone.
+    fn make_room(
+        &mut self,
+        frame: &Frame,
+        member: MemberId,
+        limits: &OutboxLimits,
+        counters: &ShardCounters,
+        now_ms: u64,
+    ) -> bool {
+        while self.over(frame, limits).is_some() {
+            if self.waiting || self.mid_reply {
+                return false;
+            }
+            match self.write(member, limits, counters, now_ms) {
+                Ok(Flushed::Done | Flushed::More) => {}
+                // The task goes on as soon as it is told that the connection closes.
+                Ok(Flushed::Waiting) => {
+                    self.waiting = true;
+                    return false;
+                }
+                Err(_) => {
+                    self.fail();
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// The socket refused: from now on the task writes.
+    fn wait(&mut self) -> Flushed {
+        self.waiting = true;
+        self.wake();
+        if std::mem::replace(&mut self.watched, true) {
+            Flushed::Done
+        } else {
+            Flushed::Waiting
+        }
+    }
+
+    /// The stream broke: nothing more is written or read.
+    fn fail(&mut self) {
+        self.phase = Phase::Over(self.phase.end().unwrap_or(Close::HEARTBEAT).row());
+        self.wake();
+    }
+
     /// One turn: everything queued leaves as records of up to [`PIECE_BYTES`], one `send` each.
-    fn write(&mut self, member: MemberId, counters: &ShardCounters, now_ms: u64) -> io::Result<Flushed> {
+    fn write(
+        &mut self,
+        member: MemberId,
+        limits: &OutboxLimits,
+        counters: &ShardCounters,
+        now_ms: u64,
+    ) -> io::Result<Flushed> {
         if matches!(self.phase, Phase::Over(_)) {
             return Ok(Flushed::Done);
         }
@@ -508,7 +584,10 @@ impl State {
         PIECE.with_borrow_mut(|piece| {
             for _ in 0..PIECES_PER_FLUSH {
                 if self.outbox.is_empty() {
-                    match self.replays.refill(member, &mut self.outbox, counters, now_ms) {
+                    match self
+                        .replays
+                        .refill(member, &mut self.outbox, limits.piece, counters, now_ms)
+                    {
                         Refill::Nothing => {
                             let drained = transport.try_drain()? == Sent::Whole;
                             return Ok(if drained { Flushed::Done } else { Flushed::Waiting });

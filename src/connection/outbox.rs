@@ -4,9 +4,6 @@ use std::collections::VecDeque;
 
 use crate::websocket::encoded::Frame;
 
-/// Places that an empty outbox keeps; a longer one is given back.
-const FRAMES_KEPT: usize = 16;
-
 #[derive(Debug)]
 struct Queued {
     frame: Frame,
@@ -14,12 +11,16 @@ struct Queued {
     since_ms: u64,
 }
 
-/// A queue of shared frames, of which the first may be half gone. No allocation until it is first used.
+/// A queue of shared frames, of which the first may be half gone.
+///
+/// The first has a place of its own: most outboxes hold at most one frame, and then there is nothing to
+/// allocate. The rest is freed, not cleared, when it is empty.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    frames: VecDeque<Queued>,
+    first: Option<Queued>,
+    rest: Option<Box<VecDeque<Queued>>>,
     /// Bytes of the first frame that have been taken.
-    head_taken: usize,
+    first_taken: usize,
     /// Bytes still to take.
     bytes: usize,
 }
@@ -27,20 +28,25 @@ pub struct Outbox {
 impl Outbox {
     pub fn push(&mut self, frame: Frame, now_ms: u64) {
         self.bytes += frame.bytes().len();
-        self.frames.push_back(Queued {
+        let queued = Queued {
             frame,
             since_ms: now_ms,
-        });
+        };
+        if self.first.is_none() {
+            self.first = Some(queued);
+        } else {
+            self.rest.get_or_insert_default().push_back(queued);
+        }
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.first.is_none()
     }
 
     #[must_use]
     pub fn frames(&self) -> usize {
-        self.frames.len()
+        usize::from(self.first.is_some()) + self.rest.as_ref().map_or(0, |rest| rest.len())
     }
 
     #[must_use]
@@ -51,38 +57,43 @@ impl Outbox {
     /// Since when the first frame waits.
     #[must_use]
     pub fn oldest_ms(&self) -> Option<u64> {
-        self.frames.front().map(|queued| queued.since_ms)
+        self.first.as_ref().map(|queued| queued.since_ms)
     }
 
     /// Moves up to `max` bytes to the end of `piece`; a frame may be cut.
     pub fn take(&mut self, max: usize, piece: &mut Vec<u8>) {
         let mut room = max;
-        while room > 0 {
-            let Some(queued) = self.frames.front() else { break };
-            let rest = &queued.frame.bytes()[self.head_taken..];
-            let taken = rest.len().min(room);
-            piece.extend_from_slice(&rest[..taken]);
+        while room > 0
+            && let Some(queued) = &self.first
+        {
+            let left = &queued.frame.bytes()[self.first_taken..];
+            let taken = left.len().min(room);
+            piece.extend_from_slice(&left[..taken]);
             room -= taken;
             self.bytes -= taken;
-            if taken < rest.len() {
-                self.head_taken += taken;
-                break;
+            if taken < left.len() {
+                self.first_taken += taken;
+                return;
             }
-            self.frames.pop_front();
-            self.head_taken = 0;
+            self.first_taken = 0;
+            self.first = self.rest.as_mut().and_then(|rest| rest.pop_front());
         }
-        if self.frames.is_empty() && self.frames.capacity() > FRAMES_KEPT {
-            self.frames = VecDeque::new();
+        if self.rest.as_ref().is_some_and(|rest| rest.is_empty()) {
+            self.rest = None;
         }
     }
 
-    /// Drops every frame that has not been begun, so that a close frame may follow the one that has.
-    pub fn drop_unbegun(&mut self) {
-        self.frames.truncate(usize::from(self.head_taken > 0));
-        self.bytes = self
-            .frames
-            .front()
-            .map_or(0, |queued| queued.frame.bytes().len() - self.head_taken);
+    /// Drops every frame that has not been begun, so that a close frame may follow the one that has. Returns how
+    /// many.
+    pub fn drop_unbegun(&mut self) -> usize {
+        let before = self.frames();
+        self.rest = None;
+        if self.first_taken == 0 {
+            self.first = None;
+        }
+        let left = self.first.as_ref();
+        self.bytes = left.map_or(0, |queued| queued.frame.bytes().len() - self.first_taken);
+        before - self.frames()
     }
 }
 
@@ -97,13 +108,14 @@ mod tests {
 
     #[test]
     fn frames_leave_in_order_and_may_be_cut_anywhere() {
-        let whole: Vec<u8> = [frame(b"one"), frame(b""), frame(b"three")]
+        let payloads = [&b"one"[..], b"", b"three"];
+        let whole: Vec<u8> = payloads
             .iter()
-            .flat_map(|f| f.bytes().to_vec())
+            .flat_map(|payload| frame(payload).bytes().to_vec())
             .collect();
         for max in 1..=whole.len() {
             let mut outbox = Outbox::default();
-            for payload in [&b"one"[..], b"", b"three"] {
+            for payload in payloads {
                 outbox.push(frame(payload), 1);
             }
             let mut out = Vec::new();
@@ -112,6 +124,7 @@ mod tests {
                 assert_eq!(outbox.bytes(), whole.len() - out.len());
             }
             assert_eq!(out, whole);
+            assert!(outbox.rest.is_none(), "nothing is kept at rest");
         }
     }
 
@@ -122,12 +135,12 @@ mod tests {
         outbox.push(frame(b"not"), 2);
         let mut out = Vec::new();
         outbox.take(3, &mut out);
-        outbox.drop_unbegun();
+        assert_eq!(outbox.drop_unbegun(), 1);
         assert_eq!((outbox.frames(), outbox.bytes()), (1, 4));
         outbox.take(100, &mut out);
         assert_eq!(out, frame(b"begun").bytes());
         outbox.push(frame(b"x"), 3);
-        outbox.drop_unbegun();
+        assert_eq!(outbox.drop_unbegun(), 1);
         assert!(outbox.is_empty());
     }
 }

@@ -8,36 +8,44 @@ use std::sync::Arc;
 
 use crate::connection::outbox::Outbox;
 use crate::hub::MemberId;
-use crate::hub::room::{Replay as Piece, Room};
-use crate::limits::REPLAY_PIECE_BYTES;
+use crate::hub::room::{Cursor, PieceLimits, Replay as Piece, Room};
 use crate::protocol::server::{Reset, ResetReason};
+use crate::shard::inbox::Asked;
 use crate::telemetry::metrics::ShardCounters;
 use crate::websocket::encoded::Frame;
 
 /// One room's cursor.
-pub(crate) struct Replay {
+struct Replay {
     room: Arc<Room>,
+    generation: u32,
     /// The last seq handed out.
     at: u64,
-    /// `list` replies that were asked for meanwhile.
-    held: Vec<Frame>,
+    /// Lists that were asked for meanwhile: they are answered at the end, since a list says where one stands.
+    held: Vec<Box<Asked>>,
 }
 
-impl Replay {
-    pub(crate) fn new(room: Arc<Room>, after: u64) -> Self {
-        Self {
-            room,
-            at: after,
-            held: Vec::new(),
-        }
-    }
+/// What became of a list that was asked for.
+pub enum Held {
+    /// It will be answered at the end of the replay.
+    Yes,
+    /// No replay runs: answer it now.
+    No(Box<Asked>),
+    /// More lists wait than frames may.
+    TooMany,
 }
 
 /// The replays of one connection, one per room at most. No allocation while there are none.
 #[derive(Default)]
-pub(crate) struct Replays(VecDeque<Replay>);
+pub struct Replays(Option<Box<Running>>);
 
-pub(crate) enum Refill {
+#[derive(Default)]
+struct Running {
+    replays: VecDeque<Replay>,
+    /// Of the last one begun.
+    generation: u32,
+}
+
+pub enum Refill {
     /// No replay has anything to say.
     Nothing,
     /// The outbox has frames again.
@@ -45,66 +53,78 @@ pub(crate) enum Refill {
 }
 
 impl Replays {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    pub fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(|running| running.replays.is_empty())
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.0 = VecDeque::new();
-    }
-
-    /// A second replay of the same room takes the place of the first.
-    pub(crate) fn begin(&mut self, replay: Replay) {
-        self.end(replay.room.id);
-        self.0.push_back(replay);
-    }
-
-    pub(crate) fn end(&mut self, room: u64) {
-        self.0.retain(|replay| replay.room.id != room);
-        if self.0.is_empty() {
-            self.clear();
+    pub fn clear(&mut self) {
+        if let Some(running) = &mut self.0 {
+            running.replays = VecDeque::new();
         }
     }
 
-    /// Keeps `frame` until the replay of `room` is done; gives it back if none runs.
-    pub(crate) fn hold(&mut self, room: u64, frame: Frame) -> Result<(), Frame> {
-        match self.0.iter_mut().find(|replay| replay.room.id == room) {
+    /// Begins after `seq`; a second replay of the same room takes the place of the first. Returns its generation.
+    pub fn begin(&mut self, room: Arc<Room>, seq: u64) -> u32 {
+        self.end(room.id);
+        let running = self.0.get_or_insert_default();
+        running.generation = running.generation.wrapping_add(1);
+        let generation = running.generation;
+        running.replays.push_back(Replay {
+            room,
+            generation,
+            at: seq,
+            held: Vec::new(),
+        });
+        generation
+    }
+
+    pub fn end(&mut self, room: u64) {
+        if let Some(running) = &mut self.0 {
+            running.replays.retain(|replay| replay.room.id != room);
+        }
+    }
+
+    /// Answers `asked` at the end of the replay of `room`, of which at most `max` may wait.
+    pub fn hold(&mut self, room: u64, asked: Box<Asked>, max: usize) -> Held {
+        let mut replays = self.0.iter_mut().flat_map(|running| &mut running.replays);
+        match replays.find(|replay| replay.room.id == room) {
+            None => Held::No(asked),
+            Some(replay) if replay.held.len() >= max => Held::TooMany,
             Some(replay) => {
-                replay.held.push(frame);
-                Ok(())
+                replay.held.push(asked);
+                Held::Yes
             }
-            None => Err(frame),
         }
     }
 
-    /// Bytes of held replies: they count as backlog.
-    pub(crate) fn held_bytes(&self) -> usize {
-        self.0
-            .iter()
-            .flat_map(|replay| &replay.held)
-            .map(|frame| frame.bytes().len())
-            .sum()
-    }
-
-    /// Fills the empty outbox with at most one piece of [`REPLAY_PIECE_BYTES`], the rooms taking turns.
-    pub(crate) fn refill(
+    /// Fills the empty outbox with at most one piece, the rooms taking turns.
+    pub fn refill(
         &mut self,
         member: MemberId,
         outbox: &mut Outbox,
+        limits: PieceLimits,
         counters: &ShardCounters,
         now_ms: u64,
     ) -> Refill {
-        while let Some(mut replay) = self.0.pop_front() {
+        let Some(running) = &mut self.0 else {
+            return Refill::Nothing;
+        };
+        while let Some(mut replay) = running.replays.pop_front() {
             let mut messages = 0;
-            let piece = replay.room.replay(member, replay.at, REPLAY_PIECE_BYTES, |frame| {
-                messages += 1;
+            let cursor = Cursor {
+                member,
+                generation: replay.generation,
+                seq: replay.at,
+            };
+            let piece = replay.room.replay(&cursor, limits, &replay.held, |frame, is_chat| {
+                messages += u64::from(is_chat);
                 outbox.push(frame, now_ms);
             });
             counters.replayed_messages.add(messages);
             match piece {
                 Piece::Piece(at) => {
                     replay.at = at;
-                    self.0.push_back(replay);
+                    running.replays.push_back(replay);
                 }
                 Piece::Trimmed { epoch, seq } => {
                     let reset = Reset {
@@ -115,19 +135,15 @@ impl Replays {
                     };
                     outbox.push(Frame::text(|out| reset.write(out)), now_ms);
                     replay.at = seq;
-                    self.0.push_back(replay);
+                    running.replays.push_back(replay);
                 }
-                Piece::CaughtUp => {
-                    for frame in replay.held {
-                        outbox.push(frame, now_ms);
-                    }
-                }
+                Piece::CaughtUp => {}
             }
             if !outbox.is_empty() {
                 return Refill::Filled;
             }
         }
-        self.clear();
+        running.replays = VecDeque::new();
         Refill::Nothing
     }
 }

@@ -8,7 +8,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::net::idle::Serving;
+use crate::net::idle::{InService, Serving};
 use crate::net::permits::Permit;
 use crate::net::tls_io::{Sent, TlsIo};
 
@@ -74,6 +74,12 @@ impl Transport {
         }
     }
 
+    /// Whether its keys are nearly used up.
+    #[must_use]
+    pub fn is_worn(&self) -> bool {
+        matches!(self, Self::Tls(tls) if tls.is_worn())
+    }
+
     /// Bytes taken that the socket has not.
     #[must_use]
     pub fn unsent(&self) -> usize {
@@ -97,10 +103,11 @@ impl Transport {
         }
     }
 
-    /// Makes the coming drop a reset, where the stream has one of its own.
+    /// Makes the coming drop a reset, where the stream has one of its own; else it is counted against the connection.
     pub fn reset_on_drop(&self) {
-        if let Self::Tls(tls) = self {
-            tls.reset_on_drop();
+        match self {
+            Self::Tls(tls) => tls.reset_on_drop(),
+            Self::Stream(stream) => stream.in_service.cut(),
         }
     }
 }
@@ -112,19 +119,21 @@ pub struct StreamIo {
     out_sent: usize,
     /// The socket counts against the limits of its own: several share one TCP connection.
     _permit: Permit,
+    in_service: InService,
     /// Keeps the connection under it from being idle.
     _serving: Serving,
 }
 
 impl StreamIo {
     #[must_use]
-    pub fn new(io: Upgraded, permit: Permit, serving: Serving) -> Self {
+    pub fn new(io: Upgraded, permit: Permit, in_service: InService) -> Self {
         Self {
             io: TokioIo::new(io),
             out: Vec::new(),
             out_sent: 0,
             _permit: permit,
-            _serving: serving,
+            _serving: in_service.begin(),
+            in_service,
         }
     }
 

@@ -1,16 +1,19 @@
 //! What every request of one connection carries: who is at the other end, and which shard serves it.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use futures_util::future::BoxFuture;
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tower::Service;
 
 use crate::net::PeerAddress;
-use crate::net::idle::InService;
+use crate::net::idle::{InService, Serving};
 use crate::shard::Shard;
 
 /// The other end of an HTTP connection, as a request extension.
@@ -51,14 +54,48 @@ where
 
     fn call(&mut self, request: http::Request<Incoming>) -> Self::Future {
         let serving = self.peer.in_service.begin();
-        let mut request = request.map(axum::body::Body::new);
+        let mut request = request.map(Body::new);
         request.extensions_mut().insert(self.peer.address);
         request.extensions_mut().insert(self.peer.clone());
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let answer = answer.await;
-            drop(serving);
-            answer
+            let answer = answer.await?;
+            Ok(if answer.body().is_end_stream() {
+                answer
+            } else {
+                answer.map(|body| {
+                    Body::new(Served {
+                        body,
+                        _serving: serving,
+                    })
+                })
+            })
         })
+    }
+}
+
+/// A response body that is still on its way: the connection is not idle until it has left.
+struct Served {
+    body: Body,
+    _serving: Serving,
+}
+
+impl http_body::Body for Served {
+    type Data = <Body as http_body::Body>::Data;
+    type Error = <Body as http_body::Body>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
     }
 }

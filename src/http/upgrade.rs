@@ -156,16 +156,13 @@ fn upgrade(node: &Arc<Node>, kind: Kind, parts: &mut Parts, peer: Peer, verdict:
                 early.splice(..0, parts.read_buf.iter().copied());
                 begin(node, kind, peer, verdict, trace, Stream::Tls(tls), early);
             }
-            Err(upgraded) => {
-                let serving = peer.in_service.begin();
-                match node.permits.admit(peer.address.0.ip()) {
-                    Ok(permit) => {
-                        let stream = Stream::Http2(StreamIo::new(upgraded, permit, serving));
-                        begin(node, kind, peer, verdict, trace, stream, Vec::new());
-                    }
-                    Err(_) => turn_away(TokioIo::new(upgraded), Close::OVERLOADED, Some(OVERLOADED_RECONNECT_MS)).await,
+            Err(upgraded) => match node.permits.admit(peer.address.0.ip()) {
+                Ok(permit) => {
+                    let stream = Stream::Http2(StreamIo::new(upgraded, permit, peer.in_service.clone()));
+                    begin(node, kind, peer, verdict, trace, stream, Vec::new());
                 }
-            }
+                Err(_) => turn_away(TokioIo::new(upgraded), Close::OVERLOADED, Some(OVERLOADED_RECONNECT_MS)).await,
+            },
         }
     });
 }
@@ -210,6 +207,8 @@ fn begin(
     if kind == Kind::Echo {
         return tasks.spawn_here(Echo::new(node, shard, conn, early));
     }
+    let (draining, slot) = (node.drain.is_draining(), conn.member.slot);
+    let served_by = Arc::clone(&shard);
     tasks.spawn_here(Task::new(Entrance {
         identity: Arc::clone(admitted.identity()),
         expires_at: admitted.expires_at(),
@@ -220,6 +219,10 @@ fn begin(
         trace,
         early,
     }));
+    if draining {
+        // It was admitted before the drain began, and came too late to be among those who are told.
+        served_by.close_for_restart(slot, OVERLOADED_RECONNECT_MS);
+    }
 }
 
 impl Refused {

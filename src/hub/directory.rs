@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::config;
-use crate::hub::room::{Joined, Joining, Room, Rules};
+use crate::hub::room::{Joined, Joining, Room, Rules, Swept};
 use crate::shard::inbox::Inbox;
 
 /// Maps over which the names are spread, so that joining threads seldom meet. Joined members hold their room
@@ -92,21 +92,35 @@ impl Hub {
         self.counts_due.lock().append(&mut due);
     }
 
-    /// Forgets old messages, and rooms that nobody can come back for. Takes one map at a time and lets others
-    /// run in between.
+    /// Forgets old messages, and rooms that nobody can come back for; and while the node keeps too much, what was said
+    /// in deserted rooms, the longest silent first. Takes one map at a time and lets others run in between.
     ///
     /// # Cancel safety
     /// Cancel safe: what was not visited is visited next time.
     pub async fn sweep(&self, now_ms: u64) {
+        let mut deserted = Vec::new();
         for map in &self.maps {
-            map.lock().retain(|_, room| {
-                let gone = room.sweep(now_ms);
-                if gone {
-                    self.rooms.fetch_sub(1, Ordering::Relaxed);
+            map.lock().retain(|_, room| match room.sweep(now_ms) {
+                Swept::Inhabited => true,
+                Swept::Deserted { said_ms } => {
+                    if self.rules.node_bytes_over() > 0 {
+                        deserted.push((said_ms, Arc::clone(room)));
+                    }
+                    true
                 }
-                !gone
+                Swept::Gone => {
+                    self.rooms.fetch_sub(1, Ordering::Relaxed);
+                    false
+                }
             });
             tokio::task::yield_now().await;
+        }
+        deserted.sort_unstable_by_key(|(said_ms, _)| *said_ms);
+        for (_, room) in deserted {
+            if self.rules.node_bytes_over() == 0 {
+                return;
+            }
+            room.forget(now_ms);
         }
     }
 

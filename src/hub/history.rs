@@ -104,7 +104,7 @@ impl History {
 
     /// The messages after `seq`, ascending; those that were forgotten are missing at the front.
     pub fn after(&self, seq: u64) -> impl Iterator<Item = (u64, &Frame)> {
-        let skip = (seq + 1).saturating_sub(self.first);
+        let skip = seq.saturating_add(1).saturating_sub(self.first);
         let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(self.entries.len());
         self.entries
             .range(skip..)

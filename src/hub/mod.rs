@@ -18,7 +18,7 @@ pub use room::{Joined, Room};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MemberId {
     /// Index of the shard that serves it.
-    pub shard: usize,
+    pub shard: u32,
     /// Its number there; used again only after the shard has been told that it is gone.
     pub slot: u32,
 }

@@ -5,6 +5,7 @@
 //! shard sees one order (DESIGN section 3.3).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -13,9 +14,10 @@ use crate::hub::history::{History, Kept};
 use crate::hub::keys::Keys;
 use crate::hub::presence::Presence;
 use crate::hub::{MemberId, Position, User};
+use crate::limits::REPLAY_PIECE_BYTES;
 use crate::protocol::client::{Page, Ref};
 use crate::protocol::server;
-use crate::shard::inbox::{Command, From, Inbox};
+use crate::shard::inbox::{Asked, Command, From, Inbox};
 use crate::websocket::encoded::Frame;
 
 /// Bytes of chats in one `history` reply; a page that would be longer ends early and says `more`. Half of the
@@ -27,16 +29,31 @@ pub const HISTORY_REPLY_BYTES: usize = 128 * 1024;
 pub const COUNT_DELIVERIES_PER_SECOND: u64 = 2_000;
 
 /// What rooms are told by the configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Rules {
     pub kept: Kept,
+    /// Bytes that all rooms of this node may keep together.
+    pub node_bytes_max: usize,
+    /// Bytes that they do keep, to within [`REPORT_BYTES`] per room.
+    pub node_bytes: AtomicI64,
     pub users_shown: usize,
     pub key_window: std::time::Duration,
     /// Connections in one room; 0 means no limit.
     pub members_max: usize,
 }
 
+/// A room tells the node what it keeps when that has changed by so much: a number that all cores share is not
+/// touched for every message.
+const REPORT_BYTES: usize = 64 * 1024;
+
 impl Rules {
+    /// Bytes that all rooms keep beyond what they may.
+    #[must_use]
+    pub fn node_bytes_over(&self) -> usize {
+        let kept = usize::try_from(self.node_bytes.load(Ordering::Relaxed)).unwrap_or(0);
+        kept.saturating_sub(self.node_bytes_max)
+    }
+
     #[must_use]
     pub fn new(config: &config::Config) -> Self {
         Self {
@@ -45,6 +62,8 @@ impl Rules {
                 bytes: config.history.bytes,
                 age: config.history.age,
             },
+            node_bytes_max: config.history.node_bytes,
+            node_bytes: AtomicI64::new(0),
             users_shown: config.rooms.users_shown,
             key_window: config.rooms.key_window,
             members_max: config.limits.room_members,
@@ -72,8 +91,12 @@ impl std::fmt::Debug for Room {
 
 struct State {
     /// Who numbers the chats: a random word, never used again.
-    epoch: Box<str>,
+    epoch: Arc<str>,
     history: History,
+    /// Bytes of `history` that the node knows of.
+    reported_bytes: usize,
+    /// When the last chat was said.
+    said_ms: u64,
     keys: Keys,
     presence: Presence,
     /// Connections per shard.
@@ -131,11 +154,39 @@ pub struct Saying<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Said {
     /// Kept, and on its way to `members` connections.
-    New { epoch: Box<str>, seq: u64, members: usize },
+    New { epoch: Arc<str>, seq: u64, members: usize },
     /// The key was taken before: the first message's place.
-    Again { epoch: Box<str>, seq: u64 },
+    Again { epoch: Arc<str>, seq: u64 },
     /// Not accepted: a shard is too far behind, or too many keys are remembered.
     Unavailable,
+}
+
+/// Where a replay stands.
+#[derive(Debug)]
+pub struct Cursor {
+    pub member: MemberId,
+    /// Which of the connection's replays it is.
+    pub generation: u32,
+    /// The last seq handed out.
+    pub seq: u64,
+}
+
+/// How much of a replay may be put into an outbox at once.
+#[derive(Debug, Clone, Copy)]
+pub struct PieceLimits {
+    pub bytes: usize,
+    pub frames: usize,
+}
+
+impl PieceLimits {
+    /// Half of what may wait for a connection, so that a replay never makes a slow reader of anybody.
+    #[must_use]
+    pub fn within(bytes: usize, frames: usize) -> Self {
+        Self {
+            bytes: REPLAY_PIECE_BYTES.min(bytes / 2),
+            frames: (frames / 2).max(1),
+        }
+    }
 }
 
 /// A piece of a replay.
@@ -146,7 +197,7 @@ pub enum Replay {
     /// That was all; the room has told the shard so, in order with its chats.
     CaughtUp,
     /// The next messages were forgotten meanwhile: say `reset` and read on from this seq.
-    Trimmed { epoch: Box<str>, seq: u64 },
+    Trimmed { epoch: Arc<str>, seq: u64 },
 }
 
 impl Room {
@@ -154,6 +205,8 @@ impl Room {
         let state = State {
             epoch: random_word(),
             history: History::default(),
+            reported_bytes: 0,
+            said_ms: 0,
             keys: Keys::default(),
             presence: Presence::default(),
             members: vec![0; inboxes.len()].into(),
@@ -185,7 +238,7 @@ impl Room {
         let first = !joining.again && state.presence.enter(joining.user, self.rules.users_shown);
         let count_is_due = first && self.announce(state, true, joining.user, joining.now_ms);
         if !joining.again {
-            state.members[joining.member.shard] += 1;
+            state.members[joining.member.shard as usize] += 1;
         }
         let recovered = joining
             .since
@@ -195,10 +248,11 @@ impl Room {
             _ => From::Head,
         };
         let list = self.list_frame(state, joining.user, joining.reference, recovered, joining.now_ms);
-        self.inboxes[joining.member.shard].push(Command::Enter {
+        self.inboxes[joining.member.shard as usize].push(Command::Enter {
             room: Arc::clone(self),
             slot: joining.member.slot,
             list,
+            again: (joining.again && from == From::Head).then(|| Asked::new(joining.user, joining.reference)),
             from,
         });
         Joined::In {
@@ -208,20 +262,20 @@ impl Room {
     }
 
     /// Lets a member out; true if a `count` became due.
-    pub fn leave(&self, member: MemberId, user: &User, now_ms: u64) -> bool {
+    pub fn leave(&self, member: MemberId, user: &Arc<str>, now_ms: u64) -> bool {
         let mut state = self.state.lock();
         let state = &mut *state;
-        state.members[member.shard] = state.members[member.shard].saturating_sub(1);
-        self.inboxes[member.shard].push(Command::Leave {
+        state.members[member.shard as usize] = state.members[member.shard as usize].saturating_sub(1);
+        self.inboxes[member.shard as usize].push(Command::Leave {
             room: self.id,
             slot: member.slot,
         });
-        match state.presence.leave(&user.id, self.rules.users_shown) {
+        match state.presence.leave(user, self.rules.users_shown) {
             Some(json) => self.announce(
                 state,
                 false,
                 &User {
-                    id: Arc::clone(&user.id),
+                    id: Arc::clone(user),
                     json,
                 },
                 now_ms,
@@ -238,7 +292,7 @@ impl Room {
             state.keys.trim(saying.now_ms, self.rules.key_window);
             if let Some(seq) = state.keys.seq_of(&saying.user.id, key) {
                 return Said::Again {
-                    epoch: state.epoch.clone(),
+                    epoch: Arc::clone(&state.epoch),
                     seq,
                 };
             }
@@ -260,6 +314,8 @@ impl Room {
         };
         let frame = Frame::text(|out| chat.write(out));
         state.history.push(saying.now_ms, frame.clone(), &self.rules.kept);
+        state.said_ms = saying.now_ms;
+        self.report(state, saying.now_ms);
         if let Some(key) = saying.key {
             state.keys.take(&saying.user.id, key, seq, saying.now_ms);
         }
@@ -272,7 +328,7 @@ impl Room {
             });
         }
         Said::New {
-            epoch: state.epoch.clone(),
+            epoch: Arc::clone(&state.epoch),
             seq,
             members,
         }
@@ -282,10 +338,11 @@ impl Room {
     pub fn list(&self, member: MemberId, user: &User, reference: Option<Ref<'_>>, now_ms: u64) {
         let mut state = self.state.lock();
         let frame = self.list_frame(&mut state, user, reference, None, now_ms);
-        self.inboxes[member.shard].push(Command::List {
+        self.inboxes[member.shard as usize].push(Command::List {
             room: self.id,
             slot: member.slot,
             frame,
+            asked: Asked::new(user, reference),
         });
     }
 
@@ -333,33 +390,50 @@ impl Room {
         Frame::text(|out| reply.write(out))
     }
 
-    /// Hands up to `bytes` of the messages after `seq` to `take`.
+    /// Hands one piece of the messages after the cursor to `take`, and says of each frame whether it is a chat.
     ///
-    /// When the head is reached, the shard of `member` is told under the lock: every chat that was said before
-    /// is in history and has been handed out, every later one reaches the shard after that word.
-    pub fn replay(&self, member: MemberId, seq: u64, bytes: usize, mut take: impl FnMut(Frame)) -> Replay {
-        let state = self.state.lock();
-        if !state.history.covers(seq) {
+    /// When the head is reached, the lists that were asked for meanwhile are handed out too, and the shard of the
+    /// member is told, all under the lock: every chat that was said before is in history and has been handed out,
+    /// every later one reaches the shard after that word.
+    pub fn replay(
+        &self,
+        cursor: &Cursor,
+        limits: PieceLimits,
+        asked: &[Box<Asked>],
+        mut take: impl FnMut(Frame, bool),
+    ) -> Replay {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        if !state.history.covers(cursor.seq) {
             return Replay::Trimmed {
-                epoch: state.epoch.clone(),
+                epoch: Arc::clone(&state.epoch),
                 seq: state.history.first() - 1,
             };
         }
-        let (mut at, mut taken) = (seq, 0);
-        for (seq, frame) in state.history.after(seq) {
-            if taken > 0 && taken + frame.bytes().len() > bytes {
+        let (mut at, mut bytes, mut frames) = (cursor.seq, 0, 0);
+        for (seq, frame) in state.history.after(cursor.seq) {
+            bytes += frame.bytes().len();
+            frames += 1;
+            if frames > 1 && (bytes > limits.bytes || frames > limits.frames) {
                 break;
             }
-            taken += frame.bytes().len();
-            take(frame.clone());
+            take(frame.clone(), true);
             at = seq;
         }
         if at < state.history.head() {
             return Replay::Piece(at);
         }
-        self.inboxes[member.shard].push(Command::CaughtUp {
+        let now_ms = crate::runtime::now_ms();
+        for asked in asked {
+            take(
+                self.list_frame(state, &asked.user, asked.reference(), None, now_ms),
+                false,
+            );
+        }
+        self.inboxes[cursor.member.shard as usize].push(Command::CaughtUp {
             room: self.id,
-            slot: member.slot,
+            slot: cursor.member.slot,
+            generation: cursor.generation,
         });
         Replay::CaughtUp
     }
@@ -370,7 +444,9 @@ impl Room {
     pub fn send_count(&self, now_ms: u64) -> bool {
         let mut state = self.state.lock();
         let pause_ms = 1_000 * state.members() as u64 / COUNT_DELIVERIES_PER_SECOND;
-        if now_ms < state.count_sent_ms.saturating_add(pause_ms) {
+        // A clock that was set back must not silence the room.
+        let since_ms = now_ms.checked_sub(state.count_sent_ms).unwrap_or(pause_ms);
+        if since_ms < pause_ms {
             return true;
         }
         state.count_is_due = false;
@@ -387,14 +463,57 @@ impl Room {
         false
     }
 
-    /// Forgets what is too old. True if nothing is left that anybody could come back for; the room is `gone`
-    /// then and must be taken out of the directory.
-    pub(super) fn sweep(&self, now_ms: u64) -> bool {
+    /// Forgets what is too old, and says what is left.
+    pub(super) fn sweep(&self, now_ms: u64) -> Swept {
         let mut state = self.state.lock();
+        let state = &mut *state;
         state.history.trim(now_ms, &self.rules.kept);
         state.keys.trim(now_ms, self.rules.key_window);
-        state.gone = state.presence.count() == 0 && state.history.is_empty() && state.keys.is_empty();
-        state.gone
+        self.report(state, now_ms);
+        if state.presence.count() > 0 {
+            return Swept::Inhabited;
+        }
+        state.gone = state.history.is_empty() && state.keys.is_empty();
+        if state.gone {
+            self.rules
+                .node_bytes
+                .fetch_sub(signed(state.reported_bytes), Ordering::Relaxed);
+            return Swept::Gone;
+        }
+        Swept::Deserted { said_ms: state.said_ms }
+    }
+
+    /// Forgets everything that was said; who comes back is told that it cannot be recovered.
+    pub(super) fn forget(&self, now_ms: u64) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        state.history.trim(
+            now_ms,
+            &Kept {
+                messages: 0,
+                ..self.rules.kept
+            },
+        );
+        self.report(state, now_ms);
+    }
+
+    /// Tells the node what this room keeps, if that has changed by much. A node that keeps too much lets the room in
+    /// which something is said keep a quarter of what it otherwise might.
+    fn report(&self, state: &mut State, now_ms: u64) {
+        if self.rules.node_bytes_over() > 0 {
+            let quarter = Kept {
+                bytes: self.rules.kept.bytes / 4,
+                ..self.rules.kept
+            };
+            state.history.trim(now_ms, &quarter);
+        }
+        let bytes = state.history.bytes();
+        if bytes.abs_diff(state.reported_bytes) >= REPORT_BYTES || bytes == 0 {
+            self.rules
+                .node_bytes
+                .fetch_add(signed(bytes) - signed(state.reported_bytes), Ordering::Relaxed);
+            state.reported_bytes = bytes;
+        }
     }
 
     /// For the gauges: users, messages kept, bytes kept.
@@ -461,8 +580,24 @@ impl Room {
     }
 }
 
+fn signed(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// What a sweep found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Swept {
+    Inhabited,
+    /// Nobody is here, but somebody may come back for what was said.
+    Deserted {
+        said_ms: u64,
+    },
+    /// Nothing is left that anybody could come back for: to be taken out of the directory.
+    Gone,
+}
+
 /// 80 random bits: two rooms that ever lived share one with a chance of 2^-80.
-fn random_word() -> Box<str> {
+fn random_word() -> Arc<str> {
     let bits = uuid::Uuid::new_v4().as_u128();
     format!("{:020x}", bits >> 48).into()
 }

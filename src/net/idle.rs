@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Context;
 use std::time::Duration;
 
@@ -13,12 +13,40 @@ use tokio::time::{Instant, Sleep, sleep};
 #[derive(Debug, Clone, Default)]
 pub struct InService(Arc<Busy>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Busy {
     /// Requests and HTTP/2 sockets that are served now.
     serving: AtomicUsize,
     corked: AtomicBool,
+    /// HTTP/2 sockets that were cut with something unsent.
+    cut: AtomicUsize,
+    since: Instant,
+    /// When something last happened, milliseconds after `since`.
+    touched_ms: AtomicU64,
 }
+
+impl Default for Busy {
+    fn default() -> Self {
+        Self {
+            serving: AtomicUsize::new(0),
+            corked: AtomicBool::new(false),
+            cut: AtomicUsize::new(0),
+            since: Instant::now(),
+            touched_ms: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Busy {
+    fn touch(&self) {
+        let now_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.touched_ms.store(now_ms, Ordering::Relaxed);
+    }
+}
+
+/// HTTP/2 sockets of one connection that may be cut. hyper keeps the stream of each, which has no reset of its own,
+/// until the connection ends; more of them end it.
+const CUT_SOCKETS_MAX: usize = 8;
 
 /// One request or HTTP/2 socket; the connection is not idle while it lives.
 #[derive(Debug)]
@@ -36,10 +64,16 @@ impl InService {
     pub fn cork(&self) {
         self.0.corked.store(true, Ordering::Relaxed);
     }
+
+    /// An HTTP/2 socket was cut with something unsent.
+    pub fn cut(&self) {
+        self.0.cut.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
+        self.0.0.touch();
         self.0.0.serving.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -68,13 +102,30 @@ impl HttpIdle {
         self.in_service.0.corked.load(Ordering::Relaxed)
     }
 
-    /// Called when nothing can be read: true once that was so for `after` with nothing in service.
+    /// Something was read.
+    pub fn touch(&self) {
+        self.in_service.0.touch();
+    }
+
+    /// Called when nothing can be read: true once nothing was read or in service for `after`, or when too many
+    /// sockets were cut.
     pub fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        let busy = &self.in_service.0;
+        if busy.cut.load(Ordering::Relaxed) > CUT_SOCKETS_MAX {
+            return true;
+        }
         while self.timer.as_mut().poll(cx).is_ready() {
-            if self.in_service.0.serving.load(Ordering::Relaxed) == 0 {
+            let serving = busy.serving.load(Ordering::Relaxed) > 0;
+            let touched = busy.since + Duration::from_millis(busy.touched_ms.load(Ordering::Relaxed));
+            let end = if serving {
+                Instant::now() + self.after
+            } else {
+                touched + self.after
+            };
+            if end <= Instant::now() {
                 return true;
             }
-            self.timer.as_mut().reset(Instant::now() + self.after);
+            self.timer.as_mut().reset(end);
         }
         false
     }

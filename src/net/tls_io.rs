@@ -36,6 +36,8 @@ const RECEIVE_BYTES: usize = REST_BYTES_MAX + 16 * 1024;
 pub const PIECE_BYTES: usize = 16 * 1024;
 /// So much that waits may leave in one `send` with what comes next: a ticket, the answer to an upgrade.
 pub const JOINABLE_BYTES: usize = 4 * 1024;
+/// Records of a TLS 1.2 connection after which it is closed with 1012, a little before rustls refuses to go on.
+const WORN_RECORDS: u32 = (1 << 24) - (1 << 16);
 /// Scratch for ciphertext to the socket: one piece, its record overhead, and handshake messages
 /// (KeyUpdate answers, alerts) that leave in front of it.
 const TRANSMIT_BYTES: usize = PIECE_BYTES + 4 * 1024;
@@ -110,16 +112,37 @@ pub struct TlsIo {
     /// Ciphertext that the socket did not take yet, from `out_sent` on. At most one piece and alerts.
     out: Vec<u8>,
     out_sent: usize,
-    /// Decrypted bytes that hyper has not read yet, from `plain_read` on; unused after the upgrade.
-    plain: Vec<u8>,
-    plain_read: usize,
+    /// What only hyper needs: gone after the upgrade.
+    http: Option<Box<HttpSide>>,
     peer_closed: bool,
     close_notify_sent: bool,
+    /// Records sealed, for TLS 1.2, whose keys last for 2^24 (RFC 9325 section 4.4).
+    sealed: u32,
     /// Set by the first TLS error; after it nothing is decrypted or encrypted any more.
     failed: bool,
-    idle: Option<HttpIdle>,
     /// Lives exactly as long as the connection.
     _permit: Permit,
+}
+
+/// Decrypted bytes that hyper has not read yet, and when to stop waiting for a request.
+#[derive(Default)]
+struct HttpSide {
+    plain: Vec<u8>,
+    /// Bytes of `plain` that hyper has.
+    read: usize,
+    idle: Option<HttpIdle>,
+}
+
+impl HttpSide {
+    fn unread(&self) -> &[u8] {
+        &self.plain[self.read..]
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.drain(..std::mem::take(&mut self.read));
+        plain
+    }
 }
 
 impl std::fmt::Debug for TlsIo {
@@ -141,12 +164,11 @@ impl TlsIo {
             rest: Vec::new(),
             out: Vec::new(),
             out_sent: 0,
-            plain: Vec::new(),
-            plain_read: 0,
+            http: Some(Box::default()),
             peer_closed: false,
             close_notify_sent: false,
+            sealed: 0,
             failed: false,
-            idle: None,
             _permit: permit,
         })
     }
@@ -166,12 +188,13 @@ impl TlsIo {
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_drain(cx))?;
-            let mut plain = std::mem::take(&mut self.plain);
+            let mut plain = std::mem::take(&mut self.http().plain);
             let filled = self.poll_fill(cx, &mut plain);
-            self.plain = plain;
+            let waiting_for_request = plain.is_empty();
+            self.http().plain = plain;
             // An alert or the server's flight must leave before we wait or fail. A ticket may wait for the answer to
             // a request that is here already.
-            if self.plain.is_empty() {
+            if waiting_for_request {
                 drop(self.try_drain());
             }
             match ready!(filled)?.stage {
@@ -194,7 +217,7 @@ impl TlsIo {
     /// The peer left, or broke TLS.
     pub async fn wait_for_request(&mut self, enough: impl Fn(&[u8]) -> bool) -> io::Result<()> {
         std::future::poll_fn(|cx| {
-            while !enough(&self.plain[self.plain_read..]) {
+            while !enough(self.http().unread()) {
                 if self.peer_closed {
                     return Poll::Ready(Err(TlsFailure::LeftEarly.into()));
                 }
@@ -207,14 +230,12 @@ impl TlsIo {
 
     /// While hyper drives the connection, ends it when no request was served for `after`.
     pub fn set_idle(&mut self, idle: HttpIdle) {
-        self.idle = Some(idle);
+        self.http().idle = Some(idle);
     }
 
     /// Hyper is done: gives up what only it needed, and returns the decrypted bytes that it left.
     pub fn into_upgraded(mut self) -> (Self, Vec<u8>) {
-        self.idle = None;
-        let mut plain = std::mem::take(&mut self.plain);
-        plain.drain(..std::mem::take(&mut self.plain_read));
+        let plain = self.http.take().map_or_else(Vec::new, |mut http| http.take());
         (self, plain)
     }
 
@@ -226,10 +247,10 @@ impl TlsIo {
     /// The peer broke TLS, or the socket did.
     pub fn poll_receive(&mut self, cx: &mut Context<'_>, plain: &mut Vec<u8>) -> Poll<io::Result<usize>> {
         let before = plain.len();
-        if self.plain_read < self.plain.len() {
-            plain.extend_from_slice(&self.plain[self.plain_read..]);
-            self.plain = Vec::new();
-            self.plain_read = 0;
+        if let Some(http) = &mut self.http
+            && !http.unread().is_empty()
+        {
+            plain.append(&mut http.take());
             return Poll::Ready(Ok(plain.len() - before));
         }
         loop {
@@ -282,7 +303,10 @@ impl TlsIo {
     }
 
     fn is_corked(&self) -> bool {
-        self.idle.as_ref().is_some_and(HttpIdle::is_corked)
+        self.http
+            .as_ref()
+            .and_then(|http| http.idle.as_ref())
+            .is_some_and(HttpIdle::is_corked)
     }
 
     /// Offers waiting ciphertext to the socket, without a waker.
@@ -312,6 +336,13 @@ impl TlsIo {
         }
         self.free_out();
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether the keys are nearly used up and cannot be renewed: time to send the client elsewhere while it can
+    /// still be told.
+    #[must_use]
+    pub fn is_worn(&self) -> bool {
+        self.sealed >= WORN_RECORDS && self.version() == "1.2"
     }
 
     /// Bytes of ciphertext that wait for the socket.
@@ -489,7 +520,11 @@ impl TlsIo {
                 }),
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
-                        self.plain.extend_from_slice(record.map_err(TlsFailure::from)?.payload);
+                        let record = record.map_err(TlsFailure::from)?;
+                        self.http
+                            .get_or_insert_default()
+                            .plain
+                            .extend_from_slice(record.payload);
                     }
                     None
                 }
@@ -515,6 +550,7 @@ impl TlsIo {
                 self.rest.drain(..discard.min(self.rest.len()));
             }
             if let Some(sealed) = sealed {
+                self.sealed = self.sealed.saturating_add(1);
                 return sealed;
             }
         }
@@ -528,18 +564,23 @@ impl TlsIo {
         }
     }
 
-    /// For hyper: more decrypted bytes into `self.plain`.
+    /// For hyper: more decrypted bytes; the buffer is empty before.
     fn poll_plain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut plain = std::mem::take(&mut self.plain);
-        let received = self.poll_receive(cx, &mut plain);
-        self.plain = plain;
-        if self.unsent() > 0 {
+        let mut plain = self.http().take();
+        let held = plain.len();
+        let received = self.poll_receive(cx, &mut plain).map_ok(|_| plain.len() - held);
+        self.http().plain = plain;
+        if self.unsent() > 0 && !self.is_corked() {
             // A KeyUpdate answer or an alert: offered now, left to the next write otherwise.
             if let Poll::Ready(Err(error)) = self.poll_drain(cx) {
                 return Poll::Ready(Err(error));
             }
         }
         received
+    }
+
+    fn http(&mut self) -> &mut HttpSide {
+        self.http.get_or_insert_default()
     }
 }
 
@@ -578,23 +619,30 @@ fn encrypt_needs(error: EncryptError) -> usize {
 impl AsyncRead for TlsIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        while this.plain_read == this.plain.len() {
-            this.plain = Vec::new();
-            this.plain_read = 0;
+        while this.http().unread().is_empty() {
             match this.poll_plain(cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(_)) => {
+                    if let Some(idle) = &this.http().idle {
+                        idle.touch();
+                    }
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    let idle = this.idle.as_mut().is_some_and(|idle| idle.is_over(cx));
-                    return if idle { Poll::Ready(Ok(())) } else { Poll::Pending };
+                    let over = this.http().idle.as_mut().is_some_and(|idle| idle.is_over(cx));
+                    return if over { Poll::Ready(Ok(())) } else { Poll::Pending };
                 }
             }
         }
-        let ready = &this.plain[this.plain_read..];
-        let taken = ready.len().min(buf.remaining());
-        buf.put_slice(&ready[..taken]);
-        this.plain_read += taken;
+        let http = this.http();
+        let unread = http.unread();
+        let taken = unread.len().min(buf.remaining());
+        buf.put_slice(&unread[..taken]);
+        http.read += taken;
+        if http.read == http.plain.len() {
+            http.plain = Vec::new();
+            http.read = 0;
+        }
         Poll::Ready(Ok(()))
     }
 }

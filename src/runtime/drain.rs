@@ -98,7 +98,7 @@ async fn close_all(node: &Node, time: Duration) {
     for slice in 1_u32.. {
         let keep = left.len().saturating_sub(per_slice);
         for member in left.drain(keep..) {
-            node.shards[member.shard].close_for_restart(member.slot, reconnect_after_ms(time, total));
+            node.shards[member.shard as usize].close_for_restart(member.slot, reconnect_after_ms(time, total));
         }
         node.drain.left.store(left.len(), Ordering::Relaxed);
         if left.is_empty() {

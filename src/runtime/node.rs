@@ -47,6 +47,12 @@ impl Node {
         self.shards.iter().map(|shard| shard.counters.connections()).sum()
     }
 
+    /// Whether some shard has so much to hand on that no connection is read from for now.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.shards.iter().any(|shard| shard.inbox.is_long())
+    }
+
     /// Forgets what no limiter needs any more.
     pub fn sweep_limiters(&self) {
         self.refusals.sweep();

@@ -207,30 +207,41 @@ fn expose(node: &Arc<Node>, fd_limit: u64) {
 fn per_core(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Ready, start: Start) -> anyhow::Result<()> {
     let handles: Vec<Handle<Peer>> = listeners.iter().map(|_| Handle::new()).collect();
     let mut threads = Vec::new();
+    let (opened, open) = std::sync::mpsc::channel();
     for ((index, socket), handle) in listeners.into_iter().enumerate().zip(&handles) {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build()
             .context("a runtime could not be set up")?;
         node.metrics.register_runtime(runtime.handle().clone());
-        let (node, handle) = (Arc::clone(node), handle.clone());
+        let (node, handle, opened) = (Arc::clone(node), handle.clone(), opened.clone());
         let work = move || {
             runtime.block_on(async {
                 node.shards[index].start(&node.tasks);
-                node.tasks.spawn("listener", {
-                    let node = Arc::clone(&node);
-                    async move { serve(&node, index, socket, handle).await }
-                });
+                match listener(&node, socket) {
+                    Ok(listener) => {
+                        let served = Arc::clone(&node);
+                        node.tasks
+                            .spawn("listener", async move { serve(&served, index, listener, handle).await });
+                        drop(opened.send(Ok(())));
+                    }
+                    Err(error) => drop(opened.send(Err(error))),
+                }
                 node.tasks.stopped().cancelled().await;
             });
         };
         threads.push(thread::Builder::new().name(format!("conclave-{index}")).spawn(work)?);
     }
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("a runtime could not be set up")?;
-    let ended = control(&runtime, node, &handles, ready, start);
+    // Every thread says once whether its listener stands.
+    let ended = match open.iter().take(handles.len()).find_map(Result::err) {
+        None => Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("a runtime could not be set up")
+            .and_then(|runtime| control(&runtime, node, &handles, ready, start)),
+        Some(error) => Err(error).context("a listener could not be set up"),
+    };
+    node.tasks.stop_services();
     for thread in threads {
         if thread.join().is_err() {
             tracing::error!("a shard's thread panicked");
@@ -253,11 +264,13 @@ fn shared(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Ready,
         let (served, handle) = (Arc::clone(node), handle.clone());
         let _entered = runtime.enter();
         node.shards[index].start(&node.tasks);
-        node.tasks.spawn("listener", async move {
-            serve(&served, index, socket, handle).await;
-        });
+        let listener = listener(node, socket).context("a listener could not be set up")?;
+        node.tasks
+            .spawn("listener", async move { serve(&served, index, listener, handle).await });
     }
-    control(&runtime, node, &handles, ready, start)
+    let ended = control(&runtime, node, &handles, ready, start);
+    node.tasks.stop_services();
+    ended
 }
 
 /// Runs the node's services, says that it is ready, waits for a signal, and drains.
@@ -273,9 +286,6 @@ fn control(
         let mut interrupt = signal(SignalKind::interrupt())?;
         node.certificates.watch(&node.tasks);
         keep_house(node);
-        for handle in handles {
-            anyhow::ensure!(handle.listening().await.is_some(), "a listener could not be set up");
-        }
         node.health.ready();
         tracing::info!(
             listen = %ready.listen,
@@ -303,7 +313,6 @@ fn control(
             _ = terminate.recv() => exit_at_once(),
             _ = interrupt.recv() => exit_at_once(),
         }
-        node.tasks.stop_services();
         Ok(())
     })
 }
@@ -335,19 +344,19 @@ fn keep_house(node: &Arc<Node>) {
     });
 }
 
-/// Accepts and serves on one shard's socket until the handle says stop.
-async fn serve(node: &Arc<Node>, index: usize, socket: std::net::TcpListener, handle: Handle<Peer>) {
-    let config = &node.config;
-    let listener = Listener::new(
+/// Registers a listening socket with the runtime of the calling thread.
+fn listener(node: &Node, socket: std::net::TcpListener) -> std::io::Result<Listener> {
+    Listener::new(
         socket,
-        &config.limits,
+        &node.config.limits,
         Arc::clone(&node.permits),
         Arc::clone(&node.metrics),
-    );
-    let listener = match listener {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "the listener could not be registered"),
-    };
+    )
+}
+
+/// Accepts and serves on one shard's socket until the handle says stop.
+async fn serve(node: &Arc<Node>, index: usize, listener: Listener, handle: Handle<Peer>) {
+    let config = &node.config;
     let acceptor = Acceptor::new(acceptor::Inner {
         shard: Arc::clone(&node.shards[index]),
         certificates: Arc::clone(&node.certificates),

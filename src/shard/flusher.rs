@@ -7,12 +7,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::connection::{Conn, Flushed, Pushed};
+use crate::connection::{Conn, Flushed, Held, Pushed};
+use crate::hub::Room;
 use crate::limits::FLUSHES_PER_YIELD;
 use crate::protocol::close::Close;
 use crate::shard::Shard;
-use crate::shard::inbox::{Command, From};
-use crate::shard::members::{Local, MemberMap};
+use crate::shard::inbox::{Asked, Command, From};
+use crate::shard::members::{Local, Queue};
 use crate::telemetry::metrics::{PanicPlace, SlowConsumer};
 use crate::websocket::encoded::Frame;
 
@@ -44,7 +45,10 @@ pub fn round(shard: &Shard, commands: &mut Vec<Command>) -> bool {
     shard.inbox.take(commands);
     let now_ms = shard.now_ms();
     for command in commands.drain(..) {
-        shard.obey(&mut local, command, now_ms);
+        // A panic costs this command, never the shard.
+        if catch_unwind(AssertUnwindSafe(|| shard.obey(&mut local, command, now_ms))).is_err() {
+            shard.metrics.panic_caught(PanicPlace::Flusher);
+        }
     }
     let mut flushes = 0;
     while flushes < FLUSHES_PER_YIELD
@@ -62,39 +66,32 @@ impl Shard {
         match command {
             Command::Chat { room, frame } => self.chat(local, room, &frame, now_ms),
             Command::Presence { room, frame } => self.presence(local, room, &frame, now_ms),
-            Command::Enter { room, slot, list, from } => {
-                let Some(conn) = local.conn(slot).cloned() else { return };
-                self.queue(local, &conn, list, now_ms);
-                let id = room.id;
-                let members = local.room_for(id);
-                members.live.swap_remove(&slot);
-                members.replaying.swap_remove(&slot);
-                match from {
-                    From::Head => {
-                        conn.end_replay(id);
-                        members.live.insert(slot, conn);
-                    }
-                    From::After(seq) => {
-                        members.replaying.insert(slot, Arc::clone(&conn));
-                        let begun = conn.begin_replay(crate::connection::replay::Replay::new(room, seq));
-                        if begun == Pushed::Dirty {
-                            local.dirty.push_back(conn);
-                        }
-                    }
-                }
-            }
-            Command::CaughtUp { room, slot } => {
+            Command::Enter {
+                room,
+                slot,
+                list,
+                from,
+                again,
+            } => self.enter(local, room, slot, list, from, again, now_ms),
+            Command::CaughtUp { room, slot, generation } => {
                 if let Some(members) = local.room(room)
-                    && let Some(conn) = members.replaying.swap_remove(&slot)
+                    && members
+                        .replaying
+                        .get(&slot)
+                        .is_some_and(|(_, running)| *running == generation)
+                    && let Some((conn, _)) = members.replaying.swap_remove(&slot)
                 {
                     members.live.insert(slot, conn);
                 }
             }
-            Command::List { room, slot, frame } => {
+            Command::List {
+                room,
+                slot,
+                frame,
+                asked,
+            } => {
                 let Some(conn) = local.conn(slot).cloned() else { return };
-                if let Err(frame) = conn.push_behind_replay(room, frame) {
-                    self.queue(local, &conn, frame, now_ms);
-                }
+                self.answer_list(local, &conn, room, frame, asked, now_ms);
             }
             Command::Leave { room, slot } => {
                 if let Some(conn) = local.conn(slot) {
@@ -112,10 +109,8 @@ impl Shard {
                 close,
                 reconnect_after_ms,
             } => {
-                if let Some(conn) = local.conn(slot).cloned()
-                    && conn.close(close, reconnect_after_ms, now_ms) == Pushed::Dirty
-                {
-                    local.dirty.push_back(conn);
+                if let Some(conn) = local.conn(slot).cloned() {
+                    self.close(local, &conn, close, reconnect_after_ms, now_ms);
                 }
             }
             Command::Answer { slot, code } => {
@@ -129,19 +124,68 @@ impl Shard {
         }
     }
 
-    fn chat(&self, local: &mut Local, room: u64, frame: &Frame, now_ms: u64) {
-        let sampled = self.counters.deliveries.value().is_multiple_of(BROADCASTS_PER_SAMPLE);
-        let started = sampled.then(std::time::Instant::now);
-        let Some(members) = local.room(room) else { return };
-        let count = members.live.len();
-        members.turn = if count == 0 { 0 } else { (members.turn + 1) % count };
-        let turn = members.turn;
-        let mut late = Vec::new();
-        let mut dirty = std::mem::take(&mut local.dirty);
-        if let Some(members) = local.room(room) {
-            self.queue_all(&members.live, turn, frame, now_ms, &mut dirty, &mut late);
+    #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
+    fn enter(
+        &self,
+        local: &mut Local,
+        room: Arc<Room>,
+        slot: u32,
+        list: Frame,
+        from: From,
+        again: Option<Box<Asked>>,
+        now_ms: u64,
+    ) {
+        let Some(conn) = local.conn(slot).cloned() else { return };
+        if let Some(asked) = again {
+            // It stays where it is, live or replaying.
+            return self.answer_list(local, &conn, room.id, list, asked, now_ms);
         }
-        local.dirty = dirty;
+        self.queue(local, &conn, list, now_ms);
+        let members = local.room_for(room.id);
+        members.live.swap_remove(&slot);
+        members.replaying.swap_remove(&slot);
+        match from {
+            From::Head => {
+                conn.end_replay(room.id);
+                members.live.insert(slot, conn);
+            }
+            From::After(seq) => {
+                let (generation, begun) = conn.begin_replay(Arc::clone(&room), seq);
+                members.replaying.insert(slot, (Arc::clone(&conn), generation));
+                if begun == Pushed::Dirty {
+                    local.dirty.push_back(conn);
+                }
+            }
+        }
+    }
+
+    fn answer_list(
+        &self,
+        local: &mut Local,
+        conn: &Arc<Conn>,
+        room: u64,
+        frame: Frame,
+        asked: Box<Asked>,
+        now_ms: u64,
+    ) {
+        match conn.hold_list(room, asked, &self.outbox_limits) {
+            Held::Yes => {}
+            Held::No(_) => self.queue(local, conn, frame, now_ms),
+            Held::TooMany => self.cut(local, vec![(Arc::clone(conn), SlowConsumer::Frames)], now_ms),
+        }
+    }
+
+    fn chat(&self, local: &mut Local, room: u64, frame: &Frame, now_ms: u64) {
+        local.broadcasts = local.broadcasts.wrapping_add(1);
+        let sampled = local.broadcasts.is_multiple_of(BROADCASTS_PER_SAMPLE);
+        let started = sampled.then(std::time::Instant::now);
+        let (members, mut queue) = local.room_and_queue(room);
+        let Some(members) = members else { return };
+        let count = members.live.len();
+        members.turn = (members.turn + 1) % count.max(1);
+        let (first, last) = members.live.as_slice().split_at(members.turn);
+        self.queue_all(last.values().chain(first.values()), frame, now_ms, &mut queue);
+        let late = queue.late;
         self.cut(local, late, now_ms);
         self.counters.deliveries.add(count as u64);
         if let Some(started) = started {
@@ -150,57 +194,67 @@ impl Shard {
     }
 
     fn presence(&self, local: &mut Local, room: u64, frame: &Frame, now_ms: u64) {
-        let mut late = Vec::new();
-        let mut dirty = std::mem::take(&mut local.dirty);
-        if let Some(members) = local.room(room) {
-            self.queue_all(&members.live, 0, frame, now_ms, &mut dirty, &mut late);
-            self.queue_all(&members.replaying, 0, frame, now_ms, &mut dirty, &mut late);
-        }
-        local.dirty = dirty;
+        let (members, mut queue) = local.room_and_queue(room);
+        let Some(members) = members else { return };
+        let replaying = members.replaying.values().map(|(conn, _)| conn);
+        self.queue_all(members.live.values().chain(replaying), frame, now_ms, &mut queue);
+        let late = queue.late;
         self.cut(local, late, now_ms);
     }
 
-    /// Queues `frame` to every member, beginning with the one at `turn`.
-    fn queue_all(
+    fn queue_all<'a>(
         &self,
-        members: &MemberMap,
-        turn: usize,
+        members: impl Iterator<Item = &'a Arc<Conn>>,
         frame: &Frame,
         now_ms: u64,
-        dirty: &mut std::collections::VecDeque<Arc<Conn>>,
-        late: &mut Vec<(Arc<Conn>, SlowConsumer)>,
+        queue: &mut Queue<'_>,
     ) {
-        let (first, last) = members.as_slice().split_at(turn.min(members.len()));
-        for conn in last.values().chain(first.values()) {
-            match conn.push(frame.clone(), &self.outbox_limits, now_ms) {
-                Pushed::Dirty => dirty.push_back(Arc::clone(conn)),
-                Pushed::Over(limit) => late.push((Arc::clone(conn), limit)),
+        for conn in members {
+            match conn.push(frame.clone(), &self.outbox_limits, &self.counters, now_ms) {
+                Pushed::Dirty => queue.dirty.push_back(Arc::clone(conn)),
+                Pushed::Over(limit) => queue.late.push((Arc::clone(conn), limit)),
                 Pushed::Queued | Pushed::Dropped => {}
             }
         }
     }
 
-    fn queue(&self, local: &mut Local, conn: &Arc<Conn>, frame: Frame, now_ms: u64) {
-        match conn.push(frame, &self.outbox_limits, now_ms) {
+    pub(super) fn queue(&self, local: &mut Local, conn: &Arc<Conn>, frame: Frame, now_ms: u64) {
+        match conn.push(frame, &self.outbox_limits, &self.counters, now_ms) {
             Pushed::Dirty => local.dirty.push_back(Arc::clone(conn)),
             Pushed::Over(limit) => self.cut(local, vec![(Arc::clone(conn), limit)], now_ms),
             Pushed::Queued | Pushed::Dropped => {}
         }
     }
 
+    pub(super) fn close(
+        &self,
+        local: &mut Local,
+        conn: &Arc<Conn>,
+        close: Close,
+        reconnect_after_ms: u64,
+        now_ms: u64,
+    ) -> Pushed {
+        let pushed = conn.close(close, reconnect_after_ms, &self.counters, now_ms);
+        if pushed == Pushed::Dirty {
+            local.dirty.push_back(Arc::clone(conn));
+        }
+        pushed
+    }
+
     /// Closes slow readers. They harm only themselves: their place is kept in history.
     pub(super) fn cut(&self, local: &mut Local, late: Vec<(Arc<Conn>, SlowConsumer)>, now_ms: u64) {
         for (conn, limit) in late {
-            if conn.close(Close::SLOW_READER, SLOW_READER_RECONNECT_MS, now_ms) == Pushed::Dirty {
-                local.dirty.push_back(Arc::clone(&conn));
+            if self.close(local, &conn, Close::SLOW_READER, SLOW_READER_RECONNECT_MS, now_ms) != Pushed::Dropped {
+                self.metrics.slow_consumer(limit);
             }
-            self.metrics.slow_consumer(limit);
         }
     }
 
     /// One connection's turn. A panic in it ends that connection and no other.
     fn flush(&self, local: &mut Local, conn: Arc<Conn>, now_ms: u64) {
-        let flushed = catch_unwind(AssertUnwindSafe(|| conn.flush(&self.counters, now_ms)));
+        let flushed = catch_unwind(AssertUnwindSafe(|| {
+            conn.flush(&self.outbox_limits, &self.counters, now_ms)
+        }));
         match flushed {
             Ok(Flushed::Done) => {}
             Ok(Flushed::More) => local.dirty.push_back(conn),

@@ -1,11 +1,13 @@
 //! What a shard is to do, in order. Fed by every thread, emptied by the shard's flusher.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::hub::Room;
+use crate::hub::{Room, User};
+use crate::protocol::client::Ref;
 use crate::protocol::close::Close;
 use crate::websocket::encoded::Frame;
 
@@ -23,11 +25,18 @@ pub enum Command {
         slot: u32,
         list: Frame,
         from: From,
+        /// It was in the room already and wants only the list.
+        again: Option<Box<Asked>>,
     },
-    /// A replay has reached the head.
-    CaughtUp { room: u64, slot: u32 },
-    /// A `list` reply: behind the replay, if one runs, since it says where the client stands.
-    List { room: u64, slot: u32, frame: Frame },
+    /// A replay, the connection's `generation`th, has reached the head.
+    CaughtUp { room: u64, slot: u32, generation: u32 },
+    /// A `list` reply, said anew behind the replay if one runs: it tells the client where it stands.
+    List {
+        room: u64,
+        slot: u32,
+        frame: Frame,
+        asked: Box<Asked>,
+    },
     /// A member goes.
     Leave { room: u64, slot: u32 },
     /// For one connection alone, in order with the rest.
@@ -44,6 +53,29 @@ pub enum Command {
     Gone { slot: u32 },
 }
 
+/// Who asked for a list, and as what it is answered.
+#[derive(Debug)]
+pub struct Asked {
+    pub user: User,
+    /// The raw JSON of the `ref`.
+    pub reference: Option<Box<str>>,
+}
+
+impl Asked {
+    #[must_use]
+    pub fn new(user: &User, reference: Option<Ref<'_>>) -> Box<Self> {
+        Box::new(Self {
+            user: user.clone(),
+            reference: reference.map(|reference| reference.as_json().into()),
+        })
+    }
+
+    #[must_use]
+    pub fn reference(&self) -> Option<Ref<'_>> {
+        self.reference.as_deref().and_then(Ref::from_json)
+    }
+}
+
 /// Where an entering member begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum From {
@@ -53,14 +85,22 @@ pub enum From {
     After(u64),
 }
 
-/// Commands in one inbox above which new chats are answered `unavailable`. What else may come is bounded by
-/// the number of connections and their rooms.
+/// Commands in one inbox above which no connection of this node is read from until the flusher has caught up. One
+/// read brings at most some thousand more.
+pub const INBOX_COMMANDS_PAUSE: usize = 1_024;
+
+/// Commands in one inbox above which new chats are answered `unavailable`: only other shards can get it there.
 pub const INBOX_COMMANDS_MAX: usize = 65_536;
+
+/// Places that an emptied queue keeps.
+const COMMANDS_KEPT: usize = 8_192;
 
 /// The queue of one shard.
 #[derive(Debug, Default)]
 pub struct Inbox {
     commands: Mutex<Vec<Command>>,
+    /// Of `commands`, readable without its lock.
+    len: AtomicUsize,
     filled: Notify,
 }
 
@@ -69,6 +109,7 @@ impl Inbox {
         let first = {
             let mut commands = self.commands.lock();
             commands.push(command);
+            self.len.store(commands.len(), Ordering::Relaxed);
             commands.len() == 1
         };
         if first {
@@ -79,13 +120,23 @@ impl Inbox {
     /// Whether the flusher is so far behind that chats must wait outside.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.commands.lock().len() >= INBOX_COMMANDS_MAX
+        self.len.load(Ordering::Relaxed) >= INBOX_COMMANDS_MAX
+    }
+
+    /// Whether readers must let the flusher catch up first.
+    #[must_use]
+    pub fn is_long(&self) -> bool {
+        self.len.load(Ordering::Relaxed) >= INBOX_COMMANDS_PAUSE
     }
 
     /// Swaps the queue out whole; `taken` must be empty and lends its memory.
     pub fn take(&self, taken: &mut Vec<Command>) {
         debug_assert!(taken.is_empty(), "commands would be done twice");
-        std::mem::swap(&mut *self.commands.lock(), taken);
+        // A burst must not leave its queue behind.
+        taken.shrink_to(COMMANDS_KEPT);
+        let mut commands = self.commands.lock();
+        std::mem::swap(&mut *commands, taken);
+        self.len.store(0, Ordering::Relaxed);
     }
 
     /// Waits until there is something to do. Wakes at once if something came since the last `take`.

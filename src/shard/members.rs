@@ -1,7 +1,7 @@
 //! Which connections this shard has, and which of them are in which room.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use indexmap::IndexMap;
 use crate::connection::transport::Transport;
 use crate::connection::{Conn, NEVER};
 use crate::hub::MemberId;
+use crate::telemetry::metrics::SlowConsumer;
 
 /// Rooms and slots are our own consecutive numbers: one multiplication spreads them well enough, and nobody
 /// outside can choose them.
@@ -40,16 +41,16 @@ impl Hasher for NumberHasher {
 
 type Numbered<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
 
-/// Members of one room on this shard. Entries lie side by side, so a broadcast walks an array.
-pub(super) type MemberMap = IndexMap<u32, Arc<Conn>, BuildHasherDefault<NumberHasher>>;
+/// By slot. Entries lie side by side, so a broadcast walks an array.
+type BySlot<T> = IndexMap<u32, T, BuildHasherDefault<NumberHasher>>;
 
 /// One room's members here.
 #[derive(Default)]
 pub(super) struct Members {
     /// Get every frame.
-    pub live: MemberMap,
-    /// Get every frame but chats, which they read from history.
-    pub replaying: MemberMap,
+    pub live: BySlot<Arc<Conn>>,
+    /// Get every frame but chats, which they read from history; with the generation of the replay.
+    pub replaying: BySlot<(Arc<Conn>, u32)>,
     /// Where the next broadcast begins, so that nobody is always last.
     pub turn: usize,
 }
@@ -61,15 +62,27 @@ pub(super) struct Local {
     free: Vec<u32>,
     rooms: Numbered<u64, Members>,
     /// Connections with something to write, each once.
-    pub dirty: std::collections::VecDeque<Arc<Conn>>,
+    pub dirty: VecDeque<Arc<Conn>>,
     /// Connections whose socket is full, each once; looked over at every tick.
     pub waiting: Vec<Arc<Conn>>,
     /// Ends of tokens, soonest first. An entry is stale if the connection has gone or has a newer token.
     expiries: BinaryHeap<Reverse<(u64, u32)>>,
+    /// Chats handed to members, for sampling.
+    pub broadcasts: u64,
 }
 
+/// Where a broadcast puts the connections that it concerns.
+pub(super) struct Queue<'a> {
+    pub dirty: &'a mut VecDeque<Arc<Conn>>,
+    /// Over a limit: to be cut.
+    pub late: Vec<(Arc<Conn>, SlowConsumer)>,
+}
+
+/// Stale expiries that are put up with before the heap is built anew.
+const STALE_EXPIRIES: usize = 1_024;
+
 impl Local {
-    pub fn register(&mut self, shard: usize, transport: Transport, expires_at: u64) -> Arc<Conn> {
+    pub fn register(&mut self, shard: u32, transport: Transport, expires_at: u64) -> Arc<Conn> {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.conns.push(None);
             u32::try_from(self.conns.len() - 1).expect("fewer than 2^32 descriptors per process")
@@ -105,10 +118,19 @@ impl Local {
     }
 
     pub fn watch_expiry(&mut self, conn: &Arc<Conn>) {
-        let expires_at = conn.expires_at();
-        if expires_at != NEVER {
-            self.expiries.push(Reverse((expires_at, conn.member.slot)));
+        if conn.expires_at() == NEVER {
+            return;
         }
+        let live = self.conns.len() - self.free.len();
+        if self.expiries.len() > 2 * live + STALE_EXPIRIES {
+            // Connections come and go, tokens are replaced: their entries would stay until their time has come.
+            let expiring = self.conns.iter().flatten().filter(|conn| conn.expires_at() != NEVER);
+            self.expiries = expiring
+                .map(|conn| Reverse((conn.expires_at(), conn.member.slot)))
+                .collect();
+            return;
+        }
+        self.expiries.push(Reverse((conn.expires_at(), conn.member.slot)));
     }
 
     /// The next connection whose token has ended at `now_s`.
@@ -129,6 +151,15 @@ impl Local {
 
     pub fn room(&mut self, room: u64) -> Option<&mut Members> {
         self.rooms.get_mut(&room)
+    }
+
+    /// The room's members, and where to put who has something to write.
+    pub fn room_and_queue(&mut self, room: u64) -> (Option<&mut Members>, Queue<'_>) {
+        let queue = Queue {
+            dirty: &mut self.dirty,
+            late: Vec::new(),
+        };
+        (self.rooms.get_mut(&room), queue)
     }
 
     /// The room's members, made if this is the first.

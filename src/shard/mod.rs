@@ -91,7 +91,9 @@ impl Shard {
     /// Takes a connection in.
     pub fn register(&self, transport: Transport, expires_at: u64) -> Arc<Conn> {
         self.counters.connections_opened.inc();
-        self.local.lock().register(self.index, transport, expires_at)
+        self.local
+            .lock()
+            .register(u32::try_from(self.index).unwrap_or(u32::MAX), transport, expires_at)
     }
 
     /// Has the sweeper end the connection when its new token ends.

@@ -1,6 +1,7 @@
 //! One tick per shard, for everything that time does to a connection: pings and silence, the end of its
 //! token, the age of its backlog. No timer per connection, so an idle node uses no CPU.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::connection::heartbeat::Verdict;
 use crate::protocol::close::Close;
 use crate::shard::Shard;
 use crate::shard::members::Local;
-use crate::telemetry::metrics::SlowConsumer;
+use crate::telemetry::metrics::{PanicPlace, SlowConsumer};
 
 /// The heartbeat interval cut into equal ticks of about a second, one bucket of connections each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +38,10 @@ pub(super) async fn run(shard: Arc<Shard>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for bucket in (0..beat.buckets).cycle() {
         ticks.tick().await;
-        shard.tick(bucket, beat.buckets);
+        // A panic costs this tick, never the shard.
+        if catch_unwind(AssertUnwindSafe(|| shard.tick(bucket, beat.buckets))).is_err() {
+            shard.metrics.panic_caught(PanicPlace::Flusher);
+        }
     }
 }
 
@@ -47,9 +51,7 @@ impl Shard {
         let now_ms = self.now_ms();
         self.beat(&mut local, bucket, buckets, now_ms);
         while let Some(conn) = local.pop_expired(auth::now()) {
-            if conn.close(Close::TOKEN_EXPIRED, 0, now_ms) == Pushed::Dirty {
-                local.dirty.push_back(conn);
-            }
+            self.close(&mut local, &conn, Close::TOKEN_EXPIRED, 0, now_ms);
         }
         self.look_over_waiting(&mut local, now_ms);
         let work = !local.dirty.is_empty();
@@ -60,9 +62,12 @@ impl Shard {
     }
 
     fn beat(&self, local: &mut Local, bucket: usize, buckets: usize, now_ms: u64) {
-        let (mut dirty, mut late) = (Vec::new(), Vec::new());
+        let (mut dirty, mut late, mut worn) = (Vec::new(), Vec::new(), Vec::new());
         for conn in local.bucket(bucket, buckets) {
-            match conn.visit(&self.outbox_limits, now_ms) {
+            if conn.is_worn() {
+                worn.push(Arc::clone(conn));
+            }
+            match conn.visit(&self.outbox_limits, &self.counters, now_ms) {
                 (Verdict::Ping, Pushed::Dirty) => dirty.push(Arc::clone(conn)),
                 (Verdict::Ping, Pushed::Over(limit)) => late.push((Arc::clone(conn), limit)),
                 (Verdict::Ping, Pushed::Queued | Pushed::Dropped) => {}
@@ -71,6 +76,9 @@ impl Shard {
                     conn.terminate(Close::HEARTBEAT);
                 }
             }
+        }
+        for conn in worn {
+            self.close(local, &conn, Close::RESTART, 0, now_ms);
         }
         local.dirty.extend(dirty);
         self.cut(local, late, now_ms);
