@@ -1,0 +1,13 @@
+//! Conclave from outside: the real binary as a child process, spoken to in bytes.
+//!
+//! One file per behaviour. `harness` starts a node on free loopback ports and has a small WebSocket client of
+//! its own, which knows nothing of the server's codec and can say things that no proper client would.
+
+mod harness;
+
+mod admission;
+mod hostile;
+mod http;
+mod limits;
+mod runtime;
+mod tls;
