@@ -409,6 +409,7 @@ fn unknown_variables_are_refused_with_the_right_name() {
         ("CONCLAVE_QQQ__ZZZ", "x", Some("conclave config env")),
         // Not ours, or no key.
         ("CONCLAVE_STATE_DIR", "/tmp", None),
+        ("CONCLAVE_CONFIG", "/etc/conclave/conclave.toml", None),
         ("CONCLAVE_SERVICE_HOST", "10.0.0.1", None),
         ("CONCLAVE_SERVICE_PORT_HTTPS", "443", None),
         ("CONCLAVE_ADMIN_SERVICE_PORT", "9464", None),
