@@ -1,3 +1,17 @@
+//! Realtime rooms for any web application. The modules, in the order of a message's way:
+//!
+//! ```text
+//! TCP ─ net       accept, permits, deadlines, TLS
+//!     ─ http      routes, upgrade          ─ auth        Origin, token → Admitted
+//!     ─ websocket frames → messages        ─ protocol    JSON → ClientMessage
+//!     ─ connection limits, permissions     ─ hub         a room: order, history, presence
+//!     ─ shard     inbox → flusher, one per core
+//!     ─ connection outbox                  ─ net         encrypt, one send()
+//! ```
+//!
+//! Beside the way: `config` (what the operator decided), `limits` (what nobody decides), `telemetry`, `runtime` (threads,
+//! tasks, stopping) and `cli`. README's "How it is built" has the invariants and the reasons.
+
 pub mod auth;
 pub mod cli;
 pub mod config;

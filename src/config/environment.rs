@@ -8,8 +8,8 @@ use super::suggest;
 /// What the name of every variable of ours starts with.
 pub const PREFIX: &str = "CONCLAVE_";
 
-/// A variable that is ours and no key: where `dev` keeps its files.
-const STATE_DIRECTORY: &str = "CONCLAVE_STATE_DIR";
+/// Variables that are ours and no keys: the configuration file, and where `dev` keeps its files.
+const NO_KEYS: [&str; 2] = ["CONCLAVE_CONFIG", "CONCLAVE_STATE_DIR"];
 
 /// Reads the variables that start with [`PREFIX`] and leaves all others alone.
 pub fn read(variables: &[(String, String)]) -> Layer {
@@ -18,7 +18,7 @@ pub fn read(variables: &[(String, String)]) -> Layer {
         let Some(rest) = name.strip_prefix(PREFIX) else {
             continue;
         };
-        if name == STATE_DIRECTORY || is_service_link(rest, text) {
+        if NO_KEYS.contains(&name.as_str()) || is_service_link(rest, text) {
             continue;
         }
         match find(rest) {

@@ -2,7 +2,7 @@
 //!
 //! Everything happens under one lock that is held for a few hundred nanoseconds: number, append, hand one
 //! command to each shard that has members. Inboxes are FIFO and fed under the lock, so every member on every
-//! shard sees one order (DESIGN section 3.3).
+//! shard sees one order (README, How it is built).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -3,7 +3,7 @@
 //! A buffered rustls connection keeps about 9 KiB for as long as it lives. This one keeps three vectors
 //! that are *freed*, not cleared, when they are empty, and borrows everything else from its thread for the
 //! length of one synchronous call. That is most of the difference between 13.4 and 4.5 KiB per idle
-//! connection (DESIGN section 3).
+//! connection (README, The engine).
 //!
 //! Until the upgrade hyper drives it as `AsyncRead + AsyncWrite`. After it, the connection's task reads with
 //! [`TlsIo::poll_receive`] and the shard's flusher writes with [`TlsIo::try_send`], which never registers a

@@ -1,4 +1,4 @@
-//! Stopping in named phases, so that a deploy is not noticed (DESIGN section 7).
+//! Stopping in named phases, so that a deploy is not noticed (README, Stopping).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

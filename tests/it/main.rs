@@ -3,6 +3,14 @@
 //! One file per behaviour. `harness` starts a node on free loopback ports and has a small WebSocket client of
 //! its own, which knows nothing of the server's codec and can say things that no proper client would.
 
+#![allow(
+    clippy::pedantic,
+    clippy::type_complexity,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "the server's rules are not its tests': what fails here fails a test"
+)]
+
 mod harness;
 
 mod admission;

@@ -46,8 +46,8 @@ async fn rooms(node: &Node) {
         assert_eq!(list["count"], number + 1);
         members.push(client);
     }
-    for number in 0..12 {
-        let ok = members[number].chat("lobby", number).await;
+    for (number, member) in members.iter_mut().enumerate() {
+        let ok = member.chat("lobby", number).await;
         assert_eq!(ok["seq"], number + 1);
     }
     for (own, member) in members.iter_mut().enumerate() {

@@ -232,3 +232,22 @@ async fn promtool_finds_nothing_to_object_to() {
         metrics.render()
     );
 }
+
+#[test]
+fn the_pages_for_operators_name_metrics_that_exist() {
+    for page in [
+        include_str!("../../../README.md"),
+        include_str!("../../../ops/runbooks/closes.md"),
+        include_str!("../../../certs/README.md"),
+    ] {
+        let words = page.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let named = words.filter(|word| {
+            ["conclave_", "process_", "tokio_", "http_server_"]
+                .iter()
+                .any(|prefix| word.len() > prefix.len() && word.starts_with(prefix))
+        });
+        for name in named.filter(|name| *name != "conclave_token") {
+            assert!(ALL.iter().any(|metric| metric.name == name), "{name}");
+        }
+    }
+}
