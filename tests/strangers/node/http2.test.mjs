@@ -19,7 +19,8 @@ before(async () => {
   assert.equal(settings.enableConnectProtocol, true);
 });
 after(async () => {
-  session.destroy();
+  session.close();
+  await once(session, "close");
   await server.close();
 });
 
@@ -39,7 +40,10 @@ class Stream {
       this.frames.push(JSON.parse(data));
       this.receiver.emit("frame");
     });
-    this.closed = once(this.receiver, "conclude").then(([code, reason]) => ({ code, reason: reason.toString() }));
+    this.closed = once(this.receiver, "conclude").then(([code, reason]) => {
+      this.sender.close(code, "", true, () => this.stream.end());
+      return { code, reason: reason.toString() };
+    });
     this.ended = once(this.stream, "close");
     // A refusal has a body for people.
     this.answer.then((head) => (head[":status"] === 200 ? this.stream.pipe(this.receiver) : this.stream.resume()));
@@ -96,6 +100,7 @@ test("a bad token is upgraded and closed, a foreign origin refused", async () =>
   assert.equal((await bad.answer)[":status"], 200);
   assert.deepEqual(await bad.closed, { code: 1008, reason: "token_malformed" });
   assert.deepEqual(bad.frames, []);
+  await bad.ended;
   const foreign = new Stream(`?token=${token("ann")}`, { origin: "https://evil.example" });
   assert.equal((await foreign.answer)[":status"], 403);
   await foreign.ended;
