@@ -2,6 +2,10 @@
 //!
 //! Works without git and outside a repository (a source archive, a container build): then it says "unknown",
 //! unless the builder passes `CONCLAVE_COMMIT`.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "cargo speaks to build scripts through the environment"
+)]
 
 use std::path::Path;
 use std::process::Command;

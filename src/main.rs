@@ -6,6 +6,7 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+#[expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
 fn main() -> ExitCode {
     // Lossy, because one foreign variable that is not UTF-8 must not keep a server from starting.
     let environment = std::env::vars_os()

@@ -28,7 +28,7 @@ pub(super) enum Family {
     Curve,
 }
 
-use Algorithm::*;
+use Algorithm::{ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512};
 
 impl Algorithm {
     pub const ALL: [Self; 12] = [

@@ -100,10 +100,14 @@ fn sub(value: Option<Value>) -> Result<String, &'static str> {
 }
 
 /// Seconds, fractions cut. RFC 7519 section 2 allows fractions in a NumericDate.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "in this range the cast only cuts the fraction"
+)]
 fn time(value: &Value) -> Result<UnixSeconds, ()> {
     let seconds = match (value.as_u64(), value.as_f64()) {
         (Some(seconds), _) => seconds,
-        // In this range the cast only cuts the fraction.
         (None, Some(seconds)) if seconds >= 0.0 && seconds <= TIME_MAX as f64 => seconds as u64,
         _ => return Err(()),
     };

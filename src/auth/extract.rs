@@ -134,8 +134,8 @@ fn decode(text: &str) -> Result<Cow<'_, str>, Denied> {
             return Err(NOT_TEXT);
         };
         let digit = |byte: u8| (byte as char).to_digit(16).ok_or(NOT_TEXT);
-        // Two hexadecimal digits fit a byte.
-        bytes.push((digit(*high)? << 4 | digit(*low)?) as u8);
+        let value = digit(*high)? << 4 | digit(*low)?;
+        bytes.push(u8::try_from(value).expect("two hexadecimal digits fit a byte"));
         rest = after;
     }
     String::from_utf8(bytes).map(Cow::Owned).map_err(|_| NOT_TEXT)

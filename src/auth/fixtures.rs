@@ -179,7 +179,7 @@ pub(crate) fn public(algorithm: &str, file: &str) -> config::Key {
 
 /// A policy with 5 s leeway, required expiry, and the origins in `allow`.
 pub(crate) fn policy(keys: Keys, allow: &[&str]) -> Policy {
-    let allow: Vec<String> = allow.iter().map(|entry| entry.to_string()).collect();
+    let allow: Vec<String> = allow.iter().map(std::string::ToString::to_string).collect();
     let rules = Rules {
         leeway: Duration::from_secs(5),
         require_expiry: true,

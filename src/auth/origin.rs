@@ -163,7 +163,7 @@ fn authority(parts: &Parts) -> Option<&str> {
         (Some(one), None) => Some(one.to_str().ok()?),
         (Some(_), Some(_)) => return None,
     };
-    match (parts.uri.authority().map(|authority| authority.as_str()), header) {
+    match (parts.uri.authority().map(http::uri::Authority::as_str), header) {
         (Some(line), Some(header)) if !line.eq_ignore_ascii_case(header) => None,
         (line, header) => line.or(header),
     }

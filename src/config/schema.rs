@@ -126,7 +126,7 @@ impl Schema {
 }
 
 fn read_section(section: &str, table: &Table, entries: &mut Vec<Entry>) -> Result<(), String> {
-    for (name, item) in table.iter() {
+    for (name, item) in table {
         if let Some(template) = item.as_array_of_tables().and_then(|tables| tables.get(0)) {
             read_section(&format!("{section}.{name}"), template, entries)?;
             continue;

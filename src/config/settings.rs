@@ -178,9 +178,10 @@ impl Settings {
     pub fn effective(&self) -> Vec<(String, String, String)> {
         let mut rows = Vec::new();
         for entry in &SCHEMA.entries {
-            let keys = match entry.is_repeated() {
-                true => self.key_entries.keys().map(|index| entry.dotted_in(*index)).collect(),
-                false => vec![entry.dotted()],
+            let keys = if entry.is_repeated() {
+                self.key_entries.keys().map(|index| entry.dotted_in(*index)).collect()
+            } else {
+                vec![entry.dotted()]
             };
             rows.extend(keys.into_iter().filter_map(|key| self.row(key)));
         }

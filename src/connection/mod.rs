@@ -74,6 +74,10 @@ pub struct Conn {
 }
 
 /// Taken by the threads of one shard only, so hardly ever contended.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four separate facts, each with its own reader"
+)]
 struct State {
     /// `None` once the connection is over.
     transport: Option<Transport>,

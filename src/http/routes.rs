@@ -17,7 +17,6 @@ use crate::telemetry::metrics;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The router that every connection is served with.
-#[must_use]
 pub fn router(node: &Arc<Node>) -> Router {
     let mut plain = pages::routes(node.config.server.page).merge(health::routes(node.health.clone()));
     if node.config.session.enabled {

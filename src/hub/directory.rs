@@ -15,11 +15,13 @@ use crate::shard::inbox::Inbox;
 /// and never come here.
 const MAPS: usize = 64;
 
+type Names = HashMap<Arc<str>, Arc<Room>>;
+
 /// Every room of this node.
 pub struct Hub {
     rules: Arc<Rules>,
     inboxes: Arc<[Arc<Inbox>]>,
-    maps: Box<[Mutex<HashMap<Arc<str>, Arc<Room>>>]>,
+    maps: Box<[Mutex<Names>]>,
     hasher: std::hash::RandomState,
     /// `limits.rooms`; 0 means no limit.
     rooms_max: usize,
@@ -124,6 +126,7 @@ impl Hub {
         totals
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash do")]
     fn room(&self, name: &str) -> Result<Arc<Room>, TooManyRooms> {
         let map = (self.hasher.hash_one(name) as usize) % MAPS;
         let mut map = self.maps[map].lock();

@@ -375,9 +375,15 @@ impl Room {
         }
         state.count_is_due = false;
         state.count_sent_ms = now_ms;
-        let count = server::Count { room_json: &self.name_json, count: state.presence.count() };
+        let count = server::Count {
+            room_json: &self.name_json,
+            count: state.presence.count(),
+        };
         let frame = Frame::text(|out| count.write(out));
-        self.to_members(&state, |room| Command::Presence { room, frame: frame.clone() });
+        self.to_members(&state, |room| Command::Presence {
+            room,
+            frame: frame.clone(),
+        });
         false
     }
 

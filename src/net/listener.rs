@@ -127,7 +127,16 @@ impl Listener {
         loop {
             let (socket, address) = self.socket.accept().await?;
             match self.permits.admit(address.ip()) {
-                Ok(permit) => return Ok((Accepted { socket, address, permit }, Peer(address))),
+                Ok(permit) => {
+                    return Ok((
+                        Accepted {
+                            socket,
+                            address,
+                            permit,
+                        },
+                        Peer(address),
+                    ));
+                }
                 Err(Refused::Node) => self.metrics.handshake(HandshakeResult::OverLimit),
                 Err(Refused::Address) => self.metrics.handshake(HandshakeResult::PerAddressLimit),
             }

@@ -107,6 +107,7 @@ impl Permits {
         self.node_max
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "any bits of an address do")]
     fn map(&self, key: IpAddr) -> &Mutex<HashMap<IpAddr, usize>> {
         let bits = match key {
             IpAddr::V4(v4) => v4.to_bits() as usize,

@@ -186,7 +186,7 @@ impl Fault {
         Self::bad_message(format!("`{}` comes more than once", field.name()))
     }
 
-    fn about<'a>(self, reference: Option<Ref<'a>>) -> BadMessage<'a> {
+    fn about(self, reference: Option<Ref<'_>>) -> BadMessage<'_> {
         BadMessage {
             reference,
             code: self.code,

@@ -96,7 +96,10 @@ mod tests {
             let payload = vec![b'x'; length];
             let frame = Frame::of(Opcode::Text, &payload);
             assert_eq!(frame.payload(), payload);
-            assert_eq!(Frame::text(|out| out.extend_from_slice(&payload)).bytes(), frame.bytes());
+            assert_eq!(
+                Frame::text(|out| out.extend_from_slice(&payload)).bytes(),
+                frame.bytes()
+            );
         }
     }
 }

@@ -158,6 +158,7 @@ fn parse_len(short: u8, rest: &[u8]) -> Result<Option<(u64, &[u8])>, Violation> 
 }
 
 /// Appends the header of a whole, unmasked frame with the shortest form of `payload_len`.
+#[expect(clippy::cast_possible_truncation, reason = "each arm knows that its cast fits")]
 pub fn write_header(out: &mut Vec<u8>, opcode: Opcode, payload_len: usize) {
     debug_assert!(
         !opcode.is_control() || payload_len <= CONTROL_BYTES_MAX,

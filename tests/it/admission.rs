@@ -18,9 +18,17 @@ async fn a_good_token_is_welcomed_from_each_place() {
     let asks = [
         ("query", node.socket().query_token(&token)),
         ("bearer", node.socket().bearer(&token)),
-        ("bearer", node.socket().header("Authorization", &format!("bEARER   {token}"))),
+        (
+            "bearer",
+            node.socket().header("Authorization", &format!("bEARER   {token}")),
+        ),
         ("cookie", node.socket().cookie(&token).origin(ORIGIN)),
-        ("cookie", node.socket().header("Cookie", &format!("a=b; conclave_token=\"{token}\"; c=d")).origin(ORIGIN)),
+        (
+            "cookie",
+            node.socket()
+                .header("Cookie", &format!("a=b; conclave_token=\"{token}\"; c=d"))
+                .origin(ORIGIN),
+        ),
     ];
     for (place, ask) in asks {
         let client = ask.open().await.welcomed().await;
@@ -30,14 +38,19 @@ async fn a_good_token_is_welcomed_from_each_place() {
         client.close(1000).await;
     }
     for (place, count) in [("query", 1.0), ("bearer", 2.0), ("cookie", 2.0)] {
-        node.metric_reaches("conclave_admitted_total", &[("place", place)], count).await;
+        node.metric_reaches("conclave_admitted_total", &[("place", place)], count)
+            .await;
     }
 }
 
 #[tokio::test]
 async fn without_a_token_the_socket_is_closed_at_once() {
     let node = harness::node().start().await;
-    for ask in [node.socket(), node.socket().header("Authorization", "Basic YTpi"), node.socket().cookie_named("other")] {
+    for ask in [
+        node.socket(),
+        node.socket().header("Authorization", "Basic YTpi"),
+        node.socket().cookie_named("other"),
+    ] {
         turned_away(&ask, "token_missing").await;
     }
 }
@@ -60,15 +73,36 @@ async fn bad_tokens_are_told_why_and_nothing_else() {
     }))
     .await;
     let metrics = node.metrics().await;
-    assert_eq!(metrics.sum("conclave_upgrades_total", &[("result", "denied")]), bad.len() as f64);
-    assert_eq!(metrics.sum("conclave_connections_opened_total", &[]), 0.0, "none of them was a connection");
+    assert_eq!(
+        metrics.sum("conclave_upgrades_total", &[("result", "denied")]),
+        bad.len() as f64
+    );
+    assert_eq!(
+        metrics.sum("conclave_connections_opened_total", &[]),
+        0.0,
+        "none of them was a connection"
+    );
     let log = node.process.seen().stdout.join("\n");
     for (name, token, _) in bad.iter().filter(|(_, token, _)| token.len() > 20) {
         assert!(!log.contains(token), "{name} is in the log");
     }
     let good = forge.sign(&forge.claims());
-    node.socket().query_token(&good).open().await.welcomed().await.close(1000).await;
-    node.socket().query_token(&forge.sign_ec(&forge.claims())).open().await.welcomed().await.close(1000).await;
+    node.socket()
+        .query_token(&good)
+        .open()
+        .await
+        .welcomed()
+        .await
+        .close(1000)
+        .await;
+    node.socket()
+        .query_token(&forge.sign_ec(&forge.claims()))
+        .open()
+        .await
+        .welcomed()
+        .await
+        .close(1000)
+        .await;
 }
 
 #[tokio::test]
@@ -82,7 +116,9 @@ async fn a_token_twice_in_one_place_is_malformed() {
         node.socket().bearer(&token).bearer(&token),
         node.socket().bearer(&token).header("Authorization", "Basic YTpi"),
         node.socket().cookie(&token).cookie(&token).origin(ORIGIN),
-        node.socket().header("Cookie", &format!("conclave_token={token}; conclave_token=")).origin(ORIGIN),
+        node.socket()
+            .header("Cookie", &format!("conclave_token={token}; conclave_token="))
+            .origin(ORIGIN),
     ];
     join_all(asks.iter().map(|ask| turned_away(ask, "token_malformed"))).await;
 }
@@ -102,15 +138,31 @@ async fn the_first_place_counts_and_no_other_rescues_it() {
         assert_eq!(client.welcome["user"]["id"], user);
         client.close(1000).await;
     }
-    turned_away(&node.socket().query_token(&expired).bearer(&ann).cookie(&ann).origin(ORIGIN), "token_expired").await;
-    turned_away(&node.socket().bearer("rubbish").cookie(&ann).origin(ORIGIN), "token_malformed").await;
+    turned_away(
+        &node
+            .socket()
+            .query_token(&expired)
+            .bearer(&ann)
+            .cookie(&ann)
+            .origin(ORIGIN),
+        "token_expired",
+    )
+    .await;
+    turned_away(
+        &node.socket().bearer("rubbish").cookie(&ann).origin(ORIGIN),
+        "token_malformed",
+    )
+    .await;
     turned_away(&node.socket().query_token("").bearer(&ann), "token_malformed").await;
 }
 
 #[tokio::test]
 async fn a_cookie_needs_an_origin_that_is_ours_or_named() {
     let node = harness::node()
-        .set("origin.allow", "[\"https://app.example.com\", \"https://*.wild.example\"]")
+        .set(
+            "origin.allow",
+            "[\"https://app.example.com\", \"https://*.wild.example\"]",
+        )
         .start()
         .await;
     let token = node.token("ann");
@@ -129,7 +181,10 @@ async fn a_cookie_needs_an_origin_that_is_ours_or_named() {
 #[tokio::test]
 async fn foreign_origins_get_403_and_no_upgrade() {
     let node = harness::node()
-        .set("origin.allow", "[\"https://app.example.com\", \"https://*.wild.example\"]")
+        .set(
+            "origin.allow",
+            "[\"https://app.example.com\", \"https://*.wild.example\"]",
+        )
         .start()
         .await;
     let token = node.token("ann");
@@ -158,23 +213,53 @@ async fn foreign_origins_get_403_and_no_upgrade() {
         "https://rebound.example",
     ];
     for origin in foreign {
-        let refused = node.socket().replace("Host", Some("rebound.example")).query_token(&token).origin(origin);
-        let answer = refused.try_open().await.err().unwrap_or_else(|| panic!("{origin:?} was upgraded"));
+        let refused = node
+            .socket()
+            .replace("Host", Some("rebound.example"))
+            .query_token(&token)
+            .origin(origin);
+        let answer = refused
+            .try_open()
+            .await
+            .err()
+            .unwrap_or_else(|| panic!("{origin:?} was upgraded"));
         assert_eq!(answer.status, 403, "{origin:?}");
         assert_eq!(answer.header("sec-websocket-accept"), None);
     }
     let twice = node.socket().query_token(&token).origin(ORIGIN).origin(ORIGIN);
-    assert_eq!(twice.try_open().await.err().map(|answer| answer.status), Some(403), "Origin twice");
+    assert_eq!(
+        twice.try_open().await.err().map(|answer| answer.status),
+        Some(403),
+        "Origin twice"
+    );
     let count = foreign.len() as f64 + 1.0;
-    node.metric_reaches("conclave_upgrades_total", &[("result", "foreign_origin")], count).await;
-    for origin in [ORIGIN, "HTTPS://APP.example.com", "https://app.example.com:443", "https://page.wild.example"] {
-        node.socket().query_token(&token).origin(origin).open().await.welcomed().await.close(1000).await;
+    node.metric_reaches("conclave_upgrades_total", &[("result", "foreign_origin")], count)
+        .await;
+    for origin in [
+        ORIGIN,
+        "HTTPS://APP.example.com",
+        "https://app.example.com:443",
+        "https://page.wild.example",
+    ] {
+        node.socket()
+            .query_token(&token)
+            .origin(origin)
+            .open()
+            .await
+            .welcomed()
+            .await
+            .close(1000)
+            .await;
     }
 }
 
 #[tokio::test]
 async fn who_is_refused_too_often_gets_429_until_a_good_token_comes() {
-    let node = harness::node().set("auth.refusals_per_second", "1").set("auth.refusals_burst", "3").start().await;
+    let node = harness::node()
+        .set("auth.refusals_per_second", "1")
+        .set("auth.refusals_burst", "3")
+        .start()
+        .await;
     let mut throttled = None;
     // A slow machine may have earned another refusal in between: a few more then.
     for _ in 0..100 {
@@ -189,7 +274,8 @@ async fn who_is_refused_too_often_gets_429_until_a_good_token_comes() {
     let answer = throttled.expect("one too many at last");
     assert_eq!(answer.status, 429);
     assert_eq!(answer.header("retry-after"), Some("1"));
-    node.metric_reaches("conclave_rate_limited_total", &[("limit", "refusals_per_second")], 1.0).await;
+    node.metric_reaches("conclave_rate_limited_total", &[("limit", "refusals_per_second")], 1.0)
+        .await;
     node.client("ann").await.close(1000).await;
 }
 
@@ -205,7 +291,10 @@ async fn a_connection_ends_with_its_token_unless_it_brings_a_new_one() {
     stays.join("lobby").await;
     for (token, reason) in [
         ("rubbish".to_owned(), Some("token_malformed")),
-        (node.token_with(&json!({"sub": "stays", "exp": now() - 100})), Some("token_expired")),
+        (
+            node.token_with(&json!({"sub": "stays", "exp": now() - 100})),
+            Some("token_expired"),
+        ),
         (node.token("somebody else"), None),
     ] {
         let error = stays.ask(json!({"type": "auth", "token": token})).await;
@@ -213,7 +302,9 @@ async fn a_connection_ends_with_its_token_unless_it_brings_a_new_one() {
         assert_eq!(error["reason"].as_str(), reason, "{error}");
     }
     let claims = token::claims("stays");
-    let ok = stays.ask(json!({"type": "auth", "token": node.token_with(&claims)})).await;
+    let ok = stays
+        .ask(json!({"type": "auth", "token": node.token_with(&claims)}))
+        .await;
     assert_eq!((&ok["type"], &ok["expires"]), (&json!("ok"), &claims["exp"]), "{ok}");
     assert_eq!(ends.closed().await, (1008, "token_expired".to_owned()));
     let left = watcher.until("left").await;
@@ -251,15 +342,21 @@ struct Forge {
 
 impl Forge {
     fn new() -> Self {
-        Self { ec: rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key") }
+        Self {
+            ec: rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key"),
+        }
     }
 
     fn node(&self) -> harness::Builder {
         let rules = format!("issuer = \"{ISSUER}\"\naudience = [\"conclave\"]");
         harness::node()
             .file("ec.pem", self.ec.public_key_pem())
-            .only_key(&format!("algorithm = \"HS256\"\nkid = \"main\"\nsecret_file = \"secret\"\n{rules}"))
-            .key(&format!("algorithm = \"ES256\"\nkid = \"ec\"\npublic_key_file = \"ec.pem\"\n{rules}"))
+            .only_key(&format!(
+                "algorithm = \"HS256\"\nkid = \"main\"\nsecret_file = \"secret\"\n{rules}"
+            ))
+            .key(&format!(
+                "algorithm = \"ES256\"\nkid = \"ec\"\npublic_key_file = \"ec.pem\"\n{rules}"
+            ))
     }
 
     fn claims(&self) -> Value {
@@ -282,7 +379,11 @@ impl Forge {
 
     fn sign_ec(&self, claims: &Value) -> String {
         let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &self.ec.serialize_der()).unwrap();
-        let signed = format!("{}.{}", encode(r#"{"alg":"ES256","kid":"ec"}"#), encode(claims.to_string()));
+        let signed = format!(
+            "{}.{}",
+            encode(r#"{"alg":"ES256","kid":"ec"}"#),
+            encode(claims.to_string())
+        );
         let signature = key.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
         format!("{signed}.{}", encode(signature))
     }
@@ -296,7 +397,9 @@ impl Forge {
 
     fn bad_forms(&self) -> Vec<(&'static str, String, &'static str)> {
         let good = self.sign(&self.claims());
-        let [header, claims, signature] = good.split('.').collect::<Vec<_>>()[..] else { panic!("three parts") };
+        let [header, claims, signature] = good.split('.').collect::<Vec<_>>()[..] else {
+            panic!("three parts")
+        };
         let malformed = |name, token: String| (name, token, "token_malformed");
         let twice = self.claims().to_string().replacen("{", r#"{"sub":"admin","#, 1);
         vec![
@@ -313,12 +416,34 @@ impl Forge {
             malformed("header not JSON", sign_text("{", &self.claims().to_string(), SECRET)),
             malformed("header an array", sign_text("[]", &self.claims().to_string(), SECRET)),
             malformed("claims an array", sign_text(r#"{"alg":"HS256"}"#, "[]", SECRET)),
-            malformed("sub twice", sign_text(r#"{"alg":"HS256","kid":"main"}"#, &twice, SECRET)),
-            malformed("alg twice", sign_text(r#"{"alg":"HS256","alg":"none"}"#, &self.claims().to_string(), SECRET)),
-            malformed("crit", sign_with(&json!({"alg": "HS256", "kid": "main", "crit": ["exp"]}), &self.claims(), SECRET)),
-            malformed("kid a number", sign_with(&json!({"alg": "HS256", "kid": 1}), &self.claims(), SECRET)),
+            malformed(
+                "sub twice",
+                sign_text(r#"{"alg":"HS256","kid":"main"}"#, &twice, SECRET),
+            ),
+            malformed(
+                "alg twice",
+                sign_text(r#"{"alg":"HS256","alg":"none"}"#, &self.claims().to_string(), SECRET),
+            ),
+            malformed(
+                "crit",
+                sign_with(
+                    &json!({"alg": "HS256", "kid": "main", "crit": ["exp"]}),
+                    &self.claims(),
+                    SECRET,
+                ),
+            ),
+            malformed(
+                "kid a number",
+                sign_with(&json!({"alg": "HS256", "kid": 1}), &self.claims(), SECRET),
+            ),
             malformed("9 KiB", self.with("padding", json!("x".repeat(9 * 1024)))),
-            malformed("deep", self.with("deep", serde_json::from_str(&("[".repeat(100) + &"]".repeat(100))).unwrap())),
+            malformed(
+                "deep",
+                self.with(
+                    "deep",
+                    serde_json::from_str(&("[".repeat(100) + &"]".repeat(100))).unwrap(),
+                ),
+            ),
         ]
     }
 
@@ -335,18 +460,48 @@ impl Forge {
             signature_bad("half a signature", format!("{signed}.{}", &signature[..20])),
             signature_bad("another's signature", format!("{signed}.{}", encode([0; 32]))),
             signature_bad("alg none", format!("{}.{claims}.", encode(r#"{"alg":"none"}"#))),
-            signature_bad("alg nOnE", format!("{}.{claims}.", encode(r#"{"alg":"nOnE","kid":"main"}"#))),
+            signature_bad(
+                "alg nOnE",
+                format!("{}.{claims}.", encode(r#"{"alg":"nOnE","kid":"main"}"#)),
+            ),
             signature_bad("alg none, signed", other(json!({"alg": "none", "kid": "main"}), SECRET)),
             signature_bad("alg hs256", other(json!({"alg": "hs256", "kid": "main"}), SECRET)),
-            signature_bad("alg HS512 over HS256", other(json!({"alg": "HS512", "kid": "main"}), SECRET)),
-            signature_bad("public key as secret", other(json!({"alg": "HS256", "kid": "ec"}), pem.as_bytes())),
-            signature_bad("secret under the public key's kid", other(json!({"alg": "ES256", "kid": "ec"}), SECRET)),
-            signature_bad("wrong secret", other(json!({"alg": "HS256", "kid": "main"}), b"another secret, as long as ours is")),
+            signature_bad(
+                "alg HS512 over HS256",
+                other(json!({"alg": "HS512", "kid": "main"}), SECRET),
+            ),
+            signature_bad(
+                "public key as secret",
+                other(json!({"alg": "HS256", "kid": "ec"}), pem.as_bytes()),
+            ),
+            signature_bad(
+                "secret under the public key's kid",
+                other(json!({"alg": "ES256", "kid": "ec"}), SECRET),
+            ),
+            signature_bad(
+                "wrong secret",
+                other(
+                    json!({"alg": "HS256", "kid": "main"}),
+                    b"another secret, as long as ours is",
+                ),
+            ),
             signature_bad("unknown kid", other(json!({"alg": "HS256", "kid": "old"}), SECRET)),
-            signature_bad("kid a path", other(json!({"alg": "HS256", "kid": "../../../../dev/null"}), b"")),
-            signature_bad("kid SQL", other(json!({"alg": "HS256", "kid": "x' UNION SELECT 'k"}), b"k")),
-            signature_bad("a key of its own", other(json!({"alg": "HS256", "jwk": {"kty": "oct", "k": "aw"}}), b"k")),
-            signature_bad("an ES256 signature of zeros", format!("{}.{}", ec.rsplit_once('.').unwrap().0, encode([0; 64]))),
+            signature_bad(
+                "kid a path",
+                other(json!({"alg": "HS256", "kid": "../../../../dev/null"}), b""),
+            ),
+            signature_bad(
+                "kid SQL",
+                other(json!({"alg": "HS256", "kid": "x' UNION SELECT 'k"}), b"k"),
+            ),
+            signature_bad(
+                "a key of its own",
+                other(json!({"alg": "HS256", "jwk": {"kty": "oct", "k": "aw"}}), b"k"),
+            ),
+            signature_bad(
+                "an ES256 signature of zeros",
+                format!("{}.{}", ec.rsplit_once('.').unwrap().0, encode([0; 64])),
+            ),
         ]
     }
 
@@ -376,10 +531,22 @@ impl Forge {
             ("expired", self.with("exp", json!(now() - 60)), "token_expired"),
             ("expired in 1970", self.with("exp", json!(0)), "token_expired"),
             ("not yet", self.with("nbf", json!(now() + 600)), "token_not_yet_valid"),
-            ("another issuer", self.with("iss", json!("https://evil.example")), "token_issuer"),
+            (
+                "another issuer",
+                self.with("iss", json!("https://evil.example")),
+                "token_issuer",
+            ),
             ("no issuer", self.with("iss", Value::Null), "token_issuer"),
-            ("issuer and a slash", self.with("iss", json!(format!("{ISSUER}/"))), "token_issuer"),
-            ("another audience", self.with("aud", json!("elsewhere")), "token_audience"),
+            (
+                "issuer and a slash",
+                self.with("iss", json!(format!("{ISSUER}/"))),
+                "token_issuer",
+            ),
+            (
+                "another audience",
+                self.with("aud", json!("elsewhere")),
+                "token_audience",
+            ),
             ("no audience", self.with("aud", Value::Null), "token_audience"),
             ("audience empty", self.with("aud", json!([])), "token_audience"),
         ]

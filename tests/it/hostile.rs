@@ -25,9 +25,13 @@ async fn who_breaks_rfc_6455_is_closed_with_the_right_word() {
         }
     }))
     .await;
-    node.metric_reaches("conclave_connections_closed_total", &[], cases.len() as f64).await;
+    node.metric_reaches("conclave_connections_closed_total", &[], cases.len() as f64)
+        .await;
     let metrics = node.metrics().await;
-    assert_eq!(metrics.sum("conclave_disconnects_total", &[("initiator", "server")]), cases.len() as f64);
+    assert_eq!(
+        metrics.sum("conclave_disconnects_total", &[("initiator", "server")]),
+        cases.len() as f64
+    );
     assert_eq!(metrics.sum("conclave_panics_total", &[]), 0.0);
     let list = witness.ask(json!({"type": "list", "room": "lobby"})).await;
     assert_eq!(list["count"], 1, "{list}");
@@ -40,7 +44,10 @@ fn violations() -> Vec<(String, Vec<u8>, u16, &'static str)> {
     protocol("text without mask", frames::unmasked(FIN | TEXT, hello));
     protocol("ping without mask", frames::unmasked(FIN | PING, b""));
     for reserved in [RSV1, RSV2, RSV3, RSV1 | RSV2 | RSV3] {
-        protocol(&format!("reserved bits {reserved:#x}"), frame(FIN | TEXT | reserved, hello));
+        protocol(
+            &format!("reserved bits {reserved:#x}"),
+            frame(FIN | TEXT | reserved, hello),
+        );
     }
     for opcode in (0x3..=0x7).chain(0xB..=0xF) {
         protocol(&format!("opcode {opcode:#x}"), frame(FIN | opcode, b""));
@@ -49,32 +56,58 @@ fn violations() -> Vec<(String, Vec<u8>, u16, &'static str)> {
     protocol("a close in fragments", frame(CLOSE, b""));
     protocol("a ping of 126 bytes", frame(FIN | PING, &[0; 126]));
     protocol("a continuation of nothing", frame(FIN | CONTINUATION, b"a"));
-    protocol("a message inside another", [frame(TEXT, b"a"), frame(FIN | TEXT, b"b")].concat());
+    protocol(
+        "a message inside another",
+        [frame(TEXT, b"a"), frame(FIN | TEXT, b"b")].concat(),
+    );
     protocol("half a close code", frame(FIN | CLOSE, &[3]));
     for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535] {
         protocol(&format!("close code {code}"), frames::close(code, ""));
     }
-    protocol("a length not in its shortest form", [&[FIN | TEXT, 0x80 | 126, 0, 1][..], &[0; 4], b"x"].concat());
-    protocol("a long length not in its shortest form", [&[FIN | TEXT, 0x80 | 127][..], &[0, 0, 0, 0, 0, 0, 0, 9]].concat());
-    protocol("a length with its highest bit", [&[FIN | TEXT, 0x80 | 127][..], &[0xff; 8]].concat());
+    protocol(
+        "a length not in its shortest form",
+        [&[FIN | TEXT, 0x80 | 126, 0, 1][..], &[0; 4], b"x"].concat(),
+    );
+    protocol(
+        "a long length not in its shortest form",
+        [&[FIN | TEXT, 0x80 | 127][..], &[0, 0, 0, 0, 0, 0, 0, 9]].concat(),
+    );
+    protocol(
+        "a length with its highest bit",
+        [&[FIN | TEXT, 0x80 | 127][..], &[0xff; 8]].concat(),
+    );
     let mut utf8 = |name: &str, bytes: Vec<u8>| cases.push((name.to_owned(), bytes, 1007, "utf8"));
     utf8("a lone continuation byte", frame(FIN | TEXT, b"\"\x80\""));
     utf8("an overlong slash", frame(FIN | TEXT, b"\xc0\xaf"));
     utf8("a surrogate", frame(FIN | TEXT, b"\xed\xa0\x80"));
     utf8("above U+10FFFF", frame(FIN | TEXT, b"\xf4\x90\x80\x80"));
     utf8("cut at the end", frame(FIN | TEXT, b"\"\xc3"));
-    utf8("cut at the end of the last fragment", [frame(TEXT, b"\"a"), frame(FIN | CONTINUATION, b"\xc3")].concat());
-    utf8("wrong across fragments", [frame(TEXT, b"\"\xe2\x82"), frame(FIN | CONTINUATION, b"\x28\"")].concat());
+    utf8(
+        "cut at the end of the last fragment",
+        [frame(TEXT, b"\"a"), frame(FIN | CONTINUATION, b"\xc3")].concat(),
+    );
+    utf8(
+        "wrong across fragments",
+        [frame(TEXT, b"\"\xe2\x82"), frame(FIN | CONTINUATION, b"\x28\"")].concat(),
+    );
     utf8(
         "wrong across three with a ping between",
-        [frame(TEXT, b"\xf0\x9f"), frame(FIN | PING, b""), frame(CONTINUATION, b"\x98"), frame(FIN | CONTINUATION, b"a")]
-            .concat(),
+        [
+            frame(TEXT, b"\xf0\x9f"),
+            frame(FIN | PING, b""),
+            frame(CONTINUATION, b"\x98"),
+            frame(FIN | CONTINUATION, b"a"),
+        ]
+        .concat(),
     );
     utf8("a close reason", frame(FIN | CLOSE, b"\x03\xe8\xff"));
     let mut binary = |name: &str, bytes: Vec<u8>| cases.push((name.to_owned(), bytes, 1003, "binary"));
     binary("binary", frame(FIN | BINARY, b"{}"));
     binary("an empty binary", frame(FIN | BINARY, b""));
-    binary("binary in fragments", [frame(BINARY, b"{"), frame(FIN | CONTINUATION, b"}")].concat());
+    binary(
+        "binary in fragments",
+        [frame(BINARY, b"{"), frame(FIN | CONTINUATION, b"}")].concat(),
+    );
     cases
 }
 
@@ -131,14 +164,21 @@ async fn control_frames_are_answered_as_rfc_6455_says() {
     client.send_frame(FIN | PONG, b"nobody asked").await;
     assert_eq!(client.pending().await, Vec::<Value>::new());
     // A close without a code is answered by one without; what comes after it is not looked at.
-    client.send_bytes(&[frame(FIN | CLOSE, b""), frame(FIN | RSV1, b"rubbish")].concat()).await;
+    client
+        .send_bytes(&[frame(FIN | CLOSE, b""), frame(FIN | RSV1, b"rubbish")].concat())
+        .await;
     assert_eq!(client.next().await, Some(Frame::Close(1005, String::new())));
     client.gone().await;
     let mut other = node.client("bob").await;
     other.send_bytes(&frames::close(1001, "leaving")).await;
     assert_eq!(other.closed().await.0, 1001);
     other.gone().await;
-    node.metric_reaches("conclave_disconnects_total", &[("initiator", "client"), ("code", "1001")], 1.0).await;
+    node.metric_reaches(
+        "conclave_disconnects_total",
+        &[("initiator", "client"), ("code", "1001")],
+        1.0,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -146,7 +186,12 @@ async fn a_client_that_vanishes_in_the_middle_of_a_message_leaves_its_rooms() {
     let node = harness::node().start().await;
     let mut witness = node.client("witness").await;
     witness.join("lobby").await;
-    let half: [&[u8]; 4] = [&[FIN | TEXT], &[FIN | TEXT, 0x80 | 126, 1], &frames::head(FIN | TEXT, 100), &frame(TEXT, b"{\"ty")];
+    let half: [&[u8]; 4] = [
+        &[FIN | TEXT],
+        &[FIN | TEXT, 0x80 | 126, 1],
+        &frames::head(FIN | TEXT, 100),
+        &frame(TEXT, b"{\"ty"),
+    ];
     for bytes in half {
         let mut client = node.client("ghost").await;
         client.join("lobby").await;
@@ -166,11 +211,19 @@ async fn messages_that_make_no_sense_are_answered_and_the_socket_stays() {
         let shown: String = text.chars().take(80).collect();
         client.send_text(&text).await;
         let error = client.message().await;
-        assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!(code)), "{shown}: {error}");
-        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{shown}: {error}");
+        assert_eq!(
+            (&error["type"], &error["code"]),
+            (&json!("error"), &json!(code)),
+            "{shown}: {error}"
+        );
+        assert!(
+            error["message"].as_str().is_some_and(|message| !message.is_empty()),
+            "{shown}: {error}"
+        );
         assert_eq!(client.pending().await, Vec::<Value>::new(), "{shown}");
     }
-    node.metric_reaches("conclave_protocol_errors_total", &[], nonsense().len() as f64).await;
+    node.metric_reaches("conclave_protocol_errors_total", &[], nonsense().len() as f64)
+        .await;
     client.chat("lobby", "and yet").await;
 }
 
@@ -202,16 +255,31 @@ fn nonsense() -> Vec<(String, &'static str)> {
         ("{\"type\":\"join\"}", "bad_message"),
         ("{\"type\":\"join\",\"room\":1}", "bad_message"),
         ("{\"type\":\"join\",\"room\":\"lobby\",\"since\":7}", "bad_message"),
-        ("{\"type\":\"join\",\"room\":\"lobby\",\"since\":{\"epoch\":\"e\",\"seq\":-1}}", "bad_message"),
+        (
+            "{\"type\":\"join\",\"room\":\"lobby\",\"since\":{\"epoch\":\"e\",\"seq\":-1}}",
+            "bad_message",
+        ),
         ("{\"type\":\"chat\",\"room\":\"lobby\"}", "bad_message"),
-        ("{\"type\":\"chat\",\"room\":\"lobby\",\"content\":1,\"key\":2}", "bad_message"),
+        (
+            "{\"type\":\"chat\",\"room\":\"lobby\",\"content\":1,\"key\":2}",
+            "bad_message",
+        ),
         ("{\"type\":\"chat\",\"room\":\"elsewhere\",\"content\":1}", "not_joined"),
         ("{\"type\":\"leave\",\"room\":\"elsewhere\"}", "not_joined"),
         ("{\"type\":\"list\",\"room\":\"elsewhere\"}", "not_joined"),
-        ("{\"type\":\"history\",\"room\":\"elsewhere\",\"after\":0}", "not_joined"),
+        (
+            "{\"type\":\"history\",\"room\":\"elsewhere\",\"after\":0}",
+            "not_joined",
+        ),
         ("{\"type\":\"history\",\"room\":\"lobby\",\"after\":-1}", "bad_message"),
-        ("{\"type\":\"history\",\"room\":\"lobby\",\"after\":\"1\"}", "bad_message"),
-        ("{\"type\":\"history\",\"room\":\"lobby\",\"before\":1,\"after\":1}", "bad_message"),
+        (
+            "{\"type\":\"history\",\"room\":\"lobby\",\"after\":\"1\"}",
+            "bad_message",
+        ),
+        (
+            "{\"type\":\"history\",\"room\":\"lobby\",\"before\":1,\"after\":1}",
+            "bad_message",
+        ),
         ("{\"type\":\"auth\"}", "bad_message"),
         ("{\"type\":\"auth\",\"token\":{}}", "bad_message"),
         ("{\"type\":\"ping\",\"ref\":{}}", "bad_message"),
@@ -220,8 +288,17 @@ fn nonsense() -> Vec<(String, &'static str)> {
     .map(|(text, code)| (text.to_owned(), code))
     .to_vec();
     cases.extend([
-        (format!(r#"{{"type":"ping","ref":"{}"}}"#, "r".repeat(65)), "bad_message"),
-        (format!(r#"{{"type":"chat","room":"lobby","content":1,"key":"{}"}}"#, "k".repeat(65)), "bad_message"),
+        (
+            format!(r#"{{"type":"ping","ref":"{}"}}"#, "r".repeat(65)),
+            "bad_message",
+        ),
+        (
+            format!(
+                r#"{{"type":"chat","room":"lobby","content":1,"key":"{}"}}"#,
+                "k".repeat(65)
+            ),
+            "bad_message",
+        ),
         (chat(&nested(33)), "bad_message"),
         (chat(&nested(30_000)), "bad_message"),
         (nested(30_000), "bad_message"),
@@ -282,7 +359,8 @@ async fn content_goes_through_as_it_was_written() {
         deepest,
     ];
     for content in contents {
-        ann.send(json!({"type": "chat", "room": "lobby", "content": content})).await;
+        ann.send(json!({"type": "chat", "room": "lobby", "content": content}))
+            .await;
         let chat = bob.until("chat").await;
         assert_eq!(chat["content"], content);
         assert_eq!(chat["from"]["id"], "ann");

@@ -34,7 +34,13 @@ async fn paths_and_methods_are_kept_apart() {
         assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
     }
     for method in ["POST", "PUT", "HEAD", "BREW"] {
-        let answer = node.socket().method(method).query_token(&node.token("ann")).try_open().await.err();
+        let answer = node
+            .socket()
+            .method(method)
+            .query_token(&node.token("ann"))
+            .try_open()
+            .await
+            .err();
         let answer = answer.unwrap_or_else(|| panic!("{method} was upgraded"));
         assert_eq!((answer.status, answer.header("allow")), (405, Some("GET")), "{method}");
     }
@@ -56,7 +62,11 @@ async fn a_request_without_upgrade_is_told_what_is_spoken_here() {
         ask().header("Sec-WebSocket-Version", "13"),
     ];
     for ask in plain {
-        let answer = ask.try_open().await.err().unwrap_or_else(|| panic!("upgraded: {ask:?}"));
+        let answer = ask
+            .try_open()
+            .await
+            .err()
+            .unwrap_or_else(|| panic!("upgraded: {ask:?}"));
         assert_eq!(answer.status, 426, "{ask:?}");
         assert_eq!(answer.header("sec-websocket-version"), Some("13"));
         assert_eq!(answer.header("upgrade"), Some("websocket"));
@@ -74,10 +84,18 @@ async fn a_request_without_upgrade_is_told_what_is_spoken_here() {
         ask().header("Space ", "before the colon"),
     ];
     for ask in broken {
-        let answer = ask.try_open().await.err().unwrap_or_else(|| panic!("upgraded: {ask:?}"));
+        let answer = ask
+            .try_open()
+            .await
+            .err()
+            .unwrap_or_else(|| panic!("upgraded: {ask:?}"));
         assert_eq!(answer.status, 400, "{ask:?}");
     }
-    let client = ask().replace("Connection", Some("keep-alive, UPGRADE")).replace("Upgrade", Some("WebSocket")).open().await;
+    let client = ask()
+        .replace("Connection", Some("keep-alive, UPGRADE"))
+        .replace("Upgrade", Some("WebSocket"))
+        .open()
+        .await;
     assert_eq!(client.answer.header("sec-websocket-accept"), Some(ACCEPT));
 }
 
@@ -91,7 +109,12 @@ async fn the_subprotocol_is_echoed_when_it_is_ours() {
         (Some("conclave.v2"), None),
         (None, None),
     ] {
-        let client = node.socket().query_token(&token).replace("Sec-WebSocket-Protocol", offered).open().await;
+        let client = node
+            .socket()
+            .query_token(&token)
+            .replace("Sec-WebSocket-Protocol", offered)
+            .open()
+            .await;
         assert_eq!(client.answer.header("sec-websocket-protocol"), echoed, "{offered:?}");
         assert_eq!(client.answer.header("sec-websocket-extensions"), None);
         client.welcomed().await.close(1000).await;
@@ -131,8 +154,16 @@ async fn a_header_of_20_mb_is_not_read_to_its_end() {
     ];
     for (name, start) in long {
         let (mut read, mut write) = tokio::io::split(node.tls().connect().await);
-        let line = if name == "one path" { "GET /".to_owned() } else { "GET /ws HTTP/1.1\r\nHost: localhost\r\n".to_owned() };
-        let piece = if name == "many headers" { b"a: b\r\n".repeat(10_000) } else { vec![b'x'; 60_000] };
+        let line = if name == "one path" {
+            "GET /".to_owned()
+        } else {
+            "GET /ws HTTP/1.1\r\nHost: localhost\r\n".to_owned()
+        };
+        let piece = if name == "many headers" {
+            b"a: b\r\n".repeat(10_000)
+        } else {
+            vec![b'x'; 60_000]
+        };
         let writing = async {
             let mut sent = 0;
             let _ = write.write_all(&[line.as_bytes(), &start].concat()).await;
@@ -145,7 +176,10 @@ async fn a_header_of_20_mb_is_not_read_to_its_end() {
         assert!(sent < 20_000_000, "{name}: all of it was taken");
         let status = String::from_utf8_lossy(&answer).split(' ').nth(1).map(str::to_owned);
         // A reset may overtake the answer; another answer may not.
-        assert!(status.as_deref().is_none_or(|status| ["431", "414"].contains(&status)), "{name}: {status:?}");
+        assert!(
+            status.as_deref().is_none_or(|status| ["431", "414"].contains(&status)),
+            "{name}: {status:?}"
+        );
     }
     let grown = node.metrics().await.sum("process_resident_memory_bytes", &[]) - before;
     assert!(grown < 8.0 * 1024.0 * 1024.0, "{grown} bytes");
@@ -160,7 +194,11 @@ async fn a_token_of_8_kib_fits_into_a_head() {
     claims["padding"] = json!("x".repeat(5_900));
     let token = node.token_with(&claims);
     assert!((7_900..=8_192).contains(&token.len()), "{}", token.len());
-    for ask in [node.socket().query_token(&token), node.socket().bearer(&token), node.socket().cookie(&token).origin(ORIGIN)] {
+    for ask in [
+        node.socket().query_token(&token),
+        node.socket().bearer(&token),
+        node.socket().cookie(&token).origin(ORIGIN),
+    ] {
         ask.open().await.welcomed().await.close(1000).await;
     }
 }
@@ -215,7 +253,8 @@ async fn who_never_comes_to_the_point_is_cut() {
             }
         }
     });
-    node.metric_reaches("conclave_handshakes_total", &[("result", "tls_timeout")], 7.0).await;
+    node.metric_reaches("conclave_handshakes_total", &[("result", "tls_timeout")], 7.0)
+        .await;
     assert_eq!(ann.ask(json!({"type": "ping"})).await["type"], "pong");
 }
 
@@ -226,7 +265,10 @@ async fn a_connection_that_is_used_is_not_idle() {
     let started = std::time::Instant::now();
     // One request after the other, for longer than an idle connection may live.
     while started.elapsed() < std::time::Duration::from_millis(2_500) {
-        stream.write_all(&node.ask("GET", "/livez").bytes()).await.expect("it is still open");
+        stream
+            .write_all(&node.ask("GET", "/livez").bytes())
+            .await
+            .expect("it is still open");
         let (mut answer, mut body) = read_head(&mut stream).await;
         read_body(&mut answer, &mut stream, &mut body).await;
         assert_eq!(answer.status, 200);
@@ -237,13 +279,21 @@ async fn a_connection_that_is_used_is_not_idle() {
 #[tokio::test]
 async fn plain_http_on_the_port_is_told_to_use_https() {
     let node = harness::node().start().await;
-    for request in ["GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "GET /ws HTTP/1.1\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+    for request in [
+        "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /ws HTTP/1.1\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ] {
         let mut stream = node.tcp().await;
         stream.write_all(request.as_bytes()).await.unwrap();
         let answer = String::from_utf8(read_to_end(&mut stream).await).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("https://"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 400 ") && answer.contains("https://"),
+            "{answer}"
+        );
     }
-    node.metric_reaches("conclave_handshakes_total", &[("result", "not_tls")], 3.0).await;
+    node.metric_reaches("conclave_handshakes_total", &[("result", "not_tls")], 3.0)
+        .await;
 }
 
 #[tokio::test]
@@ -257,7 +307,8 @@ async fn sockets_share_an_http2_connection_and_end_alone() {
         client.join("lobby").await;
     }
     let large = "x".repeat(60_000);
-    ann.send(json!({"type": "chat", "room": "lobby", "content": large})).await;
+    ann.send(json!({"type": "chat", "room": "lobby", "content": large}))
+        .await;
     for client in [&mut ann, &mut bob, &mut eve] {
         assert_eq!(client.until("chat").await["content"], large);
     }
@@ -267,7 +318,9 @@ async fn sockets_share_an_http2_connection_and_end_alone() {
     nobody.gone().await;
     // Ended by its own fault.
     let mut mallory = http2.socket(&node.token("mallory")).await.welcomed().await;
-    mallory.send_bytes(&frames::unmasked(frames::FIN | frames::TEXT, b"{}")).await;
+    mallory
+        .send_bytes(&frames::unmasked(frames::FIN | frames::TEXT, b"{}"))
+        .await;
     mallory.expect_close(1002, "protocol").await;
     mallory.gone().await;
     // Reset by its client in the middle of a frame.
@@ -280,7 +333,8 @@ async fn sockets_share_an_http2_connection_and_end_alone() {
     ann.close(1000).await;
     assert_eq!(bob.find("ann", |m| m["type"] == "left").await["user"]["id"], "ann");
     assert_eq!(http2.get("/livez").await.0, 200);
-    bob.send(json!({"type": "chat", "room": "lobby", "content": "still here"})).await;
+    bob.send(json!({"type": "chat", "room": "lobby", "content": "still here"}))
+        .await;
     assert_eq!(eve.until("chat").await["content"], "still here");
 }
 
@@ -290,22 +344,39 @@ async fn http2_requests_that_are_no_socket_are_refused() {
     let http2 = Http2::connect(&node).await;
     let path = format!("/ws?token={}", node.token("ann"));
     let status = async |with: &dyn Fn(&mut http::Request<()>)| {
-        http2.connect_with(&path, |request| with(request)).await.0.status().as_u16()
+        http2
+            .connect_with(&path, |request| with(request))
+            .await
+            .0
+            .status()
+            .as_u16()
     };
     assert_eq!(status(&|_| {}).await, 200);
-    let origin = |origin: &'static str| move |request: &mut http::Request<()>| {
-        request.headers_mut().append("origin", http::HeaderValue::from_static(origin));
+    let origin = |origin: &'static str| {
+        move |request: &mut http::Request<()>| {
+            request
+                .headers_mut()
+                .append("origin", http::HeaderValue::from_static(origin));
+        }
     };
     assert_eq!(status(&origin(ORIGIN)).await, 200);
-    assert_eq!(status(&origin("https://localhost")).await, 200, "same-origin by :authority");
+    assert_eq!(
+        status(&origin("https://localhost")).await,
+        200,
+        "same-origin by :authority"
+    );
     assert_eq!(status(&origin("https://evil.example")).await, 403);
     assert_eq!(status(&origin("null")).await, 403);
     let version = |request: &mut http::Request<()>| {
-        request.headers_mut().insert("sec-websocket-version", http::HeaderValue::from_static("8"));
+        request
+            .headers_mut()
+            .insert("sec-websocket-version", http::HeaderValue::from_static("8"));
     };
     assert_eq!(status(&version).await, 426);
     let protocol = |request: &mut http::Request<()>| {
-        request.extensions_mut().insert(h2::ext::Protocol::from_static("connect-udp"));
+        request
+            .extensions_mut()
+            .insert(h2::ext::Protocol::from_static("connect-udp"));
     };
     assert_eq!(status(&protocol).await, 501);
     assert_eq!(http2.get("/ws").await.0, 426);

@@ -17,8 +17,14 @@ async fn a_message_over_the_rate_is_refused_with_a_time() {
     assert_eq!(client.expect("pong").await["ref"], "first");
     let error = client.expect_error("rate_limited").await;
     assert_eq!(error["ref"], "second");
-    assert!(error["retry_after_ms"].as_u64().is_some_and(|ms| (1..=1000).contains(&ms)), "{error}");
-    node.metric_reaches("conclave_rate_limited_total", &[("limit", "messages_per_second")], 1.0).await;
+    assert!(
+        error["retry_after_ms"]
+            .as_u64()
+            .is_some_and(|ms| (1..=1000).contains(&ms)),
+        "{error}"
+    );
+    node.metric_reaches("conclave_rate_limited_total", &[("limit", "messages_per_second")], 1.0)
+        .await;
 }
 
 #[tokio::test]
@@ -32,7 +38,8 @@ async fn who_goes_on_after_twenty_refusals_is_closed_for_abuse() {
     }
     client.expect_close(1008, "abuse").await;
     client.gone().await;
-    node.metric_reaches("conclave_disconnects_total", &[("reason", "abuse")], 1.0).await;
+    node.metric_reaches("conclave_disconnects_total", &[("reason", "abuse")], 1.0)
+        .await;
 }
 
 #[tokio::test]
@@ -51,8 +58,13 @@ async fn rates_of_a_user_and_of_an_address_count_all_connections() {
                 break;
             }
         }
-        assert_eq!(refused.expect("one too many at last")["code"], "rate_limited", "{limit}");
-        node.metric_reaches("conclave_rate_limited_total", &[("limit", limit)], 1.0).await;
+        assert_eq!(
+            refused.expect("one too many at last")["code"],
+            "rate_limited",
+            "{limit}"
+        );
+        node.metric_reaches("conclave_rate_limited_total", &[("limit", limit)], 1.0)
+            .await;
         let mut bob = node.client("bob").await;
         let answer = bob.ask(json!({"type": "ping"})).await;
         let other_user_is_free = limit.starts_with("user");
@@ -62,16 +74,23 @@ async fn rates_of_a_user_and_of_an_address_count_all_connections() {
 
 #[tokio::test]
 async fn bytes_over_the_rate_are_read_later_and_none_is_lost() {
-    let node = harness::node().set("limits.bytes_per_second", "16KiB").set("limits.message_bytes", "8KiB").start().await;
+    let node = harness::node()
+        .set("limits.bytes_per_second", "16KiB")
+        .set("limits.message_bytes", "8KiB")
+        .start()
+        .await;
     let mut client = node.client("ann").await;
     let padding = "x".repeat(4096);
     for number in 0..10 {
-        client.send(json!({"type": "ping", "ref": number, "padding": padding})).await;
+        client
+            .send(json!({"type": "ping", "ref": number, "padding": padding}))
+            .await;
     }
     for number in 0..10 {
         assert_eq!(client.expect("pong").await["ref"], number);
     }
-    node.metric_reaches("conclave_rate_limited_total", &[("limit", "bytes_per_second")], 1.0).await;
+    node.metric_reaches("conclave_rate_limited_total", &[("limit", "bytes_per_second")], 1.0)
+        .await;
 }
 
 #[tokio::test]
@@ -91,7 +110,9 @@ async fn a_large_message_is_refused_and_a_huge_one_ends_the_socket() {
     }
     let cut = sized(4096).into_bytes();
     let (first, second) = cut.split_at(2000);
-    client.send_bytes(&[frame(TEXT, first), frame(FIN | CONTINUATION, second)].concat()).await;
+    client
+        .send_bytes(&[frame(TEXT, first), frame(FIN | CONTINUATION, second)].concat())
+        .await;
     client.expect_error("too_large").await;
     let huge = [
         // The head alone decides: nobody waits for what it announces.
@@ -107,7 +128,8 @@ async fn a_large_message_is_refused_and_a_huge_one_ends_the_socket() {
         client.gone().await;
     }))
     .await;
-    node.metric_reaches("conclave_disconnects_total", &[("reason", "too_large")], 4.0).await;
+    node.metric_reaches("conclave_disconnects_total", &[("reason", "too_large")], 4.0)
+        .await;
     assert_eq!(client.pending().await, Vec::<Value>::new());
 }
 
@@ -129,7 +151,8 @@ async fn a_flood_of_fragments_ends_the_socket() {
         client.expect_close(1009, "too_large").await;
         client.gone().await;
     }
-    node.metric_reaches("conclave_refused_total", &[("limit", "fragments")], 2.0).await;
+    node.metric_reaches("conclave_refused_total", &[("limit", "fragments")], 2.0)
+        .await;
 }
 
 #[tokio::test]
@@ -142,7 +165,10 @@ async fn joins_are_limited_by_connection_by_room_and_by_node() {
         .await;
     let refused = async |client: &mut Client, room: &str| {
         let error = client.ask(json!({"type": "join", "room": room})).await;
-        error["code"].as_str().map(str::to_owned).unwrap_or_else(|| panic!("{room}: {error}"))
+        error["code"]
+            .as_str()
+            .map(str::to_owned)
+            .unwrap_or_else(|| panic!("{room}: {error}"))
     };
     let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
     ann.join("a").await;
@@ -155,7 +181,8 @@ async fn joins_are_limited_by_connection_by_room_and_by_node() {
     assert_eq!(ann.ask(json!({"type": "leave", "room": "a"})).await["type"], "ok");
     bob.join("a").await;
     for (limit, count) in [("rooms_per_connection", 1.0), ("room_members", 1.0), ("rooms", 1.0)] {
-        node.metric_reaches("conclave_refused_total", &[("limit", limit)], count).await;
+        node.metric_reaches("conclave_refused_total", &[("limit", limit)], count)
+            .await;
     }
 }
 
@@ -164,8 +191,9 @@ async fn a_flood_of_joins_is_answered_one_by_one() {
     let node = harness::node().start().await;
     let mut client = node.client("ann").await;
     let rooms = client.welcome["limits"]["rooms"].as_u64().expect("a limit");
-    let flood: Vec<u8> =
-        (0..1000).flat_map(|n| frames::text(&json!({"type": "join", "room": format!("r{n}"), "ref": n}).to_string())).collect();
+    let flood: Vec<u8> = (0..1000)
+        .flat_map(|n| frames::text(&json!({"type": "join", "room": format!("r{n}"), "ref": n}).to_string()))
+        .collect();
     client.send_bytes(&flood).await;
     for n in 0..1000 {
         let answer = client.message().await;
@@ -180,13 +208,17 @@ async fn a_flood_of_joins_is_answered_one_by_one() {
 
 #[tokio::test]
 async fn connections_are_limited_on_the_node_and_by_address() {
-    for (key, result) in [("connections", "over_limit"), ("connections_per_address", "per_address_limit")] {
+    for (key, result) in [
+        ("connections", "over_limit"),
+        ("connections_per_address", "per_address_limit"),
+    ] {
         let node = harness::node().set(&format!("limits.{key}"), "2").start().await;
         let (first, mut second) = (node.client("ann").await, node.client("bob").await);
         let mut refused = node.tcp().await;
         assert_eq!(read_to_end(&mut refused).await, b"", "{key}: closed without a word");
         assert!(node.tls().try_connect().await.is_err(), "{key}");
-        node.metric_reaches("conclave_handshakes_total", &[("result", result)], 2.0).await;
+        node.metric_reaches("conclave_handshakes_total", &[("result", result)], 2.0)
+            .await;
         assert_eq!(second.pending().await, Vec::<Value>::new(), "{key}: the others go on");
         first.close(1000).await;
         // The place is free a moment after the goodbye.
@@ -210,7 +242,8 @@ async fn a_handshake_waits_for_its_turn() {
         read_to_end(&mut holder).await;
     };
     tokio::join!(waiting, leaving);
-    node.metric_reaches("conclave_handshakes_total", &[("result", "client_gone")], 1.0).await;
+    node.metric_reaches("conclave_handshakes_total", &[("result", "client_gone")], 1.0)
+        .await;
 }
 
 #[tokio::test]
@@ -238,7 +271,8 @@ async fn without_descriptors_those_inside_are_served_and_later_others_too() {
     prlimit(process, Resource::NOFILE, Some((soft, hard)), None).expect("the limit can be raised again");
     drop(silent);
     until_admitted(&node).await.close(1000).await;
-    node.metric_reaches("conclave_accept_errors_total", &[("kind", "fd_limit")], 1.0).await;
+    node.metric_reaches("conclave_accept_errors_total", &[("kind", "fd_limit")], 1.0)
+        .await;
 }
 
 #[tokio::test]
@@ -253,9 +287,16 @@ async fn the_limit_on_connections_comes_from_the_limit_on_files() {
     assert_eq!(inside[0].pending().await, Vec::<Value>::new());
     drop(inside);
     until_admitted(&node).await.close(1000).await;
-    let (exit, seen) = harness::node().open_files(200).set("limits.connections", "1000").fail().await;
+    let (exit, seen) = harness::node()
+        .open_files(200)
+        .set("limits.connections", "1000")
+        .fail()
+        .await;
     assert_eq!(exit.code(), Some(1), "{seen:?}");
-    assert!(seen.stderr.contains("limits.connections is 1000") && seen.stderr.contains("ulimit -n"), "{seen:?}");
+    assert!(
+        seen.stderr.contains("limits.connections is 1000") && seen.stderr.contains("ulimit -n"),
+        "{seen:?}"
+    );
 }
 
 #[tokio::test]
@@ -263,7 +304,9 @@ async fn a_second_instance_on_the_same_port_says_so_and_ends() {
     for threads in ["1", "2"] {
         let node = harness::node().set("server.threads", threads).start().await;
         for (key, address) in [("server.listen", node.listen), ("server.admin_listen", node.admin)] {
-            let second = harness::node().set("server.threads", threads).set(key, &address.to_string());
+            let second = harness::node()
+                .set("server.threads", threads)
+                .set(key, &address.to_string());
             let (exit, seen) = second.fail().await;
             assert_eq!(exit.code(), Some(1), "{key} {seen:?}");
             let said = format!("{address} is in use by another process");

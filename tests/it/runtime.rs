@@ -25,7 +25,10 @@ async fn admission(node: &Node) {
     let mut nobody = node.socket().open().await;
     nobody.expect_close(1008, "token_missing").await;
     nobody.gone().await;
-    let foreign = node.socket().query_token(&node.token("ann")).origin("https://evil.example");
+    let foreign = node
+        .socket()
+        .query_token(&node.token("ann"))
+        .origin("https://evil.example");
     assert_eq!(foreign.try_open().await.err().map(|answer| answer.status), Some(403));
     assert_eq!(node.ask("GET", "/nowhere").answer().await.status, 404);
 }
@@ -55,11 +58,14 @@ async fn rooms(node: &Node) {
     }
     members.pop().unwrap().close(1000).await;
     assert_eq!(members[0].until("left").await["user"]["id"], "u11");
-    let page = members[0].ask(json!({"type": "history", "room": "lobby", "after": 0})).await;
+    let page = members[0]
+        .ask(json!({"type": "history", "room": "lobby", "after": 0}))
+        .await;
     assert_eq!(page["messages"].as_array().map(Vec::len), Some(12), "{page}");
     let (epoch, seq) = (page["epoch"].clone(), 7);
     let mut back = node.client("u11").await;
-    back.send(json!({"type": "join", "room": "lobby", "since": {"epoch": epoch, "seq": seq}})).await;
+    back.send(json!({"type": "join", "room": "lobby", "since": {"epoch": epoch, "seq": seq}}))
+        .await;
     assert_eq!(back.until("list").await["recovered"], true);
     for due in 8..=12 {
         assert_eq!(back.until("chat").await["seq"], due);
@@ -70,10 +76,14 @@ async fn limits(node: &Node) {
     let mut client = node.client("ann").await;
     client.send_text(&format!("\"{}\"", "x".repeat(5_000))).await;
     client.expect_error("too_large").await;
-    client.send_bytes(&frames::text(r#"{"type":"ping"}"#).repeat(2_000)).await;
+    client
+        .send_bytes(&frames::text(r#"{"type":"ping"}"#).repeat(2_000))
+        .await;
     assert_eq!(client.closed().await, (1008, "abuse".to_owned()));
     let mut other = node.client("ann").await;
-    other.send_bytes(&frames::unmasked(frames::FIN | frames::TEXT, b"{}")).await;
+    other
+        .send_bytes(&frames::unmasked(frames::FIN | frames::TEXT, b"{}"))
+        .await;
     assert_eq!(other.closed().await, (1002, "protocol".to_owned()));
 }
 

@@ -12,14 +12,21 @@ use crate::harness::{self, Node};
 async fn tls_1_2_and_1_3_carry_a_room() {
     let node = harness::node().start().await;
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-        let ask = node.socket().query_token(&node.token("ann")).tls(node.tls_with(&[version]));
+        let ask = node
+            .socket()
+            .query_token(&node.token("ann"))
+            .tls(node.tls_with(&[version]));
         let mut client = ask.open().await.welcomed().await;
         client.join("lobby").await;
-        client.send(json!({"type": "chat", "room": "lobby", "content": "hi"})).await;
+        client
+            .send(json!({"type": "chat", "room": "lobby", "content": "hi"}))
+            .await;
         assert_eq!(client.until("chat").await["content"], "hi");
         // More than one record each way.
         let large = "x".repeat(60_000);
-        client.send(json!({"type": "chat", "room": "lobby", "content": large})).await;
+        client
+            .send(json!({"type": "chat", "room": "lobby", "content": large}))
+            .await;
         assert_eq!(client.until("chat").await["content"], large);
         client.close(1000).await;
     }
@@ -35,9 +42,16 @@ async fn alpn_chooses_what_both_know() {
         (&[], None),
     ] {
         let stream = node.tls().alpn(offered).connect().await;
-        assert_eq!(stream.get_ref().1.alpn_protocol(), chosen.map(str::as_bytes), "{offered:?}");
+        assert_eq!(
+            stream.get_ref().1.alpn_protocol(),
+            chosen.map(str::as_bytes),
+            "{offered:?}"
+        );
     }
-    assert!(node.tls().alpn(&["acme"]).try_connect().await.is_err(), "RFC 7301 section 3.2: no common protocol");
+    assert!(
+        node.tls().alpn(&["acme"]).try_connect().await.is_err(),
+        "RFC 7301 section 3.2: no common protocol"
+    );
     // Who offers nothing speaks HTTP/1.1.
     node.client("ann").await.close(1000).await;
 }
@@ -51,7 +65,10 @@ async fn a_session_is_resumed_with_a_ticket() {
         let kind = async || {
             let mut stream = tls.connect().await;
             // In TLS 1.3 tickets come with the first answer.
-            stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+            stream
+                .write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                .await
+                .unwrap();
             assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
             stream.get_ref().1.handshake_kind()
         };
@@ -63,7 +80,9 @@ async fn a_session_is_resumed_with_a_ticket() {
 /// A socket in the room `lobby`, on records of our own.
 async fn in_lobby(node: &Node) -> Records {
     let mut records = Records::connect(node).await;
-    records.send(&node.socket().query_token(&node.token("mallory")).bytes()).await;
+    records
+        .send(&node.socket().query_token(&node.token("mallory")).bytes())
+        .await;
     records.hear(r#""type":"connected""#).await;
     say(&mut records, &json!({"type": "join", "room": "lobby"})).await;
     records.hear(r#""type":"list""#).await;
@@ -94,8 +113,15 @@ async fn half_a_key_update_holds_up_nothing() {
             let record = mallory.seal(HANDSHAKE, second);
             mallory.write(&record).await;
             mallory.update_our_keys();
-            say(&mut mallory, &json!({"type": "chat", "room": "lobby", "content": "under new keys"})).await;
-            assert_eq!(ann.find("new keys", |m| m["content"] == "under new keys").await["from"]["id"], "mallory");
+            say(
+                &mut mallory,
+                &json!({"type": "chat", "room": "lobby", "content": "under new keys"}),
+            )
+            .await;
+            assert_eq!(
+                ann.find("new keys", |m| m["content"] == "under new keys").await["from"]["id"],
+                "mallory"
+            );
             mallory.hear("under new keys").await;
             assert_eq!(mallory.key_updates, usize::from(update == KEY_UPDATE_REQUESTED));
             mallory.send(&frames::close(1000, "")).await;
@@ -126,7 +152,10 @@ async fn half_a_record_holds_up_nothing() {
             mallory.update_our_keys();
         }
     }
-    assert_eq!(ann.find("it", |m| m["content"] == "in pieces").await["from"]["id"], "mallory");
+    assert_eq!(
+        ann.find("it", |m| m["content"] == "in pieces").await["from"]["id"],
+        "mallory"
+    );
     mallory.hear("in pieces").await;
     assert_eq!(mallory.key_updates, 1);
 }
@@ -155,9 +184,19 @@ async fn key_updates_between_messages_are_no_flood() {
     let node = harness::node().start().await;
     let mut mallory = in_lobby(&node).await;
     for number in 0..200 {
-        let update = mallory.seal(HANDSHAKE, if number % 2 == 0 { &KEY_UPDATE } else { &KEY_UPDATE_REQUESTED });
+        let update = mallory.seal(
+            HANDSHAKE,
+            if number % 2 == 0 {
+                &KEY_UPDATE
+            } else {
+                &KEY_UPDATE_REQUESTED
+            },
+        );
         mallory.update_our_keys();
-        let ping = mallory.seal(APPLICATION_DATA, &frames::text(&json!({"type": "ping", "ref": number}).to_string()));
+        let ping = mallory.seal(
+            APPLICATION_DATA,
+            &frames::text(&json!({"type": "ping", "ref": number}).to_string()),
+        );
         mallory.write(&[update, ping].concat()).await;
         mallory.hear(&format!(r#""ref":{number},"#)).await;
     }
@@ -170,16 +209,24 @@ async fn records_that_break_tls_end_their_connection_only() {
     let mut ann = node.client("ann").await;
     ann.join("lobby").await;
     let breaks: [(&str, fn(&mut Records) -> Vec<u8>); 10] = [
-        ("not sealed by us", |_| [&[APPLICATION_DATA, 3, 3, 0, 40][..], &[7; 40]].concat()),
+        ("not sealed by us", |_| {
+            [&[APPLICATION_DATA, 3, 3, 0, 40][..], &[7; 40]].concat()
+        }),
         ("a changed bit", |records| {
             let mut record = records.seal(APPLICATION_DATA, b"text");
             *record.last_mut().unwrap() ^= 1;
             record
         }),
-        ("a record twice", |records| records.seal(APPLICATION_DATA, b"\x8a\x80\0\0\0\0").repeat(2)),
-        ("plain text", |_| [&[APPLICATION_DATA - 1, 3, 3, 0, 5][..], &KEY_UPDATE].concat()),
+        ("a record twice", |records| {
+            records.seal(APPLICATION_DATA, b"\x8a\x80\0\0\0\0").repeat(2)
+        }),
+        ("plain text", |_| {
+            [&[APPLICATION_DATA - 1, 3, 3, 0, 5][..], &KEY_UPDATE].concat()
+        }),
         ("an unknown kind", |records| records.seal(99, b"rubbish")),
-        ("a second hello", |records| records.seal(HANDSHAKE, &[1, 0, 0, 4, 3, 3, 0, 0])),
+        ("a second hello", |records| {
+            records.seal(HANDSHAKE, &[1, 0, 0, 4, 3, 3, 0, 0])
+        }),
         ("a handshake message that never ends", |records| {
             let mut bytes = records.seal(HANDSHAKE, &[24, 0, 0xff, 0xff]);
             for _ in 0..10 {
@@ -187,8 +234,12 @@ async fn records_that_break_tls_end_their_connection_only() {
             }
             bytes
         }),
-        ("a KeyUpdate of another kind", |records| records.seal(HANDSHAKE, &[24, 0, 0, 1, 9])),
-        ("a record longer than any", |_| [&[APPLICATION_DATA, 3, 3, 0xff, 0xff][..], &[0; 70_000]].concat()),
+        ("a KeyUpdate of another kind", |records| {
+            records.seal(HANDSHAKE, &[24, 0, 0, 1, 9])
+        }),
+        ("a record longer than any", |_| {
+            [&[APPLICATION_DATA, 3, 3, 0xff, 0xff][..], &[0; 70_000]].concat()
+        }),
         ("a fatal alert", |records| records.seal(ALERT, &[2, 80])),
     ];
     for (name, bytes) in breaks {
@@ -233,14 +284,20 @@ async fn handshakes_that_go_wrong_are_told_and_counted() {
         let answer = read_to_end(&mut stream).await;
         assert_eq!(answer.first(), Some(&ALERT), "{name}: {answer:?}");
     }
-    node.metric_reaches("conclave_handshakes_total", &[("result", "tls_error")], hellos.len() as f64).await;
+    node.metric_reaches(
+        "conclave_handshakes_total",
+        &[("result", "tls_error")],
+        hellos.len() as f64,
+    )
+    .await;
     let strangers: [&[u8]; 3] = [b"\x00\x00\x00\x00", b"\x80\x2e\x01\x00\x02", b"\x05\x01\x00"];
     for bytes in strangers {
         let mut stream = node.tcp().await;
         stream.write_all(bytes).await.unwrap();
         assert_eq!(read_to_end(&mut stream).await, b"", "{bytes:?}");
     }
-    node.metric_reaches("conclave_handshakes_total", &[("result", "not_tls")], 3.0).await;
+    node.metric_reaches("conclave_handshakes_total", &[("result", "not_tls")], 3.0)
+        .await;
     node.client("ann").await.close(1000).await;
 }
 
@@ -255,8 +312,15 @@ async fn a_request_may_come_byte_by_byte_and_a_frame_right_behind_it() {
     let join = frames::text(&json!({"type": "join", "room": "lobby", "ref": 1}).to_string());
     let mut whole = Records::connect(&node).await;
     // The request and the first frames in one record.
-    whole.send(&[&request[..], &join, &frames::frame(FIN | TEXT, b"{")].concat()).await;
-    for heard in ["101 Switching Protocols", r#""type":"connected""#, r#""type":"list""#, r#""code":"bad_json""#] {
+    whole
+        .send(&[&request[..], &join, &frames::frame(FIN | TEXT, b"{")].concat())
+        .await;
+    for heard in [
+        "101 Switching Protocols",
+        r#""type":"connected""#,
+        r#""type":"list""#,
+        r#""code":"bad_json""#,
+    ] {
         whole.hear(heard).await;
     }
     let mut cut = Records::connect(&node).await;

@@ -76,24 +76,25 @@ pub(super) fn load_entry(entry: &config::Key) -> Result<Vec<Loaded>, Flaw> {
     match (&entry.source, algorithm) {
         (config::KeySource::JwksFile(path), wanted) => jwk::load(&read(path)?, wanted, entry.kid.as_deref()),
         (config::KeySource::SecretFile(path), Some(algorithm)) => {
-            one(secret_verifier(&secret_file(path)?, algorithm)?, algorithm)
+            Ok(one(secret_verifier(&secret_file(path)?, algorithm)?, algorithm))
         }
-        (config::KeySource::Secret(text), Some(algorithm)) => {
-            one(secret_verifier(text.expose_secret().as_bytes(), algorithm)?, algorithm)
-        }
+        (config::KeySource::Secret(text), Some(algorithm)) => Ok(one(
+            secret_verifier(text.expose_secret().as_bytes(), algorithm)?,
+            algorithm,
+        )),
         (config::KeySource::PublicKeyFile(path), Some(algorithm)) => {
-            one(public_verifier(&read(path)?, algorithm)?, algorithm)
+            Ok(one(public_verifier(&read(path)?, algorithm)?, algorithm))
         }
         (_, None) => Err(unknown_algorithm("")),
     }
 }
 
-fn one(verifier: Verifier, algorithm: Algorithm) -> Result<Vec<Loaded>, Flaw> {
-    Ok(vec![Loaded {
+fn one(verifier: Verifier, algorithm: Algorithm) -> Vec<Loaded> {
+    vec![Loaded {
         algorithm,
         kid: None,
         verifier,
-    }])
+    }]
 }
 
 fn secret_verifier(secret: &[u8], algorithm: Algorithm) -> Result<Verifier, Flaw> {

@@ -13,7 +13,7 @@ const ALLOW: &[&str] = &[
 ];
 
 fn allow(entries: &[&str]) -> Result<Allow, Vec<String>> {
-    parse_allow(&entries.iter().map(|entry| entry.to_string()).collect::<Vec<_>>())
+    parse_allow(&entries.iter().map(std::string::ToString::to_string).collect::<Vec<_>>())
 }
 
 fn judge(allow: &Allow, uri: &str, headers: &[(&str, &str)]) -> Result<OriginVerdict, Foreign> {
@@ -36,7 +36,7 @@ fn listed_and_foreign() {
             judge(&list, "/ws", &[("host", "chat.example.net"), ("origin", origin)]),
             expected,
             "{origin}"
-        )
+        );
     };
     for (origin, verdict) in [
         ("https://app.example.com", Listed),

@@ -320,12 +320,9 @@ fn joins(work: Work) -> bool {
 fn work(index: usize, stage: &Arc<Stage>, meter: &Arc<Meter>) {
     let plan = &stage.plan;
     let share = (index..plan.connections).step_by(plan.threads);
-    let runtime = match runtime() {
-        Ok(runtime) => runtime,
-        Err(_) => {
-            stage.failed.fetch_add(share.count(), Relaxed);
-            return;
-        }
+    let Ok(runtime) = runtime() else {
+        stage.failed.fetch_add(share.count(), Relaxed);
+        return;
     };
     runtime.block_on(async {
         let permits = Arc::new(Semaphore::new(plan.in_flight.div_ceil(plan.threads)));

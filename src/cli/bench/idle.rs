@@ -18,7 +18,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// Opens all, holds them, and reports both.
 pub fn run(plan: Arc<Plan>, show: bool) -> Result<Report, Failure> {
     let mut crew = Crew::gather(plan.clone(), show)?;
-    let memory = || plan.server.map(|server| server.memory_kib()).transpose();
+    let memory = || plan.server.map(super::process::Process::memory_kib).transpose();
     let empty = memory()?;
     let begun = crew.mark()?;
     crew.open()?;

@@ -37,7 +37,7 @@ pub fn run(args: &Bench, loudness: Loudness, environment: &Environment) -> Resul
         Work::Broadcast { .. } => broadcast::run(plan, show)?,
         Work::Echo { .. } => echo::run(plan, show)?,
     };
-    print(&report, load.json)?;
+    print(&report, load.json);
     if report.is_whole() {
         Ok(())
     } else {
@@ -45,13 +45,12 @@ pub fn run(args: &Bench, loudness: Loudness, environment: &Environment) -> Resul
     }
 }
 
-fn print(report: &Report, json: bool) -> Result<(), Failure> {
+fn print(report: &Report, json: bool) {
     let text = if json { report.json() } else { report.table() };
     println!("{text}");
     for note in report.notes() {
         eprintln!("note: {note}");
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -139,7 +139,7 @@ fn params(names: Vec<String>, now: SystemTime, life: Duration) -> anyhow::Result
         .to_datetime();
     // A clock that is set back a little must not make it invalid; the whole stays within `life`.
     params.not_before = now - DAY;
-    params.not_after = now + (life - DAY);
+    params.not_after = now + life.saturating_sub(DAY);
     Ok(params)
 }
 

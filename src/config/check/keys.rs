@@ -25,7 +25,7 @@ pub fn check(entry: &str, key: &Key) -> Vec<Problem> {
             ));
         }
         KeySource::SecretFile(path) => {
-            problems.extend(secret_file(&dotted("secret_file"), path, secret_bytes_min(key)))
+            problems.extend(secret_file(&dotted("secret_file"), path, secret_bytes_min(key)));
         }
         KeySource::PublicKeyFile(path) => problems.extend(readable(&dotted("public_key_file"), path)),
         KeySource::JwksFile(path) => problems.extend(readable(&dotted("jwks_file"), path)),

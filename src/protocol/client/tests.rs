@@ -216,7 +216,7 @@ fn what_is_json_but_no_object_is_a_bad_message() {
 #[test]
 fn missing_and_mistyped_fields_are_named() {
     check(&[
-        (r#"{}"#, "bad_message `type` is missing"),
+        (r"{}", "bad_message `type` is missing"),
         (r#"{"ref":1}"#, "1 bad_message `type` is missing"),
         (r#"{"type":null,"ref":1}"#, "1 bad_message `type` must be a string"),
         (r#"{"type":["chat"]}"#, "bad_message `type` must be a string"),

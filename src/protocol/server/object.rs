@@ -23,7 +23,7 @@ impl<'o> Object<'o> {
 
     pub(super) fn json<'v>(self, name: &'static str, json: impl Into<Option<&'v str>>) -> Self {
         self.field(name, json.into(), |out, json: &str| {
-            out.extend_from_slice(json.as_bytes())
+            out.extend_from_slice(json.as_bytes());
         })
     }
 

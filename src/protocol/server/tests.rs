@@ -67,7 +67,7 @@ fn list() {
                 recovered: None,
                 ..frame
             }
-            .write(out)
+            .write(out);
         },
         r#"{"type":"list","room":"lobby","users":[],"count":0,"epoch":"e1","seq":41,"as_of":1767225600000}"#,
     );
@@ -77,7 +77,7 @@ fn list() {
                 recovered: Some(false),
                 ..frame
             }
-            .write(out)
+            .write(out);
         },
         r#"{"type":"list","ref":"r1","room":"lobby","users":[{"id":"a"},{"id":"b"}],"count":2,"epoch":"e1","seq":41,"as_of":1767225600000,"recovered":false}"#,
     );
@@ -105,7 +105,7 @@ fn presence_and_count() {
                 room_json: r#""lobby""#,
                 count: 12_345,
             }
-            .write(out)
+            .write(out);
         },
         r#"{"type":"count","room":"lobby","count":12345}"#,
     );
@@ -134,7 +134,7 @@ fn chat_and_message() {
                 time_ms: 10,
                 ..frame
             }
-            .write(out)
+            .write(out);
         },
         r#"{"type":"chat","room":"lobby","seq":0,"from":{"id":"u7","name":"Ann"},"content":"hi","time":10}"#,
     );
@@ -153,7 +153,7 @@ fn chat_and_message() {
                 from_json: None,
                 ..message
             }
-            .write(out)
+            .write(out);
         },
         r#"{"type":"message","content":null,"time":5}"#,
     );
@@ -183,7 +183,7 @@ fn history() {
                 more: false,
                 ..frame
             }
-            .write(out)
+            .write(out);
         },
         r#"{"type":"history","room":"lobby","epoch":"e1","messages":[],"first":1,"more":false}"#,
     );
@@ -205,7 +205,7 @@ fn reset_and_removed() {
                     seq: 40,
                     reason,
                 }
-                .write(out)
+                .write(out);
             },
             &format!(r#"{{"type":"reset","room":"lobby","epoch":"e2","seq":40,"reason":"{word}"}}"#),
         );
@@ -221,7 +221,7 @@ fn reset_and_removed() {
                     room_json: r#""lobby""#,
                     reason,
                 }
-                .write(out)
+                .write(out);
             },
             &format!(r#"{{"type":"removed","room":"lobby","reason":"{word}"}}"#),
         );
@@ -242,7 +242,7 @@ fn ok() {
                 expires: Some(9),
                 ..frame
             }
-            .write(out)
+            .write(out);
         },
         r#"{"type":"ok","ref":-1,"expires":9}"#,
     );
@@ -278,7 +278,7 @@ fn error() {
                 retry_after_ms: None,
                 ..frame
             }
-            .write(out)
+            .write(out);
         },
         r#"{"type":"error","code":"rate_limited","message":"say \"less\"\n"}"#,
     );
@@ -292,7 +292,7 @@ fn pong_and_closing() {
                 reference: reference(),
                 time_ms: 5,
             }
-            .write(out)
+            .write(out);
         },
         r#"{"type":"pong","ref":"r1","time":5}"#,
     );
@@ -302,7 +302,7 @@ fn pong_and_closing() {
                 reference: None,
                 time_ms: 5,
             }
-            .write(out)
+            .write(out);
         },
         r#"{"type":"pong","time":5}"#,
     );
@@ -312,7 +312,7 @@ fn pong_and_closing() {
                 reason: "restart",
                 reconnect_after_ms: 1500,
             }
-            .write(out)
+            .write(out);
         },
         r#"{"type":"closing","reason":"restart","reconnect_after_ms":1500}"#,
     );

@@ -29,6 +29,7 @@ impl Default for Throttled {
 }
 
 impl Throttled {
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is the count")]
     fn take(&self) -> bool {
         let minute = self.started.elapsed().as_secs() / 60;
         let taken = self

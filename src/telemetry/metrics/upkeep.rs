@@ -1,7 +1,7 @@
 //! The exporter keeps each histogram sample until somebody aggregates them; without a scrape that
 //! would be for ever. This thread does it on time.
 
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,7 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Runs until dropped.
 pub(super) struct Upkeep {
-    _stops_when_dropped: Option<Sender<()>>,
+    _stops_when_dropped: Option<SyncSender<()>>,
 }
 
 impl Upkeep {
@@ -20,7 +20,7 @@ impl Upkeep {
     /// each scrape, and the timestamp that does not advance says so.
     pub fn start(handle: PrometheusHandle, timestamp: metrics::Gauge) -> Self {
         timestamp.set(unix_seconds());
-        let (stop, stopped) = mpsc::channel();
+        let (stop, stopped) = mpsc::sync_channel(0);
         let run = move || {
             while stopped.recv_timeout(UPKEEP_INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 handle.run_upkeep();

@@ -29,8 +29,12 @@ pub(super) struct Sampling {
 
 impl Sampling {
     /// Records this share (0 to 1) of what no caller decided.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the cast saturates: 1.0 becomes u64::MAX, and NaN 0"
+    )]
     pub fn new(ratio: f64) -> Self {
-        // `as` saturates: 1.0 becomes u64::MAX, and NaN 0.
         let below = (ratio.clamp(0.0, 1.0) * u64::MAX as f64) as u64;
         Self {
             below,
@@ -102,6 +106,7 @@ impl Default for Asked {
 }
 
 impl Asked {
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is the count")]
     fn take(&self) -> bool {
         let second = self.started.elapsed().as_secs();
         let taken = self

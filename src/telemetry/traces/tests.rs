@@ -50,6 +50,7 @@ impl Sink {
         );
         let listen = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listen.local_addr().unwrap());
+        #[expect(clippy::disallowed_methods, reason = "the collector ends with the test's runtime")]
         tokio::spawn(async move { axum::serve(listen, routes).await });
         Self { endpoint, received }
     }

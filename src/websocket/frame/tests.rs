@@ -103,6 +103,10 @@ fn broken_headers_fail_as_early_as_they_can() {
             &[0x81, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff],
             "length not in its shortest form",
         ),
+        (
+            &[0x81, 0xff, 0, 0, 0, 0, 0, 0, 0, 125],
+            "length not in its shortest form",
+        ),
         (&[0x81, 0xff, 0, 0, 0, 0, 0, 0, 0, 1], "length not in its shortest form"),
         (
             &[0x81, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0],

@@ -86,6 +86,7 @@ fn a_key_is_sixteen_bytes_and_comes_once() {
         &["dGhlIHNhbXBsZSBub25jZQ"],
         &["dGhlIHNhbXBsZSBub25jZQ=="; 2],
         &["dGhlIHNhbXBsZSBub25jZSE="],
+        &["MTIzNDU2Nzg5MDEyMzQ1"],
         &["SGVsbG8sIHdvcmxkIQ=="],
         &["dGhlIHNhbXBsZSBub25jZQ==dGhlIHNhbXBsZSBub25jZQ=="],
         &["not base64 at all !!!!=="],

@@ -33,7 +33,13 @@ pub struct Client {
 impl Client {
     /// On a stream that has been upgraded; `early` came together with the answer.
     pub fn over(stream: Box<dyn Stream>, early: Vec<u8>, answer: Answer) -> Self {
-        Self { stream, received: early, answer, welcome: Value::Null, refs: 0 }
+        Self {
+            stream,
+            received: early,
+            answer,
+            welcome: Value::Null,
+            refs: 0,
+        }
     }
 
     /// Reads `connected`.
@@ -76,7 +82,10 @@ impl Client {
         let reference = json!(format!("r{}", self.refs));
         message["ref"] = reference.clone();
         self.send(message).await;
-        self.find(&format!("the answer to {reference}"), |answer| answer["ref"] == reference).await
+        self.find(&format!("the answer to {reference}"), |answer| {
+            answer["ref"] == reference
+        })
+        .await
     }
 
     /// Joins and gives back the `list`.
@@ -88,7 +97,9 @@ impl Client {
 
     /// Says something and gives back the `ok`. The `chat` itself is skipped if it comes first.
     pub async fn chat(&mut self, room: &str, content: impl Into<Value>) -> Value {
-        let ok = self.ask(json!({"type": "chat", "room": room, "content": content.into()})).await;
+        let ok = self
+            .ask(json!({"type": "chat", "room": room, "content": content.into()}))
+            .await;
         assert_eq!(ok["type"], "ok", "{ok}");
         ok
     }
@@ -213,7 +224,11 @@ impl Client {
 /// The first whole frame and its length; `None` when more bytes are needed.
 fn parse(bytes: &[u8]) -> Option<(Frame, usize)> {
     let (&first, &second) = (bytes.first()?, bytes.get(1)?);
-    assert_eq!(first & 0xf0, frames::FIN, "a server's frame is whole, without reserved bits");
+    assert_eq!(
+        first & 0xf0,
+        frames::FIN,
+        "a server's frame is whole, without reserved bits"
+    );
     assert_eq!(second & 0x80, 0, "a server's frame has no mask");
     let (length, head) = match second {
         126 => (u64::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().unwrap())), 4),

@@ -26,7 +26,11 @@ impl Http2 {
         });
         let mut requests = within("the settings", requests.ready()).await.expect("HTTP/2");
         // The server's SETTINGS come before its first answer.
-        let probe = Self { requests: requests.clone() }.get("/livez").await;
+        let probe = Self {
+            requests: requests.clone(),
+        }
+        .get("/livez")
+        .await;
         assert_eq!(probe.0, 200);
         assert!(requests.is_extended_connect_protocol_enabled(), "RFC 8441 section 3");
         requests = requests.ready().await.expect("HTTP/2");
@@ -46,7 +50,9 @@ impl Http2 {
     }
 
     async fn send(&self, request: Request<()>, end: bool) -> (ResponseFuture, SendStream<Bytes>) {
-        let mut requests = within("a stream", self.requests.clone().ready()).await.expect("a stream");
+        let mut requests = within("a stream", self.requests.clone().ready())
+            .await
+            .expect("a stream");
         requests.send_request(request, end).expect("a request")
     }
 
@@ -60,7 +66,9 @@ impl Http2 {
         *request.method_mut() = Method::CONNECT;
         *request.uri_mut() = format!("https://localhost{path}").parse().unwrap();
         request.extensions_mut().insert(Protocol::from_static("websocket"));
-        request.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
+        request
+            .headers_mut()
+            .insert("sec-websocket-version", "13".parse().unwrap());
         with(&mut request);
         let (response, body) = self.send(request, false).await;
         (within("an answer", response).await.expect("an answer"), body)
@@ -70,7 +78,11 @@ impl Http2 {
     pub async fn socket(&self, token: &str) -> Client {
         let (response, send) = self.connect_with(&format!("/ws?token={token}"), |_| {}).await;
         assert_eq!(response.status(), 200);
-        let answer = Answer { status: 200, headers: Vec::new(), body: String::new() };
+        let answer = Answer {
+            status: 200,
+            headers: Vec::new(),
+            body: String::new(),
+        };
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
         let (read, write) = tokio::io::split(theirs);
         tokio::spawn(down(response.into_body(), write));

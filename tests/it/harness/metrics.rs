@@ -1,6 +1,6 @@
 //! A scrape, read as Prometheus reads it.
 
-use super::{PATIENCE, Node};
+use super::{Node, PATIENCE};
 
 /// The samples of one scrape.
 #[derive(Debug, Clone)]
@@ -15,7 +15,12 @@ struct Sample {
 
 impl Metrics {
     pub fn parse(text: &str) -> Self {
-        Self(text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).map(sample).collect())
+        Self(
+            text.lines()
+                .filter(|line| !line.starts_with('#') && !line.is_empty())
+                .map(sample)
+                .collect(),
+        )
     }
 
     /// The sum of all samples of `name` that carry these labels; 0 when there is none.
@@ -59,5 +64,9 @@ fn sample(line: &str) -> Sample {
         let (name, value) = label.split_once('=').expect("a label");
         (name.to_owned(), value.trim_matches('"').to_owned())
     });
-    Sample { name: name.to_owned(), labels: labels.collect(), value: value.parse().expect("a number") }
+    Sample {
+        name: name.to_owned(),
+        labels: labels.collect(),
+        value: value.parse().expect("a number"),
+    }
 }

@@ -54,7 +54,10 @@ impl Builder {
     /// `section.key`; the value is quoted unless it is a number, a boolean or a list.
     pub fn set(mut self, key: &str, value: &str) -> Self {
         let (section, key) = key.split_once('.').expect("section.key");
-        self.settings.entry(section.to_owned()).or_default().insert(key.to_owned(), literal(value));
+        self.settings
+            .entry(section.to_owned())
+            .or_default()
+            .insert(key.to_owned(), literal(value));
         self
     }
 
@@ -109,7 +112,13 @@ impl Builder {
         let ready = process
             .wait("`ready`", |seen| seen.stdout.iter().find_map(|line| ready(line)))
             .await;
-        Node { listen: ready.0, admin: ready.1, certificate, process, folder }
+        Node {
+            listen: ready.0,
+            admin: ready.1,
+            certificate,
+            process,
+            folder,
+        }
     }
 
     /// Starts one that is expected to give up, and waits for that.
@@ -138,7 +147,9 @@ impl Builder {
                 shell
             }
         };
-        command.args(["serve", "--config", "conclave.toml"]).current_dir(folder.path());
+        command
+            .args(["serve", "--config", "conclave.toml"])
+            .current_dir(folder.path());
         // A developer's own settings are none of ours.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("CONCLAVE_") {
@@ -244,14 +255,21 @@ impl Node {
     }
 
     pub async fn client_with(&self, claims: &Value) -> Client {
-        self.socket().query_token(&self.token_with(claims)).open().await.welcomed().await
+        self.socket()
+            .query_token(&self.token_with(claims))
+            .open()
+            .await
+            .welcomed()
+            .await
     }
 
     // From outside
 
     /// A request to the admin listener.
     pub async fn admin(&self, path: &str) -> Answer {
-        let mut stream = within("the admin listener", TcpStream::connect(self.admin)).await.expect("it listens");
+        let mut stream = within("the admin listener", TcpStream::connect(self.admin))
+            .await
+            .expect("it listens");
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let (mut answer, mut body) = read_head(&mut stream).await;
@@ -268,13 +286,21 @@ impl Node {
     /// Every line that it has logged so far.
     pub fn log(&self) -> Vec<Value> {
         let seen = self.process.seen();
-        seen.stdout.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|_| Value::from(line.as_str()))).collect()
+        seen.stdout
+            .iter()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|_| Value::from(line.as_str())))
+            .collect()
     }
 
     /// Waits for a log line that `is_it`, those of the past included.
     pub async fn logged(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         self.process
-            .wait(what, |seen| seen.stdout.iter().filter_map(|line| serde_json::from_str(line).ok()).find(&is_it))
+            .wait(what, |seen| {
+                seen.stdout
+                    .iter()
+                    .filter_map(|line| serde_json::from_str(line).ok())
+                    .find(&is_it)
+            })
             .await
     }
 

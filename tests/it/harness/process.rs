@@ -52,7 +52,12 @@ impl Process {
             // Its outputs are closed, so its end is a matter of moments; the lock is not held meanwhile,
             // because a test that ends must be able to kill it.
             let exit = loop {
-                if let Some(exit) = waited.lock().unwrap_or_else(PoisonError::into_inner).try_wait().unwrap() {
+                if let Some(exit) = waited
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .try_wait()
+                    .unwrap()
+                {
                     break exit;
                 }
                 thread::sleep(Duration::from_millis(2));
@@ -96,7 +101,10 @@ impl Process {
     /// `TERM`, `INT`, `HUP`, `STOP`, `CONT`, `KILL`.
     pub fn signal(&self, name: &str) {
         // The shell's own `kill`: the standard library knows only SIGKILL.
-        let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.pid)]).status().expect("sh runs");
+        let sent = Command::new("sh")
+            .args(["-c", &format!("kill -{name} {}", self.pid)])
+            .status()
+            .expect("sh runs");
         assert!(sent.success(), "SIG{name} was not sent");
     }
 }

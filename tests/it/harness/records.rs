@@ -70,7 +70,9 @@ impl Records {
     }
 
     pub async fn write(&mut self, bytes: &[u8]) {
-        within("the server to take bytes", self.socket.write_all(bytes)).await.expect("the server takes bytes");
+        within("the server to take bytes", self.socket.write_all(bytes))
+            .await
+            .expect("the server takes bytes");
     }
 
     /// As [`Records::write`], and whether the server takes it does not matter.
@@ -92,12 +94,19 @@ impl Records {
     /// Reads until the application data contains `text`, and forgets everything up to its end.
     pub async fn hear(&mut self, text: &str) {
         loop {
-            let found = self.plain.windows(text.len()).position(|window| window == text.as_bytes());
+            let found = self
+                .plain
+                .windows(text.len())
+                .position(|window| window == text.as_bytes());
             if let Some(at) = found {
                 self.plain.drain(..at + text.len());
                 return;
             }
-            assert!(self.read_record().await, "the connection ended before {text:?}: {}", self.shown());
+            assert!(
+                self.read_record().await,
+                "the connection ended before {text:?}: {}",
+                self.shown()
+            );
         }
     }
 
@@ -173,14 +182,17 @@ impl Direction {
         let mut inner = [payload, &[kind]].concat();
         let length = u16::try_from(inner.len() + AES_128_GCM.tag_len()).expect("a record of at most 64 KiB");
         let head = [&[APPLICATION_DATA, 3, 3][..], &length.to_be_bytes()].concat();
-        key.seal_in_place_append_tag(nonce, Aad::from(&head), &mut inner).expect("it can be sealed");
+        key.seal_in_place_append_tag(nonce, Aad::from(&head), &mut inner)
+            .expect("it can be sealed");
         [head, inner].concat()
     }
 
     fn open(&mut self, mut record: Vec<u8>) -> (u8, Vec<u8>) {
         let (key, nonce) = self.next();
         let (head, body) = record.split_at_mut(5);
-        let inner = key.open_in_place(nonce, Aad::from(&*head), body).expect("a record of the server's");
+        let inner = key
+            .open_in_place(nonce, Aad::from(&*head), body)
+            .expect("a record of the server's");
         let (kind, payload) = inner.split_last().expect("a kind");
         (*kind, payload.to_vec())
     }
@@ -201,6 +213,8 @@ fn expand(secret: &[u8], label: &str, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     let prk = Prk::new_less_safe(HKDF_SHA256, secret);
     let info = [&info[..]];
-    prk.expand(&info, Length(length)).and_then(|okm| okm.fill(&mut bytes)).expect("a short key");
+    prk.expand(&info, Length(length))
+        .and_then(|okm| okm.fill(&mut bytes))
+        .expect("a short key");
     bytes
 }

@@ -28,7 +28,13 @@ impl Ask {
     /// A plain request.
     pub fn new(tls: Tls, method: &str, path: &str) -> Self {
         let headers = vec![("Host".to_owned(), "localhost".to_owned())];
-        Self { tls, method: method.to_owned(), path: path.to_owned(), headers, body: Vec::new() }
+        Self {
+            tls,
+            method: method.to_owned(),
+            path: path.to_owned(),
+            headers,
+            body: Vec::new(),
+        }
     }
 
     /// Adds the headers of a WebSocket upgrade.
@@ -106,7 +112,10 @@ impl Ask {
     }
 
     pub async fn send_on(&self, mut stream: Box<dyn Stream>) -> (Answer, Box<dyn Stream>, Vec<u8>) {
-        stream.write_all(&self.bytes()).await.expect("the server takes the request");
+        stream
+            .write_all(&self.bytes())
+            .await
+            .expect("the server takes the request");
         stream.flush().await.unwrap();
         let (answer, early) = read_head(&mut stream).await;
         (answer, stream, early)
@@ -121,7 +130,9 @@ impl Ask {
 
     /// A WebSocket; panics unless the server upgrades.
     pub async fn open(&self) -> Client {
-        self.try_open().await.unwrap_or_else(|answer| panic!("no upgrade: {answer:?}"))
+        self.try_open()
+            .await
+            .unwrap_or_else(|answer| panic!("no upgrade: {answer:?}"))
     }
 
     /// A WebSocket, or what was answered instead.
@@ -155,7 +166,10 @@ pub struct Answer {
 impl Answer {
     /// The header's value, if it is there exactly once.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let mut values = self.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        let mut values = self
+            .headers
+            .iter()
+            .filter(|(known, _)| known.eq_ignore_ascii_case(name));
         let value = values.next().map(|(_, value)| value.as_str());
         assert!(values.next().is_none(), "{name} twice: {self:?}");
         value
@@ -169,24 +183,39 @@ pub async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> (Answer, Vec<u8
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
             break end;
         }
-        let read = within("the head of an answer", stream.read_buf(&mut bytes)).await.expect("an answer");
-        assert!(read > 0, "the connection ended before an answer: {:?}", String::from_utf8_lossy(&bytes));
+        let read = within("the head of an answer", stream.read_buf(&mut bytes))
+            .await
+            .expect("an answer");
+        assert!(
+            read > 0,
+            "the connection ended before an answer: {:?}",
+            String::from_utf8_lossy(&bytes)
+        );
     };
     let rest = bytes.split_off(end + 4);
     let head = String::from_utf8(bytes).expect("a head of ASCII");
     let mut lines = head.trim_end().split("\r\n");
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status line");
+    let status = lines
+        .next()
+        .and_then(|line| line.split(' ').nth(1))
+        .expect("a status line");
     let headers = lines.map(|line| {
         let (name, value) = line.split_once(':').expect("a header");
         (name.to_owned(), value.trim().to_owned())
     });
-    let answer = Answer { status: status.parse().expect("a status"), headers: headers.collect(), body: String::new() };
+    let answer = Answer {
+        status: status.parse().expect("a status"),
+        headers: headers.collect(),
+        body: String::new(),
+    };
     (answer, rest)
 }
 
 /// Reads what Content-Length announces, or up to the end of the connection.
 pub async fn read_body(answer: &mut Answer, stream: &mut (impl AsyncRead + Unpin), body: &mut Vec<u8>) {
-    let length = answer.header("content-length").map(|length| length.parse::<usize>().expect("a length"));
+    let length = answer
+        .header("content-length")
+        .map(|length| length.parse::<usize>().expect("a length"));
     while length.is_none_or(|length| body.len() < length) {
         match within("the body of an answer", stream.read_buf(body)).await {
             Ok(1..) => {}
@@ -194,6 +223,9 @@ pub async fn read_body(answer: &mut Answer, stream: &mut (impl AsyncRead + Unpin
             Ok(0) | Err(_) => break,
         }
     }
-    assert!(length.is_none_or(|length| body.len() >= length), "the body was cut: {answer:?}");
+    assert!(
+        length.is_none_or(|length| body.len() >= length),
+        "the body was cut: {answer:?}"
+    );
     answer.body = String::from_utf8_lossy(body).into_owned();
 }

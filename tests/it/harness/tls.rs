@@ -30,7 +30,10 @@ impl Certificate {
     pub fn for_names(names: &[&str]) -> Self {
         let names: Vec<_> = names.iter().map(ToString::to_string).collect();
         let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
-        Self { pem: made.cert.pem(), key_pem: made.signing_key.serialize_pem() }
+        Self {
+            pem: made.cert.pem(),
+            key_pem: made.signing_key.serialize_pem(),
+        }
     }
 
     pub fn der(&self) -> CertificateDer<'static> {
@@ -57,7 +60,12 @@ impl Tls {
         certificate: &Certificate,
         versions: &[&'static SupportedProtocolVersion],
     ) -> Self {
-        Self::with_provider(address, certificate, rustls::crypto::aws_lc_rs::default_provider(), versions)
+        Self::with_provider(
+            address,
+            certificate,
+            rustls::crypto::aws_lc_rs::default_provider(),
+            versions,
+        )
     }
 
     pub fn with_provider(
@@ -73,7 +81,11 @@ impl Tls {
             .expect("versions that rustls knows")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Self { address, config, receive_buffer: None }
+        Self {
+            address,
+            config,
+            receive_buffer: None,
+        }
     }
 
     pub fn alpn(mut self, protocols: &[&str]) -> Self {

@@ -13,6 +13,7 @@
 //! 3. A close code that may not be sent: we fail, tungstenite reports a close with 1002 of its own.
 //!    RFC 6455 sections 7.4.1 (1004, 1005, 1006, 1015) and 7.4.2 (0-999 "are not used").
 //! 4. Close code 1014: tungstenite counts it with 3, but IANA registered it ("bad gateway").
+#![expect(clippy::cast_possible_truncation, reason = "lengths and patterns made small here")]
 
 use std::io::{self, Cursor, Read, Write};
 

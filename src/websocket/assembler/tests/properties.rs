@@ -1,4 +1,5 @@
 //! Any bytes, cut anywhere; and both ways between us and tungstenite.
+#![expect(clippy::cast_possible_truncation, reason = "lengths and patterns made small here")]
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -35,8 +36,8 @@ impl Written {
         let mut out = vec![self.first];
         match form {
             0 => out.push(mask_bit | len as u8),
-            2 => out.extend([&[mask_bit | 126][..], &(len as u16).to_be_bytes()].concat()),
-            _ => out.extend([&[mask_bit | 127][..], &(len as u64).to_be_bytes()].concat()),
+            2 => out.extend([&[mask_bit | 0x7e][..], &(len as u16).to_be_bytes()].concat()),
+            _ => out.extend([&[mask_bit | 0x7f][..], &(len as u64).to_be_bytes()].concat()),
         }
         let mut payload = self.payload.clone();
         if self.masked {
@@ -202,14 +203,18 @@ proptest! {
         frames in valid(), mutations in mutations(), places in places(),
     ) {
         let mut bytes = joined(&frames);
-        mutations.iter().for_each(|mutation| mutate(&mut bytes, mutation));
+        for mutation in &mutations {
+            mutate(&mut bytes, mutation);
+        }
         compare(&bytes, &cuts(&places, bytes.len()), MESSAGE_BYTES);
     }
 
     #[test]
     fn byte_by_byte_is_the_same_as_whole(frames in valid(), mutations in mutations()) {
         let mut bytes = joined(&frames);
-        mutations.iter().for_each(|mutation| mutate(&mut bytes, mutation));
+        for mutation in &mutations {
+            mutate(&mut bytes, mutation);
+        }
         let every: Vec<usize> = (1..bytes.len()).collect();
         for bounds in [BOUNDS, Bounds { message_bytes: 100, fragments: 2 }] {
             prop_assert_eq!(feed(&bytes, &every, bounds), feed(&bytes, &[], bounds));
