@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Context;
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ pub struct InService(Arc<Busy>);
 struct Busy {
     /// Requests and HTTP/2 sockets that are served now.
     serving: AtomicUsize,
+    /// All that ever began.
+    begun: AtomicU64,
     corked: AtomicBool,
 }
 
@@ -28,6 +30,7 @@ impl InService {
     #[must_use]
     pub fn begin(&self) -> Serving {
         self.0.serving.fetch_add(1, Ordering::Relaxed);
+        self.0.begun.fetch_add(1, Ordering::Relaxed);
         Serving(self.clone())
     }
 
@@ -44,11 +47,14 @@ impl Drop for Serving {
     }
 }
 
-/// The idle timer of one HTTP connection.
+/// The idle timer of one HTTP connection. It looks once per `after`, so an idle connection lives for up to
+/// twice that: setting the timer anew for each request would cost more than it is worth.
 #[derive(Debug)]
 pub struct HttpIdle {
     in_service: InService,
     after: Duration,
+    /// `begun` at the last look.
+    begun: u64,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -58,6 +64,7 @@ impl HttpIdle {
         Self {
             in_service,
             after,
+            begun: 0,
             timer: Box::pin(sleep(after)),
         }
     }
@@ -68,10 +75,12 @@ impl HttpIdle {
         self.in_service.0.corked.load(Ordering::Relaxed)
     }
 
-    /// Called when nothing can be read: true once that was so for `after` with nothing in service.
+    /// Called when nothing can be read: true once nothing was in service for `after`.
     pub fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
         while self.timer.as_mut().poll(cx).is_ready() {
-            if self.in_service.0.serving.load(Ordering::Relaxed) == 0 {
+            let begun = self.in_service.0.begun.load(Ordering::Relaxed);
+            let was_used = std::mem::replace(&mut self.begun, begun) != begun;
+            if !was_used && self.in_service.0.serving.load(Ordering::Relaxed) == 0 {
                 return true;
             }
             self.timer.as_mut().reset(Instant::now() + self.after);
