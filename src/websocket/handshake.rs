@@ -5,8 +5,8 @@ use base64::Engine as _;
 use base64::alphabet::STANDARD as ALPHABET;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use http::header::{
-    ALLOW, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+    ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
@@ -43,6 +43,8 @@ pub enum Refused {
     NotAnUpgrade,
     /// Another version of the WebSocket protocol than 13, none, or several.
     Version,
+    /// No Host or several: RFC 9112 section 3.2 and RFC 6455 section 4.2.1 want exactly one.
+    Host,
     /// No key, several, or one that is not 16 bytes in base64.
     Key,
     /// A body is announced where the first frame must follow; whoever is in between may take one for the other.
@@ -57,7 +59,7 @@ impl Refused {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAnUpgrade | Self::Version => StatusCode::UPGRADE_REQUIRED,
-            Self::Key | Self::Body => StatusCode::BAD_REQUEST,
+            Self::Host | Self::Key | Self::Body => StatusCode::BAD_REQUEST,
             // RFC 9220 section 3.
             Self::OtherProtocol => StatusCode::NOT_IMPLEMENTED,
         }
@@ -74,7 +76,7 @@ impl Refused {
                 (UPGRADE, "websocket"),
                 (CONNECTION, "upgrade"),
             ],
-            Self::Key | Self::Body | Self::OtherProtocol => &[],
+            Self::Host | Self::Key | Self::Body | Self::OtherProtocol => &[],
         };
         needed
             .iter()
@@ -88,6 +90,7 @@ impl Refused {
             Self::Method => "A WebSocket begins with GET, or on HTTP/2 with extended CONNECT.",
             Self::NotAnUpgrade => "This path speaks WebSocket only: connect with wss://.",
             Self::Version => "Only version 13 of the WebSocket protocol is spoken here.",
+            Self::Host => "Host must be there once.",
             Self::Key => "Sec-WebSocket-Key must be there once, and be 16 bytes in base64.",
             Self::Body => "A WebSocket upgrade has no body.",
             Self::OtherProtocol => "Extended CONNECT is for the protocol websocket only.",
@@ -100,6 +103,7 @@ impl Refused {
             Self::Method => "method",
             Self::NotAnUpgrade => "not_an_upgrade",
             Self::Version => "version",
+            Self::Host => "host",
             Self::Key => "key",
             Self::Body => "body",
             Self::OtherProtocol => "other_protocol",
@@ -128,6 +132,7 @@ fn check_http1(parts: &Parts) -> Result<Handshake, Refused> {
     if only(headers, SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes) != Some(b"13") {
         return Err(Refused::Version);
     }
+    only(headers, HOST).ok_or(Refused::Host)?;
     let length = headers.get_all(CONTENT_LENGTH);
     if headers.contains_key(TRANSFER_ENCODING) || length.iter().any(|length| length != "0") {
         return Err(Refused::Body);

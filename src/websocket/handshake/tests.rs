@@ -99,6 +99,12 @@ fn a_key_is_sixteen_bytes_and_comes_once() {
 }
 
 #[test]
+fn a_host_comes_once() {
+    check_header("host", &[], Err(Refused::Host));
+    check_header("host", &["a.example", "b.example"], Err(Refused::Host));
+}
+
+#[test]
 fn methods_and_versions_of_http() {
     let http1 = |method, version| check(&parts(method, version, GOOD)).map(drop);
     assert_eq!(http1("GET", Version::HTTP_11), Ok(()));

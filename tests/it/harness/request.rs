@@ -15,7 +15,7 @@ pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// A request in the making.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Ask {
     pub tls: Tls,
     method: String,
@@ -139,10 +139,19 @@ impl Ask {
     pub async fn try_open(&self) -> Result<Client, Answer> {
         let (mut answer, mut stream, mut early) = self.send().await;
         if answer.status != 101 {
-            read_body(&mut answer, &mut stream, &mut early).await;
+            // RFC 9110 section 9.3.2: the length that it announces is of a body that it does not have.
+            if self.method != "HEAD" {
+                read_body(&mut answer, &mut stream, &mut early).await;
+            }
             return Err(answer);
         }
         Ok(Client::over(stream, early, answer))
+    }
+}
+
+impl std::fmt::Debug for Ask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.bytes()))
     }
 }
 
