@@ -145,7 +145,7 @@ fn the_defaults_are_these() {
     assert_eq!((config.echo.message_bytes, config.echo.fragments), (17 << 20, 70_000));
     assert_eq!(
         (config.drain.grace, config.drain.time),
-        (Duration::from_secs(5), Duration::from_secs(25))
+        (Duration::from_secs(5), Duration::from_secs(20))
     );
     assert_eq!(
         (config.log.format, config.log.level.as_str()),
