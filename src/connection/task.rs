@@ -520,19 +520,13 @@ impl std::fmt::Display for SessionName {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::tls_io::TlsIo;
 
     /// An idle connection costs 4.9 KiB; a field more here is a field more for everybody.
     #[test]
     fn what_an_idle_connection_keeps_stays_small() {
-        assert!(
-            size_of::<Task>() <= 128,
-            "{} bytes: the task's allocation is 256 up to here",
-            size_of::<Task>()
-        );
-        assert!(
-            size_of::<Conn>() <= 304,
-            "{} bytes: with its counters an allocation of 320",
-            size_of::<Conn>()
-        );
+        let sizes = [size_of::<Task>(), size_of::<Conn>(), size_of::<TlsIo>()];
+        // With what is around them, allocations of 256, 176 and 1,280 bytes.
+        assert!(sizes[0] <= 128 && sizes[1] <= 160 && sizes[2] <= 1_280, "{sizes:?}");
     }
 }
