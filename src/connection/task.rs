@@ -29,7 +29,7 @@ use crate::telemetry::metrics::{Initiator, Kind, Limit, PanicPlace, RateLimit};
 use crate::telemetry::traces::TraceContext;
 use crate::websocket::assembler::{Assembler, Bounds, Event};
 use crate::websocket::encoded::Frame;
-use crate::websocket::frame::{Opcode, Violation};
+use crate::websocket::frame::{Opcode, Violation, ends_in_close};
 
 thread_local! {
     /// Decrypted bytes, parsed in place; everything is used up or moved into the assembler within one call.
@@ -453,6 +453,9 @@ impl Life {
 
     /// After our close frame: only the peer's own is still of interest.
     fn discard(&mut self, assembler: &mut Assembler, plain: &mut [u8]) {
+        if self.deaf && ends_in_close(plain) {
+            self.left_by_peer.get_or_insert(1005);
+        }
         let mut used = 0;
         let bounds = self.bounds();
         while self.left_by_peer.is_none() && !self.deaf {
