@@ -10,13 +10,13 @@ use std::time::Instant;
 
 use tokio::time::Sleep;
 
-use crate::connection::{Conn, Phase};
+use crate::connection::{Conn, Phase, who_ended};
 use crate::limits::CLOSE_LINGER;
 use crate::protocol::close::Close;
 use crate::runtime::Node;
 use crate::shard::Shard;
 use crate::shard::inbox::Command;
-use crate::telemetry::metrics::{Initiator, Kind, PanicPlace};
+use crate::telemetry::metrics::{Kind, PanicPlace};
 use crate::websocket::assembler::{Assembler, Bounds, Event};
 use crate::websocket::frame::{Opcode, Violation, close_frame, write_frame};
 
@@ -177,13 +177,19 @@ impl Echo {
             counters.messages_in.of(kind).inc();
             if self.ending.is_none() {
                 write_frame(&mut self.reply, answer, payload);
+                let said = if kind == Kind::Ping { Kind::Pong } else { kind };
+                counters.messages_out.of(said).inc();
             }
         }
     }
 
     /// True if the close frame is ours to say: a drain's may be on its way already.
     fn begin_ending(&mut self, close: Close) -> bool {
-        self.ending.replace(close).is_none() && self.conn.close_by_itself(close)
+        let ours = self.ending.replace(close).is_none() && self.conn.close_by_itself(close);
+        if ours {
+            self.shard.counters.messages_out.of(Kind::Close).inc();
+        }
+        ours
     }
 
     fn on_violation(&mut self, violation: Violation) {
@@ -221,20 +227,7 @@ impl Drop for Echo {
         });
         self.shard.counters.connections_closed.inc();
         let lifetime_s = self.opened.elapsed().as_secs_f64();
-        let by_peer = self
-            .left_by_peer
-            .filter(|_| ended.is_none_or(|close| close == Close::NORMAL));
-        match by_peer {
-            Some(code) => self
-                .node
-                .metrics
-                .disconnected(code, "none", Initiator::Client, lifetime_s),
-            None => {
-                let close = ended.unwrap_or(Close::HEARTBEAT);
-                self.node
-                    .metrics
-                    .disconnected(close.code, close.reason, Initiator::Server, lifetime_s);
-            }
-        }
+        let (code, reason, initiator) = who_ended(ended, self.left_by_peer);
+        self.node.metrics.disconnected(code, reason, initiator, lifetime_s);
     }
 }

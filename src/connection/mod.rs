@@ -34,7 +34,7 @@ use crate::protocol::close::Close;
 use crate::protocol::server;
 use crate::shard::Shard;
 use crate::shard::inbox::Asked;
-use crate::telemetry::metrics::{ShardCounters, SlowConsumer};
+use crate::telemetry::metrics::{Initiator, Kind, Label, ShardCounters, SlowConsumer};
 use crate::websocket::encoded::Frame;
 use crate::websocket::frame::Opcode;
 
@@ -483,6 +483,19 @@ impl Phase {
     }
 }
 
+/// Who ended a connection, and with what. Our own close counts as ours, also when the peer answered it;
+/// [`Close::NORMAL`] is never ours to begin: it stands for the answer to the peer's close, or for a stream that
+/// broke while we wrote.
+fn who_ended(ended: Option<Close>, left_by_peer: Option<u16>) -> (u16, &'static str, Initiator) {
+    match (ended, left_by_peer) {
+        (None, Some(code)) => (code, "none", Initiator::Client),
+        (Some(Close::NORMAL), code) => (code.unwrap_or(1006), "none", Initiator::Client),
+        (Some(close), _) => (close.code, close.reason, Initiator::Server),
+        // The task was dropped in the middle: the process ends.
+        (None, None) => (Close::HEARTBEAT.code, Close::HEARTBEAT.reason, Initiator::Server),
+    }
+}
+
 impl State {
     fn mark_dirty(&mut self) -> Pushed {
         if self.waiting || std::mem::replace(&mut self.dirty, true) {
@@ -558,9 +571,9 @@ impl State {
         }
     }
 
-    /// The stream broke: nothing more is written or read.
+    /// The stream broke: nothing more is written or read. That is no close of ours: see [`who_ended`].
     fn fail(&mut self) {
-        self.phase = Phase::Over(self.phase.end().unwrap_or(Close::HEARTBEAT).row());
+        self.phase = Phase::Over(self.phase.end().unwrap_or(Close::NORMAL).row());
         self.wake();
     }
 
@@ -602,7 +615,12 @@ impl State {
                     now_ms
                 };
                 piece.clear();
-                self.outbox.take(PIECE_BYTES, piece);
+                let mut taken = [0; Kind::ALL.len()];
+                self.outbox
+                    .take(PIECE_BYTES, piece, |frame| taken[frame.kind().index()] += 1);
+                for (kind, frames) in Kind::ALL.iter().zip(taken).filter(|(_, frames)| *frames > 0) {
+                    counters.messages_out.of(*kind).add(frames);
+                }
                 counters.sends.inc();
                 counters.bytes_out.add(piece.len() as u64);
                 if transport.try_send(piece)? == Sent::Waiting {

@@ -85,7 +85,7 @@ metrics! {
     TLS_RELOADS Counter "conclave_tls_reloads_total" ["result"]: "Attempts to load a changed certificate.";
 
     MESSAGES Counter "conclave_messages_total" ["direction", "kind"]: "WebSocket messages.";
-    MESSAGE_BYTES Counter "conclave_message_bytes_total" ["direction"]: "Payload bytes of WebSocket messages.";
+    MESSAGE_BYTES Counter "conclave_message_bytes_total" ["direction"]: "Bytes of WebSocket frames, heads included.";
     PROTOCOL_ERRORS Counter "conclave_protocol_errors_total" ["code"]: "Error messages sent to clients.";
     RATE_LIMITED Counter "conclave_rate_limited_total" ["limit"]: "Messages and requests refused for a rate.";
     REFUSED Counter "conclave_refused_total" ["limit"]: "Messages and requests refused for a size or count.";
