@@ -131,7 +131,12 @@ async fn visits_are_spread_over_the_interval() {
     // One tick per second: no visit of all at once leaves two in three for later or earlier ones.
     let second = Duration::from_secs(1);
     let most = (0..times.len())
-        .map(|from| times[from..].iter().take_while(|time| **time < times[from] + second / 2).count())
+        .map(|from| {
+            times[from..]
+                .iter()
+                .take_while(|time| **time < times[from] + second / 2)
+                .count()
+        })
         .max();
     assert!(most.is_some_and(|most| most <= 20), "{times:?}");
 }

@@ -62,14 +62,18 @@ async fn new_files_are_served_to_new_handshakes_and_open_sockets_live_on() {
         std::fs::write(node.folder().join("tls.crt"), &new.pem).unwrap();
         std::fs::write(node.folder().join("tls.key"), &new.key_pem).unwrap();
         serves(&node, &new).await;
-        assert!(node.tls().try_connect().await.is_err(), "the old one is not served any more");
+        assert!(
+            node.tls().try_connect().await.is_err(),
+            "the old one is not served any more"
+        );
         still_speaks(&mut old).await;
         let metrics = node.metrics().await;
         assert_eq!(metrics.sum(EXPIRY, &[]), 2_506_118_400.0);
         assert_ne!(before, 2_506_118_400.0);
         assert_eq!(reloads(&node, "ok").await, 1.0);
         assert_eq!(metrics.sum("conclave_connections_closed_total", &[]), 0.0);
-        node.logged("the reload", |line| line["message"] == "certificate reloaded").await;
+        node.logged("the reload", |line| line["message"] == "certificate reloaded")
+            .await;
         old.close(1000).await;
     }
 }
@@ -196,7 +200,11 @@ async fn a_bad_pair_keeps_the_old_one_says_so_and_is_counted() {
             &|| replace(&crt, &old.pem[..old.pem.len() / 2]),
             "tls.crt",
         ),
-        ("no certificate", &|| std::fs::remove_file(&crt).unwrap(), "No such file"),
+        (
+            "no certificate",
+            &|| std::fs::remove_file(&crt).unwrap(),
+            "No such file",
+        ),
     ];
     for (name, spoil, why) in bad {
         // Each begins with the good pair, and is looked at when asked: bursts of changes would be one.
@@ -209,7 +217,9 @@ async fn a_bad_pair_keeps_the_old_one_says_so_and_is_counted() {
             .await;
         let told = |line: &Value| {
             line["level"] == "WARN"
-                && line["message"].as_str().is_some_and(|said| said.contains("not reloaded"))
+                && line["message"]
+                    .as_str()
+                    .is_some_and(|said| said.contains("not reloaded"))
                 && line["error"].as_str().is_some_and(|error| error.contains(why))
         };
         node.logged(name, told).await;

@@ -190,7 +190,11 @@ async fn who_does_not_answer_is_cut_at_the_deadline() {
         reader.until("closing").await;
         reader.expect_close(1012, "restart").await;
         assert_eq!(node.wait_exit().await.code(), Some(0), "{runtime}");
-        assert!(began.elapsed() < Duration::from_secs(5), "{runtime}: {:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "{runtime}: {:?}",
+            began.elapsed()
+        );
         assert_eq!(phases(&node), ["Grace", "Closing", "Deadline", "Stopped"], "{runtime}");
         node.logged("what was left", |line| line["message"] == "drain deadline passed")
             .await;
@@ -200,7 +204,11 @@ async fn who_does_not_answer_is_cut_at_the_deadline() {
 
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
-    for (runtime, first, second) in [("per-core", "TERM", "INT"), ("shared", "INT", "TERM"), ("shared", "TERM", "TERM")] {
+    for (runtime, first, second) in [
+        ("per-core", "TERM", "INT"),
+        ("shared", "INT", "TERM"),
+        ("shared", "TERM", "TERM"),
+    ] {
         let node = draining(runtime, "10m", "1h").start().await;
         let mut client = node.client("ann").await;
         node.terminate(first);
@@ -246,7 +254,11 @@ async fn nobody_who_says_nothing_holds_it_up() {
         node.terminate("TERM");
         let began = Instant::now();
         assert_eq!(node.wait_exit().await.code(), Some(0), "{runtime}");
-        assert!(began.elapsed() < Duration::from_secs(10), "{runtime}: {:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "{runtime}: {:?}",
+            began.elapsed()
+        );
         for stream in [&mut bare, &mut half] {
             read_to_end(stream).await;
         }

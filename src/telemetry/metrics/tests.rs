@@ -182,7 +182,11 @@ fn every_word_of_the_protocol_is_a_label() {
     let codes: Vec<_> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
     assert_eq!(codes, ERROR_CODES[..ERROR_CODES.len() - 1]);
     let of_tokens = |word: &&DeniedWord| !matches!(word, DeniedWord::Kicked | DeniedWord::Abuse);
-    let words: Vec<_> = DeniedWord::ALL.iter().filter(of_tokens).map(|word| word.as_str()).collect();
+    let words: Vec<_> = DeniedWord::ALL
+        .iter()
+        .filter(of_tokens)
+        .map(|word| word.as_str())
+        .collect();
     assert_eq!(words, AUTH_REASONS[..AUTH_REASONS.len() - 1]);
 }
 

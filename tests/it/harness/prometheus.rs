@@ -29,7 +29,10 @@ impl Prometheus {
         );
         std::fs::write(folder.path().join("prometheus.yml"), config).expect("a file");
         // It knows no port 0: one that was free a moment ago.
-        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let mut command = Command::new("prometheus");
         command.current_dir(folder.path()).args([
             "--config.file=prometheus.yml",
