@@ -10,13 +10,13 @@ use std::time::Instant;
 
 use tokio::time::Sleep;
 
-use crate::connection::{Conn, Phase, who_ended};
+use crate::connection::{Conn, Phase};
 use crate::limits::CLOSE_LINGER;
 use crate::protocol::close::Close;
 use crate::runtime::Node;
 use crate::shard::Shard;
 use crate::shard::inbox::Command;
-use crate::telemetry::metrics::{Kind, PanicPlace};
+use crate::telemetry::metrics::{Initiator, Kind, PanicPlace};
 use crate::websocket::assembler::{Assembler, Bounds, Event};
 use crate::websocket::frame::{Opcode, Violation, close_frame, write_frame};
 
@@ -73,8 +73,13 @@ impl Echo {
             if let Poll::Ready(Err(_)) = self.conn.poll_write(cx, &self.shard) {
                 return Poll::Ready(());
             }
-            if let Phase::Over(_) = self.conn.phase() {
-                return Poll::Ready(());
+            match self.conn.phase() {
+                Phase::Over(_) => return Poll::Ready(()),
+                Phase::Broken => {
+                    self.left_by_peer.get_or_insert(1006);
+                    return Poll::Ready(());
+                }
+                Phase::Open | Phase::Closing(_) => {}
             }
             if self.ending.is_some() || self.conn.phase() != Phase::Open {
                 let linger = self
@@ -227,7 +232,20 @@ impl Drop for Echo {
         });
         self.shard.counters.connections_closed.inc();
         let lifetime_s = self.opened.elapsed().as_secs_f64();
-        let (code, reason, initiator) = who_ended(ended, self.left_by_peer);
-        self.node.metrics.disconnected(code, reason, initiator, lifetime_s);
+        let by_peer = self
+            .left_by_peer
+            .filter(|_| ended.is_none_or(|close| close == Close::NORMAL));
+        match by_peer {
+            Some(code) => self
+                .node
+                .metrics
+                .disconnected(code, "none", Initiator::Client, lifetime_s),
+            None => {
+                let close = ended.unwrap_or(Close::HEARTBEAT);
+                self.node
+                    .metrics
+                    .disconnected(close.code, close.reason, Initiator::Server, lifetime_s);
+            }
+        }
     }
 }

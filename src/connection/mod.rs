@@ -34,7 +34,7 @@ use crate::protocol::close::Close;
 use crate::protocol::server;
 use crate::shard::Shard;
 use crate::shard::inbox::Asked;
-use crate::telemetry::metrics::{Initiator, Kind, Label, ShardCounters, SlowConsumer};
+use crate::telemetry::metrics::{Kind, Label, ShardCounters, SlowConsumer};
 use crate::websocket::encoded::Frame;
 use crate::websocket::frame::Opcode;
 
@@ -117,6 +117,8 @@ pub enum Phase {
     Closing(&'static Close),
     /// Nothing more is written or read.
     Over(&'static Close),
+    /// The stream broke under us: the peer has gone.
+    Broken,
 }
 
 /// What became of a pushed frame.
@@ -246,7 +248,7 @@ impl Conn {
     /// Ends the connection now, with a reset.
     pub fn terminate(&self, close: Close) {
         let mut state = self.state.lock();
-        if matches!(state.phase, Phase::Over(_)) {
+        if matches!(state.phase, Phase::Over(_) | Phase::Broken) {
             return;
         }
         if let Some(transport) = &state.transport {
@@ -477,22 +479,9 @@ impl Phase {
     #[must_use]
     pub fn end(self) -> Option<Close> {
         match self {
-            Self::Open => None,
+            Self::Open | Self::Broken => None,
             Self::Closing(close) | Self::Over(close) => Some(*close),
         }
-    }
-}
-
-/// Who ended a connection, and with what. Our own close counts as ours, also when the peer answered it;
-/// [`Close::NORMAL`] is never ours to begin: it stands for the answer to the peer's close, or for a stream that
-/// broke while we wrote.
-fn who_ended(ended: Option<Close>, left_by_peer: Option<u16>) -> (u16, &'static str, Initiator) {
-    match (ended, left_by_peer) {
-        (None, Some(code)) => (code, "none", Initiator::Client),
-        (Some(Close::NORMAL), code) => (code.unwrap_or(1006), "none", Initiator::Client),
-        (Some(close), _) => (close.code, close.reason, Initiator::Server),
-        // The task was dropped in the middle: the process ends.
-        (None, None) => (Close::HEARTBEAT.code, Close::HEARTBEAT.reason, Initiator::Server),
     }
 }
 
@@ -571,9 +560,9 @@ impl State {
         }
     }
 
-    /// The stream broke: nothing more is written or read. That is no close of ours: see [`who_ended`].
+    /// The stream broke: nothing more is written or read.
     fn fail(&mut self) {
-        self.phase = Phase::Over(self.phase.end().unwrap_or(Close::NORMAL).row());
+        self.phase = self.phase.end().map_or(Phase::Broken, |close| Phase::Over(close.row()));
         self.wake();
     }
 
@@ -585,7 +574,7 @@ impl State {
         counters: &ShardCounters,
         now_ms: u64,
     ) -> io::Result<Flushed> {
-        if matches!(self.phase, Phase::Over(_)) {
+        if matches!(self.phase, Phase::Over(_) | Phase::Broken) {
             return Ok(Flushed::Done);
         }
         let Some(transport) = &mut self.transport else {

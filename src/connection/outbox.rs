@@ -18,6 +18,10 @@ struct Queued {
 #[derive(Debug, Default)]
 pub struct Outbox {
     first: Option<Queued>,
+    #[expect(
+        clippy::box_collection,
+        reason = "8 bytes for the many that have none, where 32 would be kept for ever"
+    )]
     rest: Option<Box<VecDeque<Queued>>>,
     /// Bytes of the first frame that have been taken.
     first_taken: usize,

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::auth::Identity;
 use crate::config;
 use crate::connection::limits::{Bucket, Patience};
-use crate::connection::{Conn, Phase, who_ended};
+use crate::connection::{Conn, Phase};
 use crate::hub::{MemberId, Room, User};
 use crate::limits::{CLOSE_LINGER, HARD_LIMIT_FACTOR, READ_PAUSE_MAX};
 use crate::net::limit_key;
@@ -25,7 +25,7 @@ use crate::protocol::server;
 use crate::runtime::Node;
 use crate::shard::Shard;
 use crate::shard::inbox::Command;
-use crate::telemetry::metrics::{Kind, Limit, PanicPlace, RateLimit};
+use crate::telemetry::metrics::{Initiator, Kind, Limit, PanicPlace, RateLimit};
 use crate::telemetry::traces::TraceContext;
 use crate::websocket::assembler::{Assembler, Bounds, Event};
 use crate::websocket::encoded::Frame;
@@ -188,6 +188,7 @@ impl Task {
                 Phase::Open => {}
                 Phase::Closing(_) => return self.poll_end(cx),
                 Phase::Over(_) => return Poll::Ready(()),
+                Phase::Broken => return self.gone(),
             }
             if let Some(pause) = self.aside.as_mut().and_then(|aside| aside.pause.as_mut()) {
                 ready!(pause.as_mut().poll(cx));
@@ -489,7 +490,15 @@ impl Drop for Life {
         self.shard.counters.connections_closed.inc();
         self.shard.counters.dropped_closed.add(dropped);
         let lifetime = Duration::from_millis(self.shard.now_ms().saturating_sub(self.opened_ms));
-        let (code, reason, initiator) = who_ended(ended, self.left_by_peer);
+        // Our own close counts as ours, also when the peer answered it.
+        let by_peer = self
+            .left_by_peer
+            .filter(|_| ended.is_none_or(|close| close == Close::NORMAL));
+        let close = ended.unwrap_or(Close::HEARTBEAT);
+        let (code, reason, initiator) = match by_peer {
+            Some(code) => (code, "none", Initiator::Client),
+            None => (close.code, close.reason, Initiator::Server),
+        };
         self.node
             .metrics
             .disconnected(code, reason, initiator, lifetime.as_secs_f64());
