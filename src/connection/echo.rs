@@ -185,13 +185,19 @@ impl Echo {
             counters.messages_in.of(kind).inc();
             if self.ending.is_none() {
                 write_frame(&mut self.reply, answer, payload);
+                let said = if kind == Kind::Ping { Kind::Pong } else { kind };
+                counters.messages_out.of(said).inc();
             }
         }
     }
 
     /// True if the close frame is ours to say: a drain's may be on its way already.
     fn begin_ending(&mut self, close: Close) -> bool {
-        self.ending.replace(close).is_none() && self.conn.close_by_itself(close)
+        let ours = self.ending.replace(close).is_none() && self.conn.close_by_itself(close);
+        if ours {
+            self.shard.counters.messages_out.of(Kind::Close).inc();
+        }
+        ours
     }
 
     fn on_violation(&mut self, violation: Violation) {

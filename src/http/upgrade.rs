@@ -81,7 +81,7 @@ async fn enter(State(node): State<Arc<Node>>, Extension(kind): Extension<Kind>, 
             tls: Some(peer.tls_version),
         },
     );
-    let decided = decide(&node, &parts, &peer);
+    let decided = span.run(async { decide(&node, &parts, &peer) }).await;
     let (response, result, word) = match decided {
         Ok((handshake, verdict)) => {
             let (result, word) = match &verdict {

@@ -14,8 +14,13 @@
 mod harness;
 
 mod admission;
+mod heartbeat;
 mod hostile;
 mod http;
 mod limits;
+mod reload;
 mod runtime;
+mod secrets;
+mod shutdown;
+mod telemetry;
 mod tls;
