@@ -192,14 +192,26 @@ impl Conn {
         (generation, state.mark_dirty())
     }
 
-    /// Gives up a replay, if there is one.
-    pub fn end_replay(&self, room: u64) {
-        self.state.lock().replays.end(room);
+    /// Gives up a replay, if there is one. Returns the lists that it still had to answer.
+    pub fn end_replay(&self, room: u64) -> Vec<Box<Asked>> {
+        self.state.lock().replays.end(room)
     }
 
     /// Answers a list at the end of the replay of `room`, if one runs.
-    pub fn hold_list(&self, room: u64, asked: Box<Asked>, limits: &OutboxLimits) -> Held {
-        self.state.lock().replays.hold(room, asked, limits.frames)
+    pub fn hold_list(&self, room: u64, asked: Box<Asked>, limits: &OutboxLimits) -> (Held, Pushed) {
+        let mut state = self.state.lock();
+        let held = state.replays.hold(room, asked, limits.frames);
+        let begun = if let Held::Anew(_) = held {
+            state.mark_dirty()
+        } else {
+            Pushed::Queued
+        };
+        (held, begun)
+    }
+
+    /// The shard has made the member of a replay that reached the head a live one.
+    pub fn settle_replay(&self, room: u64, generation: u32) {
+        self.state.lock().replays.settle(room, generation);
     }
 
     /// Begins the end: queued frames leave first (a slow reader's do not), then `closing` where one is due, then
