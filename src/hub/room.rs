@@ -365,8 +365,9 @@ impl Room {
                     .take(limit)
                     .take_while(|(_, frame)| fits(frame))
                     .collect();
-                let last = taken.last().map_or(seq, |(seq, _)| *seq);
-                (taken, last < history.head())
+                // With nothing left above `seq` there is no more either, or a client would ask for ever.
+                let more = taken.last().is_some_and(|(seq, _)| *seq < history.head());
+                (taken, more)
             }
             Page::Latest | Page::Before(_) => {
                 let end = if let Page::Before(seq) = page { seq } else { u64::MAX };
