@@ -274,6 +274,8 @@ impl Conn {
         if state.phase != Phase::Open {
             return false;
         }
+        // A ping that waits for the end of the reply would follow the close frame in it.
+        state.outbox.drop_unbegun();
         state.phase = Phase::Closing(close.row());
         true
     }
@@ -423,9 +425,19 @@ impl Conn {
     }
 
     /// For an echo, which has no outbox: hands the first piece of `reply` to the socket as soon as that has
-    /// taken everything before it. Returns how much was taken.
-    fn poll_send(&self, cx: &mut Context<'_>, reply: &[u8], counters: &ShardCounters) -> Poll<io::Result<usize>> {
+    /// taken everything before it. Returns how much was taken; a reply that has not begun when another's close frame
+    /// is on its way is taken whole and dropped (RFC 6455 section 5.5.1), unless it holds our own close frame.
+    fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        reply: &[u8],
+        closes: bool,
+        counters: &ShardCounters,
+    ) -> Poll<io::Result<usize>> {
         let mut state = self.state.lock();
+        if state.phase != Phase::Open && !closes && !state.mid_reply {
+            return Poll::Ready(Ok(reply.len()));
+        }
         let Some(transport) = &mut state.transport else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
