@@ -14,8 +14,14 @@
 mod harness;
 
 mod admission;
+mod echo;
+mod history;
 mod hostile;
 mod http;
 mod limits;
+mod presence;
+mod recovery;
+mod rooms;
 mod runtime;
+mod slow_reader;
 mod tls;
