@@ -17,5 +17,6 @@ mod admission;
 mod hostile;
 mod http;
 mod limits;
+mod proxy;
 mod runtime;
 mod tls;
