@@ -249,7 +249,7 @@ async fn nobody_else_may_speak_for_others() {
 
 #[tokio::test]
 async fn an_ipv4_proxy_is_known_on_an_ipv6_socket() {
-    let node = behind_us().set("server.listen", "[::]:0").start().await;
+    let node = behind_us().set("server.listen", "\"[::]:0\"").start().await;
     let mut tcp = TcpStream::connect(("127.0.0.1", node.listen.port())).await.unwrap();
     tcp.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     read_to_end(&mut tcp).await;
