@@ -174,11 +174,13 @@ impl Inner {
 }
 
 fn blame(error: &io::Error) -> HandshakeResult {
-    let inner = error.get_ref();
-    if inner.is_some_and(|inner| inner.is::<Malformed>()) {
+    let Some(inner) = error.get_ref() else {
+        return HandshakeResult::ClientGone;
+    };
+    if inner.is::<Malformed>() {
         return HandshakeResult::BadProxyHeader;
     }
-    match inner.and_then(|inner| inner.downcast_ref::<TlsFailure>()) {
+    match inner.downcast_ref::<TlsFailure>() {
         Some(TlsFailure::NotTls) => HandshakeResult::NotTls,
         Some(TlsFailure::LeftEarly) | None => HandshakeResult::ClientGone,
         Some(_) => HandshakeResult::TlsError,

@@ -98,34 +98,31 @@ fn parse_line(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
             _ => Ok(None),
         };
     };
-    let line = std::str::from_utf8(&bytes[..end]).map_err(|_| Malformed::Broken)?;
-    let line = line.strip_prefix("PROXY ").and_then(|line| line.strip_suffix('\r'));
-    let source = line.and_then(source_in_line).ok_or(Malformed::Broken)?;
+    let line = std::str::from_utf8(&bytes[V1_START.len()..end]).ok();
+    let line = line.and_then(|line| line.strip_suffix('\r')).ok_or(Malformed::Broken)?;
+    let (family, addresses) = line.split_once(' ').unwrap_or((line, ""));
+    let source = match family {
+        // Section 2.1: whatever follows is to be ignored.
+        "UNKNOWN" => None,
+        _ => Some(source_in_line(family, addresses).ok_or(Malformed::Broken)?),
+    };
     Ok(Some(Header {
         source,
         length: end + 1,
     }))
 }
 
-/// The source in a line between `PROXY ` and its end. The destination has to be well formed too.
-fn source_in_line(line: &str) -> Option<Option<SocketAddr>> {
-    let (family, rest) = line.split_once(' ').unwrap_or((line, ""));
-    if family == "UNKNOWN" {
-        // Section 2.1: whatever follows is to be ignored.
-        return Some(None);
-    }
+/// The source, if the destination is well formed too.
+fn source_in_line(family: &str, addresses: &str) -> Option<SocketAddr> {
     let address: fn(&str) -> Option<IpAddr> = match family {
         "TCP4" => |text| text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
         "TCP6" => |text| text.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
         _ => return None,
     };
-    let mut words = rest.split(' ');
+    let mut words = addresses.split(' ');
     let [source, _destination] = [address(words.next()?)?, address(words.next()?)?];
     let [source_port, _destination_port] = [port(words.next()?)?, port(words.next()?)?];
-    match words.next() {
-        None => Some(Some(SocketAddr::new(source, source_port))),
-        Some(_) => None,
-    }
+    words.next().is_none().then(|| SocketAddr::new(source, source_port))
 }
 
 /// Digits without a zero in front (section 2.1); `parse` alone would take `+80` too.
