@@ -21,7 +21,7 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
     let keys = keys(settings, problems);
     let read = Read(settings);
     Config {
-        server: server(&read),
+        server: server(&read, problems),
         tls: Tls {
             certificate: read.path("tls.certificate"),
             key: read.path("tls.key"),
@@ -87,10 +87,11 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
     }
 }
 
-fn server(read: &Read) -> Server {
+fn server(read: &Read, problems: &mut Vec<Problem>) -> Server {
     Server {
         listen: read.address("server.listen"),
         admin_listen: read.address("server.admin_listen"),
+        proxy_from: read.networks("server.proxy_from", problems),
         runtime: if read.text("server.runtime") == "shared" {
             RuntimeKind::Shared
         } else {

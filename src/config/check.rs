@@ -52,6 +52,14 @@ fn listeners(server: &Server) -> Vec<Problem> {
             "let a firewall or a network policy admit only what scrapes it, or listen on 127.0.0.1",
         ));
     }
+    if server.proxy_from.iter().any(|network| network.prefix_len() == 0) {
+        let what = "every address is trusted: whoever reaches server.listen may claim to be anyone";
+        problems.push(Problem::warning(
+            "server.proxy_from",
+            what,
+            "name the networks of your balancers, or let a firewall admit nobody else",
+        ));
+    }
     problems
 }
 

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::SecretString;
 
 pub use check::check;
@@ -54,6 +55,8 @@ pub struct Server {
     pub listen: SocketAddr,
     /// Metrics and health, plain HTTP, on a thread of its own.
     pub admin_listen: SocketAddr,
+    /// Networks whose connections begin with a PROXY header; nobody else's may.
+    pub proxy_from: Vec<IpNet>,
     pub runtime: RuntimeKind,
     /// Threads that serve connections; 0 means one per core the process may use.
     pub threads: usize,

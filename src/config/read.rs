@@ -1,9 +1,10 @@
 //! Settings by key and type.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::problem::Problem;
@@ -85,6 +86,27 @@ impl Read<'_> {
             Some(Value::List(list)) => list.clone(),
             _ => Vec::new(),
         }
+    }
+
+    /// Networks, those that are well formed.
+    pub fn networks(&self, key: &str, problems: &mut Vec<Problem>) -> Vec<IpNet> {
+        let mut networks = Vec::new();
+        for entry in self.list(key) {
+            match (entry.parse::<IpNet>(), entry.parse::<IpAddr>()) {
+                (Ok(network), _) => networks.push(network),
+                (_, Ok(address)) => problems.push(Problem::error(
+                    key,
+                    format!("\"{entry}\" is an address, not a network"),
+                    format!("did you mean \"{}\"?", IpNet::from(address)),
+                )),
+                _ => problems.push(Problem::error(
+                    key,
+                    format!("\"{entry}\" is not a network"),
+                    "write an address and the length of its prefix, such as \"10.0.0.0/8\" or \"fd00::/8\"",
+                )),
+            }
+        }
+        networks
     }
 
     /// The secret that `key` holds, or that the file it names holds.

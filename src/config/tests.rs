@@ -331,6 +331,11 @@ fn what_a_person_should_know_is_a_warning() {
             "server.admin_listen",
             "can be reached from other machines",
         ),
+        (
+            "[server]\nproxy_from = [\"10.0.0.0/8\", \"::/0\"]\n",
+            "server.proxy_from",
+            "may claim to be anyone",
+        ),
         ("[origin]\nallow = [\"*\"]\n", "origin.allow", "every web site"),
         (
             "[session]\nenabled = true\n",

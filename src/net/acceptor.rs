@@ -1,6 +1,8 @@
-//! From a TCP connection to a TLS stream that has its first request, under one deadline.
+//! From a TCP connection to a TLS stream that has its first request, under one deadline. Where a trusted proxy
+//! passes the connection on, it begins with the proxy's word on whose it is.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +15,8 @@ use crate::net::PeerAddress;
 use crate::net::certificates::Certificates;
 use crate::net::idle::{HttpIdle, InService};
 use crate::net::listener::Accepted;
-use crate::net::permits::Permits;
+use crate::net::permits::{Permits, Refused};
+use crate::net::proxy_protocol::{self, Malformed};
 use crate::net::tls_io::{TlsFailure, TlsIo};
 use crate::shard::Shard;
 use crate::telemetry::metrics::{HandshakeResult, Limit, Metrics};
@@ -33,7 +36,7 @@ pub struct Inner {
     pub certificates: Arc<Certificates>,
     pub permits: Arc<Permits>,
     pub metrics: Arc<Metrics>,
-    /// From accept to the first bytes of a request, TLS included.
+    /// From accept to the first bytes of a request, a proxy's header and TLS included.
     pub handshake_timeout: Duration,
     /// Without a request for so long, an HTTP connection ends.
     pub http_idle: Duration,
@@ -56,7 +59,6 @@ impl<S: Send + 'static> Accept<Accepted, S> for Acceptor {
     fn accept(&self, accepted: Accepted, service: S) -> Self::Future {
         let inner = Arc::clone(&self.0);
         Box::pin(async move {
-            let address = accepted.address;
             let deadline = Deadline::now() + inner.handshake_timeout;
             let opened = tokio::select! {
                 biased;
@@ -70,8 +72,8 @@ impl<S: Send + 'static> Accept<Accepted, S> for Acceptor {
                 Err(_) => HandshakeResult::TlsTimeout,
             };
             inner.metrics.handshake(result);
-            let mut io = match opened {
-                Ok(Ok(io)) => io,
+            let (mut io, address) = match opened {
+                Ok(Ok(opened)) => opened,
                 Ok(Err(failed)) => {
                     tracing::debug!(error = %failed.error, "handshake failed");
                     return Err(failed.error);
@@ -96,8 +98,18 @@ struct Failed {
     error: io::Error,
 }
 
+impl From<Refused> for Failed {
+    fn from(refused: Refused) -> Self {
+        Self {
+            result: refused.result(),
+            error: io::ErrorKind::QuotaExceeded.into(),
+        }
+    }
+}
+
 impl Inner {
-    async fn open(&self, accepted: Accepted) -> Result<Box<TlsIo>, Failed> {
+    /// The stream, and the client's address.
+    async fn open(&self, mut accepted: Accepted) -> Result<(Box<TlsIo>, SocketAddr), Failed> {
         let gone = |error| Failed {
             result: HandshakeResult::ClientGone,
             error,
@@ -105,6 +117,11 @@ impl Inner {
         let failed = |error| Failed {
             result: blame(&error),
             error,
+        };
+        let early = if accepted.is_proxied {
+            self.hear_proxy(&mut accepted).await?
+        } else {
+            Vec::new()
         };
         let mut io =
             TlsIo::new(accepted.socket, self.certificates.server_config(), accepted.permit).map_err(|error| {
@@ -114,7 +131,7 @@ impl Inner {
                 }
             })?;
         // A turn is taken only once there is something to compute, so that silent clients hold no place.
-        io.wait_for_hello().await.map_err(failed)?;
+        io.wait_for_hello(early).await.map_err(failed)?;
         let Some(turn) = self.permits.handshake().await else {
             self.metrics.limit_hit(Limit::HandshakesInFlight);
             return Err(Failed {
@@ -138,12 +155,32 @@ impl Inner {
         self.metrics.tls_handshake_seconds(started.elapsed().as_secs_f64());
         drop(turn);
         io.wait_for_request(version_is_clear).await.map_err(gone)?;
-        Ok(io)
+        Ok((io, accepted.address))
+    }
+
+    /// Reads whose connection this is, and counts it for that address. Returns what the client has said already.
+    async fn hear_proxy(&self, accepted: &mut Accepted) -> Result<Vec<u8>, Failed> {
+        let heard = proxy_protocol::read(&mut accepted.socket).await;
+        let (source, early) = heard.map_err(|error| Failed {
+            result: blame(&error),
+            error,
+        })?;
+        accepted.address = source.unwrap_or(accepted.address);
+        accepted.permit.name(accepted.address.ip()).inspect_err(|refused| {
+            self.metrics.limit_hit(refused.limit());
+        })?;
+        Ok(early)
     }
 }
 
 fn blame(error: &io::Error) -> HandshakeResult {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<TlsFailure>()) {
+    let Some(inner) = error.get_ref() else {
+        return HandshakeResult::ClientGone;
+    };
+    if inner.is::<Malformed>() {
+        return HandshakeResult::BadProxyHeader;
+    }
+    match inner.downcast_ref::<TlsFailure>() {
         Some(TlsFailure::NotTls) => HandshakeResult::NotTls,
         Some(TlsFailure::LeftEarly) | None => HandshakeResult::ClientGone,
         Some(_) => HandshakeResult::TlsError,

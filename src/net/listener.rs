@@ -6,18 +6,19 @@
 
 use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum_server::{AddrListener, Address};
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::config;
-use crate::net::permits::{Permit, Permits, Refused};
-use crate::telemetry::metrics::{AcceptError, HandshakeResult, Limit, Metrics};
+use crate::config::{Config, Limits};
+use crate::net::permits::{Permit, Permits};
+use crate::telemetry::metrics::{AcceptError, Metrics};
 
 /// Connections that the kernel finishes while we are busy; it cuts this down to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -84,7 +85,10 @@ pub struct Peer(pub SocketAddr);
 pub struct Accepted {
     pub socket: TcpStream,
     pub address: SocketAddr,
+    /// Of a proxy it has no address yet.
     pub permit: Permit,
+    /// The peer is a proxy, which says first whose connection it is.
+    pub is_proxied: bool,
 }
 
 impl Address for Peer {
@@ -95,6 +99,8 @@ impl Address for Peer {
 /// One shard's listening socket.
 pub struct Listener {
     socket: TcpListener,
+    /// Networks of proxies that say whose connection it is.
+    proxies: Vec<IpNet>,
     permits: Arc<Permits>,
     metrics: Arc<Metrics>,
     /// Given up for a moment when descriptors run out.
@@ -106,13 +112,14 @@ impl Listener {
     /// The socket cannot be registered with this thread's runtime.
     pub fn new(
         socket: std::net::TcpListener,
-        limits: &config::Limits,
+        config: &Config,
         permits: Arc<Permits>,
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
-        tune(&socket, limits)?;
+        tune(&socket, &config.limits)?;
         Ok(Self {
             socket: TcpListener::from_std(socket)?,
+            proxies: config.server.proxy_from.clone(),
             permits,
             metrics,
             reserve: Mutex::new(reserve()),
@@ -126,27 +133,34 @@ impl Listener {
     async fn accept_one(&self) -> io::Result<(Accepted, Peer)> {
         loop {
             let (socket, address) = self.socket.accept().await?;
-            match self.permits.admit(address.ip()) {
+            let is_proxied = self.is_proxy(address.ip());
+            let permit = if is_proxied {
+                self.permits.admit_nameless()
+            } else {
+                self.permits.admit(address.ip())
+            };
+            match permit {
                 Ok(permit) => {
-                    return Ok((
-                        Accepted {
-                            socket,
-                            address,
-                            permit,
-                        },
-                        Peer(address),
-                    ));
+                    let accepted = Accepted {
+                        socket,
+                        address,
+                        permit,
+                        is_proxied,
+                    };
+                    return Ok((accepted, Peer(address)));
                 }
-                Err(Refused::Node) => {
-                    self.metrics.limit_hit(Limit::Connections);
-                    self.metrics.handshake(HandshakeResult::OverLimit);
-                }
-                Err(Refused::Address) => {
-                    self.metrics.limit_hit(Limit::ConnectionsPerAddress);
-                    self.metrics.handshake(HandshakeResult::PerAddressLimit);
+                Err(refused) => {
+                    self.metrics.limit_hit(refused.limit());
+                    self.metrics.handshake(refused.result());
                 }
             }
         }
+    }
+
+    /// An IPv4 peer of an IPv6 socket is known by its IPv4 address.
+    fn is_proxy(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.proxies.iter().any(|network| network.contains(&peer))
     }
 
     /// Makes room for one descriptor, takes the next waiting client with it, and closes both.
@@ -163,7 +177,7 @@ impl Listener {
 /// Set on the listening socket, and inherited by every connection before its first byte: no Nagle delay, and
 /// small kernel queues, so that a reader that stops costs 64 KiB there and not megabytes (50 stalled readers:
 /// 8 MB against 195 MB).
-fn tune(listener: &std::net::TcpListener, limits: &config::Limits) -> io::Result<()> {
+fn tune(listener: &std::net::TcpListener, limits: &Limits) -> io::Result<()> {
     let socket = SockRef::from(listener);
     socket.set_tcp_nodelay(true)?;
     if limits.send_buffer > 0 {

@@ -5,11 +5,12 @@ pub mod certificates;
 pub mod idle;
 pub mod listener;
 pub mod permits;
+pub mod proxy_protocol;
 pub mod tls_io;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// The peer's address, as a request extension.
+/// The client's address, as a request extension: the peer's, or what a trusted proxy said that it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerAddress(pub SocketAddr);
 

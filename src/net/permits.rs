@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::net::limit_key;
+use crate::telemetry::metrics::{HandshakeResult, Limit};
 
 /// Address maps, so that accepting threads seldom meet.
 const MAPS: usize = 16;
@@ -27,6 +28,26 @@ pub enum Refused {
     Node,
     /// `limits.connections_per_address`
     Address,
+}
+
+impl Refused {
+    /// Its word in the count of limits.
+    #[must_use]
+    pub fn limit(self) -> Limit {
+        match self {
+            Self::Node => Limit::Connections,
+            Self::Address => Limit::ConnectionsPerAddress,
+        }
+    }
+
+    /// Its word in the count of handshakes.
+    #[must_use]
+    pub fn result(self) -> HandshakeResult {
+        match self {
+            Self::Node => HandshakeResult::OverLimit,
+            Self::Address => HandshakeResult::PerAddressLimit,
+        }
+    }
 }
 
 /// Counts what is there against the limits.
@@ -63,23 +84,23 @@ impl Permits {
     /// # Errors
     /// The limit that it would pass; nothing is counted then.
     pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Permit, Refused> {
+        let mut permit = self.admit_nameless()?;
+        permit.name(address)?;
+        Ok(permit)
+    }
+
+    /// One more connection, whose address is known only later: [`Permit::name`].
+    ///
+    /// # Errors
+    /// There are too many already, of whatever address; nothing is counted then.
+    pub fn admit_nameless(self: &Arc<Self>) -> Result<Permit, Refused> {
         if self.node.fetch_add(1, Ordering::Relaxed) >= self.node_max {
             self.node.fetch_sub(1, Ordering::Relaxed);
             return Err(Refused::Node);
         }
-        let key = limit_key(address);
-        let mut map = self.map(key).lock();
-        let here = map.entry(key).or_insert(0);
-        if *here >= self.address_max {
-            drop(map);
-            self.node.fetch_sub(1, Ordering::Relaxed);
-            return Err(Refused::Address);
-        }
-        *here += 1;
-        drop(map);
         Ok(Permit {
             permits: Arc::clone(self),
-            key,
+            key: None,
         })
     }
 
@@ -121,19 +142,44 @@ impl Permits {
 #[derive(Debug)]
 pub struct Permit {
     permits: Arc<Permits>,
-    key: IpAddr,
+    /// What it counts for under the limit per address.
+    key: Option<IpAddr>,
+}
+
+impl Permit {
+    /// From now on it counts for `address`, and for no other.
+    ///
+    /// # Errors
+    /// That address has as many as it may; this one counts for none then.
+    pub fn name(&mut self, address: IpAddr) -> Result<(), Refused> {
+        self.forget_address();
+        let key = limit_key(address);
+        let mut map = self.permits.map(key).lock();
+        let here = map.entry(key).or_insert(0);
+        if *here >= self.permits.address_max {
+            return Err(Refused::Address);
+        }
+        *here += 1;
+        self.key = Some(key);
+        Ok(())
+    }
+
+    fn forget_address(&mut self) {
+        let Some(key) = self.key.take() else { return };
+        let mut map = self.permits.map(key).lock();
+        if let Some(here) = map.get_mut(&key) {
+            *here -= 1;
+            if *here == 0 {
+                map.remove(&key);
+            }
+        }
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        self.forget_address();
         self.permits.node.fetch_sub(1, Ordering::Relaxed);
-        let mut map = self.permits.map(self.key).lock();
-        if let Some(here) = map.get_mut(&self.key) {
-            *here -= 1;
-            if *here == 0 {
-                map.remove(&self.key);
-            }
-        }
     }
 }
 
@@ -185,6 +231,25 @@ mod tests {
                 .is_err()
         );
         assert!(permits.admit("2001:db8:1:3::1".parse().expect("an address")).is_ok());
+    }
+
+    #[test]
+    fn a_permit_counts_for_the_address_it_is_told_last() {
+        let permits = Permits::new(3, 1, 0);
+        let mut proxied = permits.admit_nameless().expect("within the node's limit");
+        let mut another = permits.admit_nameless().expect("a proxy has no limit of its own");
+        proxied.name(ANN).expect("the first of this address");
+        assert_eq!(another.name(ANN), Err(Refused::Address));
+        assert_eq!(permits.admit(ANN).err(), Some(Refused::Address));
+        proxied.name(BOB).expect("the first of that address");
+        another.name(ANN).expect("its place is free again");
+        assert_eq!(permits.held(), 2);
+        drop((proxied, another));
+        assert_eq!(permits.held(), 0);
+        assert!(
+            permits.addresses.iter().all(|map| map.lock().is_empty()),
+            "no entry stays behind"
+        );
     }
 
     #[tokio::test]

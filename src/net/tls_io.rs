@@ -197,13 +197,18 @@ impl TlsIo {
     }
 
     /// Waits for the client's first record, whole: until then a handshake costs nothing and need not be counted.
+    /// `early` has been read from the socket already.
     ///
     /// # Cancel safety
-    /// Cancel safe.
+    /// Cancel safe, but for `early`, which is given once.
     ///
     /// # Errors
     /// The peer left, or does not speak TLS.
-    pub async fn wait_for_hello(&mut self) -> io::Result<()> {
+    pub async fn wait_for_hello(&mut self, early: Vec<u8>) -> io::Result<()> {
+        if let Some(first) = early.first() {
+            self.check_first_byte(*first)?;
+            self.rest = early;
+        }
         std::future::poll_fn(|cx| {
             while !is_whole_record(&self.rest) {
                 ready!(self.poll_hello(cx))?;

@@ -348,7 +348,7 @@ fn keep_house(node: &Arc<Node>) {
 fn listener(node: &Node, socket: std::net::TcpListener) -> std::io::Result<Listener> {
     Listener::new(
         socket,
-        &node.config.limits,
+        &node.config,
         Arc::clone(&node.permits),
         Arc::clone(&node.metrics),
     )

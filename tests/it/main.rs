@@ -21,6 +21,7 @@ mod hostile;
 mod http;
 mod limits;
 mod presence;
+mod proxy;
 mod recovery;
 mod reload;
 mod rooms;

@@ -28,6 +28,8 @@ fn one_mistake_is_told_once_with_line_and_remedy() {
         ("[server]\nlisten = \":8443\"\n", 10, "server.listen", "found \":8443\"", "\"0.0.0.0:8443\""),
         ("[server]\nlisten = \"localhost:8443\"\n", 10, "server.listen", "found", "names are not looked up"),
         ("[server]\nlisten = \"10.0.0.1\"\n", 10, "server.listen", "found", "a port is missing"),
+        ("[server]\nproxy_from = [\"10.0.0.1\"]\n", 10, "server.proxy_from", "is an address, not a network", "did you mean \"10.0.0.1/32\"?"),
+        ("[server]\nproxy_from = [\"10.0.0.0/8\", \"balancer\"]\n", 10, "server.proxy_from", "\"balancer\" is not a network", "\"10.0.0.0/8\""),
         ("[origin]\nallow = [1]\n", 10, "origin.allow", "expected a list of texts", "takes a list"),
         ("[limits]\nmessage_bytes = -1\n", 10, "limits.message_bytes", "cannot be negative", "takes a size"),
         ("[limits]\nmessage_bytes = \"64 apples\"\n", 10, "limits.message_bytes", "found \"64 apples\"", "64KiB"),

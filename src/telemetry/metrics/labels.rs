@@ -33,6 +33,7 @@ labels! {
     /// How a TCP connection fared until its request head was whole.
     HandshakeResult {
         Ok = "ok", TlsTimeout = "tls_timeout", TlsError = "tls_error", NotTls = "not_tls",
+        BadProxyHeader = "bad_proxy_header",
         OverLimit = "over_limit", PerAddressLimit = "per_address_limit",
         HeaderTimeout = "header_timeout", ClientGone = "client_gone",
     }
