@@ -18,6 +18,10 @@ struct Queued {
 #[derive(Debug, Default)]
 pub struct Outbox {
     first: Option<Queued>,
+    #[expect(
+        clippy::box_collection,
+        reason = "three words less in each connection that owes nobody anything"
+    )]
     rest: Option<Box<VecDeque<Queued>>>,
     /// Bytes of the first frame that have been taken.
     first_taken: usize,

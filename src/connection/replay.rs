@@ -21,6 +21,7 @@ struct Replay {
     /// The last seq handed out.
     at: u64,
     /// Lists that were asked for meanwhile: they are answered at the end, since a list says where one stands.
+    #[expect(clippy::vec_box, reason = "they come in boxes, through the inbox")]
     held: Vec<Box<Asked>>,
 }
 
