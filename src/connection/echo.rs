@@ -73,8 +73,13 @@ impl Echo {
             if let Poll::Ready(Err(_)) = self.conn.poll_write(cx, &self.shard) {
                 return Poll::Ready(());
             }
-            if let Phase::Over(_) = self.conn.phase() {
-                return Poll::Ready(());
+            match self.conn.phase() {
+                Phase::Over(_) => return Poll::Ready(()),
+                Phase::Broken => {
+                    self.left_by_peer.get_or_insert(1006);
+                    return Poll::Ready(());
+                }
+                Phase::Open | Phase::Closing(_) => {}
             }
             if self.ending.is_some() || self.conn.phase() != Phase::Open {
                 let linger = self

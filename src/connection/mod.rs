@@ -117,6 +117,8 @@ pub enum Phase {
     Closing(&'static Close),
     /// Nothing more is written or read.
     Over(&'static Close),
+    /// The stream broke under us: the peer has gone.
+    Broken,
 }
 
 /// What became of a pushed frame.
@@ -246,7 +248,7 @@ impl Conn {
     /// Ends the connection now, with a reset.
     pub fn terminate(&self, close: Close) {
         let mut state = self.state.lock();
-        if matches!(state.phase, Phase::Over(_)) {
+        if matches!(state.phase, Phase::Over(_) | Phase::Broken) {
             return;
         }
         if let Some(transport) = &state.transport {
@@ -477,7 +479,7 @@ impl Phase {
     #[must_use]
     pub fn end(self) -> Option<Close> {
         match self {
-            Self::Open => None,
+            Self::Open | Self::Broken => None,
             Self::Closing(close) | Self::Over(close) => Some(*close),
         }
     }
@@ -560,7 +562,7 @@ impl State {
 
     /// The stream broke: nothing more is written or read.
     fn fail(&mut self) {
-        self.phase = Phase::Over(self.phase.end().unwrap_or(Close::HEARTBEAT).row());
+        self.phase = self.phase.end().map_or(Phase::Broken, |close| Phase::Over(close.row()));
         self.wake();
     }
 
@@ -572,7 +574,7 @@ impl State {
         counters: &ShardCounters,
         now_ms: u64,
     ) -> io::Result<Flushed> {
-        if matches!(self.phase, Phase::Over(_)) {
+        if matches!(self.phase, Phase::Over(_) | Phase::Broken) {
             return Ok(Flushed::Done);
         }
         let Some(transport) = &mut self.transport else {

@@ -188,6 +188,7 @@ impl Task {
                 Phase::Open => {}
                 Phase::Closing(_) => return self.poll_end(cx),
                 Phase::Over(_) => return Poll::Ready(()),
+                Phase::Broken => return self.gone(),
             }
             if let Some(pause) = self.aside.as_mut().and_then(|aside| aside.pause.as_mut()) {
                 ready!(pause.as_mut().poll(cx));

@@ -32,6 +32,8 @@ use crate::net::permits::Permit;
 const REST_BYTES_MAX: usize = 24 * 1024;
 /// Scratch for ciphertext from the socket: the longest tail and one read of 16 KiB.
 const RECEIVE_BYTES: usize = REST_BYTES_MAX + 16 * 1024;
+/// Longest payload of an encrypted record (RFC 8446 section 5.2; 2 KiB in RFC 5246).
+const RECORD_BYTES_MAX: usize = 16 * 1024 + 2048;
 /// Plaintext that becomes one TLS record (RFC 8446 section 5.1).
 pub const PIECE_BYTES: usize = 16 * 1024;
 /// So much that waits may leave in one `send` with what comes next: a ticket, the answer to an upgrade.
@@ -118,6 +120,8 @@ pub struct TlsIo {
     close_notify_sent: bool,
     /// Records sealed, for TLS 1.2, whose keys last for 2^24 (RFC 9325 section 4.4).
     sealed: u32,
+    /// rustls has been given something.
+    begun: bool,
     /// Set by the first TLS error; after it nothing is decrypted or encrypted any more.
     failed: bool,
     /// Lives exactly as long as the connection.
@@ -168,6 +172,7 @@ impl TlsIo {
             peer_closed: false,
             close_notify_sent: false,
             sealed: 0,
+            begun: false,
             failed: false,
             _permit: permit,
         })
@@ -185,11 +190,46 @@ impl TlsIo {
         std::future::poll_fn(|cx| self.poll_handshake(cx)).await
     }
 
+    /// Waits for the client's first record, whole: until then a handshake costs nothing and need not be counted.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// The peer left, or does not speak TLS.
+    pub async fn wait_for_hello(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| {
+            while !is_whole_record(&self.rest) {
+                ready!(self.poll_hello(cx))?;
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    fn poll_hello(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut space = ReadBuf::new(&mut scratch.receive[..REST_BYTES_MAX]);
+            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut space))?;
+            let read = space.filled();
+            if read.is_empty() {
+                return Poll::Ready(Err(TlsFailure::LeftEarly.into()));
+            }
+            self.check_first_byte(read[0])?;
+            self.rest.extend_from_slice(read);
+            Poll::Ready(Ok(()))
+        })
+    }
+
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_drain(cx))?;
             let mut plain = std::mem::take(&mut self.http().plain);
-            let filled = self.poll_fill(cx, &mut plain);
+            let filled = if self.is_new() {
+                Poll::Ready(self.drive_rest(&mut plain))
+            } else {
+                self.poll_fill(cx, &mut plain)
+            };
             let waiting_for_request = plain.is_empty();
             self.http().plain = plain;
             // An alert or the server's flight must leave before we wait or fail. A ticket may wait for the answer to
@@ -405,11 +445,6 @@ impl TlsIo {
                     self.peer_closed = true;
                     return Poll::Ready(Ok(Filled { stage: Stage::Closed }));
                 }
-                if held == 0 && !self.tls_seems_spoken(&buffer[..read]) {
-                    self.failed = true;
-                    self.answer_plain_http(buffer[0]);
-                    return Poll::Ready(Err(TlsFailure::NotTls.into()));
-                }
                 let driven = self.drive(&mut buffer[..held + read], plain);
                 Poll::Ready(driven.map(|(stage, used)| {
                     self.keep_rest(&buffer[used..held + read]);
@@ -426,9 +461,28 @@ impl TlsIo {
             })
     }
 
-    /// The first byte of a TLS connection is a handshake record's type (22), or rustls has seen one already.
-    fn tls_seems_spoken(&self, first: &[u8]) -> bool {
-        !self.tls.is_handshaking() || self.tls.protocol_version().is_some() || first[0] == 22 || first[0] == 21
+    /// Nothing has been given to rustls yet.
+    fn is_new(&self) -> bool {
+        !self.begun
+    }
+
+    /// Gives rustls what [`TlsIo::wait_for_hello`] has read.
+    fn drive_rest(&mut self, plain: &mut Vec<u8>) -> io::Result<Filled> {
+        self.begun = true;
+        let mut hello = std::mem::take(&mut self.rest);
+        let (stage, used) = self.drive(&mut hello, plain)?;
+        self.keep_rest(&hello[used..]);
+        Ok(Filled { stage })
+    }
+
+    /// A TLS connection begins with a handshake record (type 22), or an alert (21).
+    fn check_first_byte(&mut self, first: u8) -> io::Result<()> {
+        if !self.rest.is_empty() || matches!(first, 21 | 22) {
+            return Ok(());
+        }
+        self.failed = true;
+        self.answer_plain_http(first);
+        Err(TlsFailure::NotTls.into())
     }
 
     /// Whoever speaks plain HTTP here (its methods begin with a capital letter) is told so, once.
@@ -584,6 +638,17 @@ impl TlsIo {
     }
 }
 
+/// Whether `bytes` hold a whole TLS record (RFC 8446 section 5.1), or one that is too long to ever be whole.
+fn is_whole_record(bytes: &[u8]) -> bool {
+    match bytes {
+        [_, _, _, high, low, payload @ ..] => {
+            let length = usize::from(u16::from_be_bytes([*high, *low]));
+            payload.len() >= length || length > RECORD_BYTES_MAX
+        }
+        _ => false,
+    }
+}
+
 struct Filled {
     stage: Stage,
 }
@@ -622,11 +687,7 @@ impl AsyncRead for TlsIo {
         while this.http().unread().is_empty() {
             match this.poll_plain(cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(_)) => {
-                    if let Some(idle) = &this.http().idle {
-                        idle.touch();
-                    }
-                }
+                Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     let over = this.http().idle.as_mut().is_some_and(|idle| idle.is_over(cx));
