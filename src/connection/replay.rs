@@ -21,8 +21,7 @@ struct Replay {
     /// The last seq handed out.
     at: u64,
     /// Lists that were asked for meanwhile: they are answered at the end, since a list says where one stands.
-    #[expect(clippy::vec_box, reason = "they come in boxes, through the inbox")]
-    held: Vec<Box<Asked>>,
+    held: Vec<Asked>,
 }
 
 /// What became of a list that was asked for.
@@ -92,7 +91,7 @@ impl Replays {
             None => Held::No(asked),
             Some(replay) if replay.held.len() >= max => Held::TooMany,
             Some(replay) => {
-                replay.held.push(asked);
+                replay.held.push(*asked);
                 Held::Yes
             }
         }

@@ -399,7 +399,7 @@ impl Room {
         &self,
         cursor: &Cursor,
         limits: PieceLimits,
-        asked: &[Box<Asked>],
+        asked: &[Asked],
         mut take: impl FnMut(Frame, bool),
     ) -> Replay {
         let mut state = self.state.lock();

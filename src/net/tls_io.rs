@@ -105,6 +105,10 @@ enum Stage {
 }
 
 /// One TLS connection over TCP, server side.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four separate facts, each with its own reader"
+)]
 pub struct TlsIo {
     socket: TcpStream,
     /// Boxed, because it is a kilobyte and a connection changes hands five times before it is upgraded.
