@@ -96,9 +96,12 @@ impl Echo {
                 return Poll::Ready(());
             }
             let over = self.ending.is_some() || self.conn.phase() != Phase::Open;
-            if over && self.left_by_peer.is_some() && self.conn.is_drained() {
+            if over && self.deaf && self.conn.is_drained() {
+                // The server's side ends first (RFC 6455 section 7.1.1); what still comes is discarded.
                 drop(ready!(self.conn.poll_close(cx)));
-                return Poll::Ready(());
+                if self.left_by_peer.is_some() {
+                    return Poll::Ready(());
+                }
             }
             let read = PLAIN.with_borrow_mut(|plain| self.poll_read(cx, plain));
             match ready!(read) {
