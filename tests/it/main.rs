@@ -24,3 +24,4 @@ mod secrets;
 mod shutdown;
 mod telemetry;
 mod tls;
+mod traces;
