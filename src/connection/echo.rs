@@ -18,7 +18,7 @@ use crate::shard::Shard;
 use crate::shard::inbox::Command;
 use crate::telemetry::metrics::{Initiator, Kind, PanicPlace};
 use crate::websocket::assembler::{Assembler, Bounds, Event};
-use crate::websocket::frame::{Opcode, Violation, close_frame, write_frame};
+use crate::websocket::frame::{Opcode, Violation, close_frame, ends_in_close, write_frame};
 
 thread_local! {
     static PLAIN: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
@@ -149,6 +149,9 @@ impl Echo {
             message_bytes: echo.message_bytes,
             fragments: echo.fragments,
         };
+        if self.deaf && ends_in_close(plain) {
+            self.left_by_peer.get_or_insert(1005);
+        }
         let mut used = 0;
         while !self.deaf {
             let counters = &self.shard.counters;

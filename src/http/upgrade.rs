@@ -150,7 +150,7 @@ fn upgrade(node: &Arc<Node>, kind: Kind, parts: &mut Parts, peer: Peer, verdict:
     let tasks = node.tasks.clone();
     tasks.spawn_here(async move {
         let Ok(upgraded) = upgrading.await else { return };
-        match downcast::<TokioIo<TlsIo>>(upgraded) {
+        match downcast::<TokioIo<Box<TlsIo>>>(upgraded) {
             Ok(parts) => {
                 let (tls, mut early) = parts.io.into_inner().into_upgraded();
                 early.splice(..0, parts.read_buf.iter().copied());
@@ -171,7 +171,7 @@ fn upgrade(node: &Arc<Node>, kind: Kind, parts: &mut Parts, peer: Peer, verdict:
 const OVERLOADED_RECONNECT_MS: u64 = 2_000;
 
 enum Stream {
-    Tls(TlsIo),
+    Tls(Box<TlsIo>),
     Http2(StreamIo),
 }
 

@@ -49,9 +49,9 @@ impl Acceptor {
 }
 
 impl<S: Send + 'static> Accept<Accepted, S> for Acceptor {
-    type Stream = TlsIo;
+    type Stream = Box<TlsIo>;
     type Service = HttpService<S>;
-    type Future = futures_util::future::BoxFuture<'static, io::Result<(TlsIo, HttpService<S>)>>;
+    type Future = futures_util::future::BoxFuture<'static, io::Result<(Box<TlsIo>, HttpService<S>)>>;
 
     fn accept(&self, accepted: Accepted, service: S) -> Self::Future {
         let inner = Arc::clone(&self.0);
@@ -97,7 +97,7 @@ struct Failed {
 }
 
 impl Inner {
-    async fn open(&self, accepted: Accepted) -> Result<TlsIo, Failed> {
+    async fn open(&self, accepted: Accepted) -> Result<Box<TlsIo>, Failed> {
         let gone = |error| Failed {
             result: HandshakeResult::ClientGone,
             error,
