@@ -267,7 +267,12 @@ async fn much_said_at_once_makes_nobody_who_reads_slow() {
         };
         join(both, chats).await;
         // Three pages of history at once are more than one outbox.
-        say(&mut ann, "lobby", 8, 60_000).await;
+        let pages = async {
+            for _ in 0..8 {
+                bob.until("chat").await;
+            }
+        };
+        join(say(&mut ann, "lobby", 8, 60_000), pages).await;
         let page = frames::text(&json!({"type": "history", "room": "lobby", "ref": "page"}).to_string());
         bob.send_bytes(&page.repeat(3)).await;
         for _ in 0..3 {
