@@ -18,7 +18,7 @@ use crate::shard::Shard;
 use crate::shard::inbox::Command;
 use crate::telemetry::metrics::{Initiator, Kind, PanicPlace};
 use crate::websocket::assembler::{Assembler, Bounds, Event};
-use crate::websocket::frame::{Opcode, Violation, close_frame, write_frame};
+use crate::websocket::frame::{Opcode, Violation, close_frame, ends_in_close, write_frame};
 
 thread_local! {
     static PLAIN: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
@@ -76,8 +76,13 @@ impl Echo {
             if let Poll::Ready(Err(_)) = self.conn.poll_write(cx, &self.shard) {
                 return Poll::Ready(());
             }
-            if let Phase::Over(_) = self.conn.phase() {
-                return Poll::Ready(());
+            match self.conn.phase() {
+                Phase::Over(_) => return Poll::Ready(()),
+                Phase::Broken => {
+                    self.left_by_peer.get_or_insert(1006);
+                    return Poll::Ready(());
+                }
+                Phase::Open | Phase::Closing(_) => {}
             }
             if self.ending.is_some() || self.conn.phase() != Phase::Open {
                 let linger = self
@@ -148,6 +153,9 @@ impl Echo {
             message_bytes: echo.message_bytes,
             fragments: echo.fragments,
         };
+        if self.deaf && ends_in_close(plain) {
+            self.left_by_peer.get_or_insert(1005);
+        }
         let mut used = 0;
         while !self.deaf {
             let counters = &self.shard.counters;
@@ -181,6 +189,8 @@ impl Echo {
             counters.messages_in.of(kind).inc();
             if self.ending.is_none() {
                 write_frame(&mut self.reply, answer, payload);
+                let said = if kind == Kind::Ping { Kind::Pong } else { kind };
+                counters.messages_out.of(said).inc();
             }
         }
     }
@@ -188,6 +198,9 @@ impl Echo {
     /// True if the close frame is ours to say: a drain's may be on its way already.
     fn begin_ending(&mut self, close: Close) -> bool {
         self.closes = self.ending.replace(close).is_none() && self.conn.close_by_itself(close);
+        if self.closes {
+            self.shard.counters.messages_out.of(Kind::Close).inc();
+        }
         self.closes
     }
 

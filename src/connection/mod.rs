@@ -34,7 +34,7 @@ use crate::protocol::close::Close;
 use crate::protocol::server;
 use crate::shard::Shard;
 use crate::shard::inbox::Asked;
-use crate::telemetry::metrics::{ShardCounters, SlowConsumer};
+use crate::telemetry::metrics::{Kind, Label, ShardCounters, SlowConsumer};
 use crate::websocket::encoded::Frame;
 use crate::websocket::frame::Opcode;
 
@@ -117,6 +117,8 @@ pub enum Phase {
     Closing(&'static Close),
     /// Nothing more is written or read.
     Over(&'static Close),
+    /// The stream broke under us: the peer has gone.
+    Broken,
 }
 
 /// What became of a pushed frame.
@@ -193,7 +195,7 @@ impl Conn {
     }
 
     /// Gives up a replay, if there is one. Returns the lists that it still had to answer.
-    pub fn end_replay(&self, room: u64) -> Vec<Box<Asked>> {
+    pub fn end_replay(&self, room: u64) -> Vec<Asked> {
         self.state.lock().replays.end(room)
     }
 
@@ -258,7 +260,7 @@ impl Conn {
     /// Ends the connection now, with a reset.
     pub fn terminate(&self, close: Close) {
         let mut state = self.state.lock();
-        if matches!(state.phase, Phase::Over(_)) {
+        if matches!(state.phase, Phase::Over(_) | Phase::Broken) {
             return;
         }
         if let Some(transport) = &state.transport {
@@ -501,7 +503,7 @@ impl Phase {
     #[must_use]
     pub fn end(self) -> Option<Close> {
         match self {
-            Self::Open => None,
+            Self::Open | Self::Broken => None,
             Self::Closing(close) | Self::Over(close) => Some(*close),
         }
     }
@@ -584,7 +586,7 @@ impl State {
 
     /// The stream broke: nothing more is written or read.
     fn fail(&mut self) {
-        self.phase = Phase::Over(self.phase.end().unwrap_or(Close::HEARTBEAT).row());
+        self.phase = self.phase.end().map_or(Phase::Broken, |close| Phase::Over(close.row()));
         self.wake();
     }
 
@@ -596,7 +598,7 @@ impl State {
         counters: &ShardCounters,
         now_ms: u64,
     ) -> io::Result<Flushed> {
-        if matches!(self.phase, Phase::Over(_)) {
+        if matches!(self.phase, Phase::Over(_) | Phase::Broken) {
             return Ok(Flushed::Done);
         }
         let Some(transport) = &mut self.transport else {
@@ -626,7 +628,12 @@ impl State {
                     now_ms
                 };
                 piece.clear();
-                self.outbox.take(PIECE_BYTES, piece);
+                let mut taken = [0; Kind::ALL.len()];
+                self.outbox
+                    .take(PIECE_BYTES, piece, |frame| taken[frame.kind().index()] += 1);
+                for (kind, frames) in Kind::ALL.iter().zip(taken).filter(|(_, frames)| *frames > 0) {
+                    counters.messages_out.of(*kind).add(frames);
+                }
                 counters.sends.inc();
                 counters.bytes_out.add(piece.len() as u64);
                 if transport.try_send(piece)? == Sent::Waiting {

@@ -21,7 +21,7 @@ struct Replay {
     /// The last seq handed out.
     at: u64,
     /// Lists that were asked for meanwhile: they are answered at the end, since a list says where one stands.
-    held: Vec<Box<Asked>>,
+    held: Vec<Asked>,
 }
 
 /// What became of a list that was asked for.
@@ -86,7 +86,7 @@ impl Replays {
     }
 
     /// Gives up the replay of `room`, if there is one. Returns the lists that it still had to answer.
-    pub fn end(&mut self, room: u64) -> Vec<Box<Asked>> {
+    pub fn end(&mut self, room: u64) -> Vec<Asked> {
         let Some(running) = &mut self.0 else {
             return Vec::new();
         };
@@ -105,7 +105,7 @@ impl Replays {
         match running.replays.iter_mut().find(|replay| replay.room.id == room) {
             Some(replay) if replay.held.len() >= max => return Held::TooMany,
             Some(replay) => {
-                replay.held.push(asked);
+                replay.held.push(*asked);
                 return Held::Yes;
             }
             None => {}
@@ -116,7 +116,7 @@ impl Replays {
         let mut replay = running.caught_up.swap_remove(at);
         running.generation = running.generation.wrapping_add(1);
         replay.generation = running.generation;
-        replay.held.push(asked);
+        replay.held.push(*asked);
         running.replays.push_back(replay);
         Held::Anew(running.generation)
     }

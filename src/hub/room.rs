@@ -402,7 +402,7 @@ impl Room {
         &self,
         cursor: &Cursor,
         limits: PieceLimits,
-        asked: &[Box<Asked>],
+        asked: &[Asked],
         mut take: impl FnMut(Frame, bool),
     ) -> Replay {
         let mut state = self.state.lock();
@@ -530,7 +530,12 @@ impl Room {
     /// must not become 50 million frames. True if it became due just now.
     fn announce(&self, state: &mut State, joined: bool, user: &User, now_ms: u64) -> bool {
         if state.presence.count() > self.rules.users_shown {
-            return !std::mem::replace(&mut state.count_is_due, true);
+            if !std::mem::replace(&mut state.count_is_due, true) {
+                // A room that has just filled up waits like any other of its size.
+                state.count_sent_ms = state.count_sent_ms.max(now_ms.saturating_sub(1_000));
+                return true;
+            }
+            return false;
         }
         let line = server::Presence {
             joined,

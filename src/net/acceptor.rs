@@ -16,10 +16,13 @@ use crate::net::listener::Accepted;
 use crate::net::permits::Permits;
 use crate::net::tls_io::{TlsFailure, TlsIo};
 use crate::shard::Shard;
-use crate::telemetry::metrics::{HandshakeResult, Metrics};
+use crate::telemetry::metrics::{HandshakeResult, Limit, Metrics};
 
 /// The client connection preface of HTTP/2 (RFC 9113 section 3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A handshake that takes longer than this waits for its client, not for us: others may have its turn.
+const TURN_MAX: Duration = Duration::from_secs(1);
 
 /// One shard's acceptor.
 #[derive(Clone)]
@@ -46,9 +49,9 @@ impl Acceptor {
 }
 
 impl<S: Send + 'static> Accept<Accepted, S> for Acceptor {
-    type Stream = TlsIo;
+    type Stream = Box<TlsIo>;
     type Service = HttpService<S>;
-    type Future = futures_util::future::BoxFuture<'static, io::Result<(TlsIo, HttpService<S>)>>;
+    type Future = futures_util::future::BoxFuture<'static, io::Result<(Box<TlsIo>, HttpService<S>)>>;
 
     fn accept(&self, accepted: Accepted, service: S) -> Self::Future {
         let inner = Arc::clone(&self.0);
@@ -94,20 +97,15 @@ struct Failed {
 }
 
 impl Inner {
-    async fn open(&self, accepted: Accepted) -> Result<TlsIo, Failed> {
+    async fn open(&self, accepted: Accepted) -> Result<Box<TlsIo>, Failed> {
         let gone = |error| Failed {
             result: HandshakeResult::ClientGone,
             error,
         };
-        // A turn is taken only once the client has said something, so that silent ones hold no place.
-        accepted.socket.readable().await.map_err(gone)?;
-        let Some(turn) = self.permits.handshake().await else {
-            return Err(Failed {
-                result: HandshakeResult::OverLimit,
-                error: io::ErrorKind::QuotaExceeded.into(),
-            });
+        let failed = |error| Failed {
+            result: blame(&error),
+            error,
         };
-        let started = Instant::now();
         let mut io =
             TlsIo::new(accepted.socket, self.certificates.server_config(), accepted.permit).map_err(|error| {
                 Failed {
@@ -115,10 +113,28 @@ impl Inner {
                     error: io::Error::other(error),
                 }
             })?;
-        io.handshake().await.map_err(|error| Failed {
-            result: blame(&error),
-            error,
-        })?;
+        // A turn is taken only once there is something to compute, so that silent clients hold no place.
+        io.wait_for_hello().await.map_err(failed)?;
+        let Some(turn) = self.permits.handshake().await else {
+            self.metrics.limit_hit(Limit::HandshakesInFlight);
+            return Err(Failed {
+                result: HandshakeResult::OverLimit,
+                error: io::ErrorKind::QuotaExceeded.into(),
+            });
+        };
+        let started = Instant::now();
+        let mut turn = Some(turn);
+        loop {
+            tokio::select! {
+                biased;
+                done = io.handshake() => {
+                    done.map_err(failed)?;
+                    break;
+                }
+                // Nothing is lost: the handshake goes on, without its turn.
+                () = tokio::time::sleep(TURN_MAX), if turn.is_some() => turn = None,
+            }
+        }
         self.metrics.tls_handshake_seconds(started.elapsed().as_secs_f64());
         drop(turn);
         io.wait_for_request(version_is_clear).await.map_err(gone)?;

@@ -102,12 +102,7 @@ impl HttpIdle {
         self.in_service.0.corked.load(Ordering::Relaxed)
     }
 
-    /// Something was read.
-    pub fn touch(&self) {
-        self.in_service.0.touch();
-    }
-
-    /// Called when nothing can be read: true once nothing was read or in service for `after`, or when too many
+    /// Called when nothing can be read: true once nothing was in service for `after`, or when too many
     /// sockets were cut.
     pub fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
         let busy = &self.in_service.0;

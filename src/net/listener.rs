@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::config;
 use crate::net::permits::{Permit, Permits, Refused};
-use crate::telemetry::metrics::{AcceptError, HandshakeResult, Metrics};
+use crate::telemetry::metrics::{AcceptError, HandshakeResult, Limit, Metrics};
 
 /// Connections that the kernel finishes while we are busy; it cuts this down to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -137,8 +137,14 @@ impl Listener {
                         Peer(address),
                     ));
                 }
-                Err(Refused::Node) => self.metrics.handshake(HandshakeResult::OverLimit),
-                Err(Refused::Address) => self.metrics.handshake(HandshakeResult::PerAddressLimit),
+                Err(Refused::Node) => {
+                    self.metrics.limit_hit(Limit::Connections);
+                    self.metrics.handshake(HandshakeResult::OverLimit);
+                }
+                Err(Refused::Address) => {
+                    self.metrics.limit_hit(Limit::ConnectionsPerAddress);
+                    self.metrics.handshake(HandshakeResult::PerAddressLimit);
+                }
             }
         }
     }

@@ -21,6 +21,7 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -32,6 +33,8 @@ use crate::net::permits::Permit;
 const REST_BYTES_MAX: usize = 24 * 1024;
 /// Scratch for ciphertext from the socket: the longest tail and one read of 16 KiB.
 const RECEIVE_BYTES: usize = REST_BYTES_MAX + 16 * 1024;
+/// Longest payload of an encrypted record (RFC 8446 section 5.2; 2 KiB in RFC 5246).
+const RECORD_BYTES_MAX: usize = 16 * 1024 + 2048;
 /// Plaintext that becomes one TLS record (RFC 8446 section 5.1).
 pub const PIECE_BYTES: usize = 16 * 1024;
 /// So much that waits may leave in one `send` with what comes next: a ticket, the answer to an upgrade.
@@ -103,10 +106,15 @@ enum Stage {
 }
 
 /// One TLS connection over TCP, server side.
+///
+/// Always boxed: it is a kilobyte, and changes hands five times before it is upgraded.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four separate facts, each with its own reader"
+)]
 pub struct TlsIo {
     socket: TcpStream,
-    /// Boxed, because it is a kilobyte and a connection changes hands five times before it is upgraded.
-    tls: Box<UnbufferedServerConnection>,
+    tls: UnbufferedServerConnection,
     /// Undecrypted tail of the last read: an incomplete record. At most `REST_BYTES_MAX` bytes.
     rest: Vec<u8>,
     /// Ciphertext that the socket did not take yet, from `out_sent` on. At most one piece and alerts.
@@ -118,6 +126,8 @@ pub struct TlsIo {
     close_notify_sent: bool,
     /// Records sealed, for TLS 1.2, whose keys last for 2^24 (RFC 9325 section 4.4).
     sealed: u32,
+    /// rustls has been given something.
+    begun: bool,
     /// Set by the first TLS error; after it nothing is decrypted or encrypted any more.
     failed: bool,
     /// Lives exactly as long as the connection.
@@ -157,10 +167,10 @@ impl std::fmt::Debug for TlsIo {
 impl TlsIo {
     /// # Errors
     /// When `config` cannot serve at all (no certificate, no cipher suite).
-    pub fn new(socket: TcpStream, config: Arc<ServerConfig>, permit: Permit) -> Result<Self, rustls::Error> {
-        Ok(Self {
+    pub fn new(socket: TcpStream, config: Arc<ServerConfig>, permit: Permit) -> Result<Box<Self>, rustls::Error> {
+        Ok(Box::new(Self {
             socket,
-            tls: Box::new(UnbufferedServerConnection::new(config)?),
+            tls: UnbufferedServerConnection::new(config)?,
             rest: Vec::new(),
             out: Vec::new(),
             out_sent: 0,
@@ -168,9 +178,10 @@ impl TlsIo {
             peer_closed: false,
             close_notify_sent: false,
             sealed: 0,
+            begun: false,
             failed: false,
             _permit: permit,
-        })
+        }))
     }
 
     /// Drives the handshake to its end. `Ok` means that application data may flow both ways; some of the
@@ -185,11 +196,46 @@ impl TlsIo {
         std::future::poll_fn(|cx| self.poll_handshake(cx)).await
     }
 
+    /// Waits for the client's first record, whole: until then a handshake costs nothing and need not be counted.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// The peer left, or does not speak TLS.
+    pub async fn wait_for_hello(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| {
+            while !is_whole_record(&self.rest) {
+                ready!(self.poll_hello(cx))?;
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    fn poll_hello(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut space = ReadBuf::new(&mut scratch.receive[..REST_BYTES_MAX]);
+            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut space))?;
+            let read = space.filled();
+            if read.is_empty() {
+                return Poll::Ready(Err(TlsFailure::LeftEarly.into()));
+            }
+            self.check_first_byte(read[0])?;
+            self.rest.extend_from_slice(read);
+            Poll::Ready(Ok(()))
+        })
+    }
+
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_drain(cx))?;
             let mut plain = std::mem::take(&mut self.http().plain);
-            let filled = self.poll_fill(cx, &mut plain);
+            let filled = if self.is_new() {
+                Poll::Ready(self.drive_rest(&mut plain))
+            } else {
+                self.poll_fill(cx, &mut plain)
+            };
             let waiting_for_request = plain.is_empty();
             self.http().plain = plain;
             // An alert or the server's flight must leave before we wait or fail. A ticket may wait for the answer to
@@ -234,7 +280,7 @@ impl TlsIo {
     }
 
     /// Hyper is done: gives up what only it needed, and returns the decrypted bytes that it left.
-    pub fn into_upgraded(mut self) -> (Self, Vec<u8>) {
+    pub fn into_upgraded(mut self: Box<Self>) -> (Box<Self>, Vec<u8>) {
         let plain = self.http.take().map_or_else(Vec::new, |mut http| http.take());
         (self, plain)
     }
@@ -280,17 +326,27 @@ impl TlsIo {
                 self.out.extend_from_slice(&scratch.transmit[..sealed]);
                 return self.try_drain();
             }
-            let sent = match self.socket.try_write(&scratch.transmit[..sealed]) {
-                Ok(sent) => sent,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                Err(error) => return Err(error),
-            };
+            let sent = self.send(&scratch.transmit[..sealed])?;
             if sent == sealed {
                 return Ok(Sent::Whole);
             }
             self.out.extend_from_slice(&scratch.transmit[sent..sealed]);
             Ok(Sent::Waiting)
         })
+    }
+
+    /// Offers bytes to the socket; returns how many it took.
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        // Past tokio, whose readiness is one more cache line per delivery. Only when the socket refuses is tokio asked
+        // to try, and so to notice that it must wait.
+        let sent = match SockRef::from(&self.socket).send_with_flags(bytes, libc::MSG_NOSIGNAL) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.socket.try_write(bytes),
+            sent => sent,
+        };
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            sent => sent,
+        }
     }
 
     /// Encrypts `plain` behind what waits already, and leaves it there.
@@ -367,7 +423,7 @@ impl TlsIo {
     /// Makes the coming drop answer with a reset: what the kernel still holds for this peer is given up.
     pub fn reset_on_drop(&self) {
         // A failure leaves the ordinary close, which is only slower to free the kernel's memory.
-        drop(socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)));
+        drop(SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)));
     }
 
     #[must_use]
@@ -405,11 +461,6 @@ impl TlsIo {
                     self.peer_closed = true;
                     return Poll::Ready(Ok(Filled { stage: Stage::Closed }));
                 }
-                if held == 0 && !self.tls_seems_spoken(&buffer[..read]) {
-                    self.failed = true;
-                    self.answer_plain_http(buffer[0]);
-                    return Poll::Ready(Err(TlsFailure::NotTls.into()));
-                }
                 let driven = self.drive(&mut buffer[..held + read], plain);
                 Poll::Ready(driven.map(|(stage, used)| {
                     self.keep_rest(&buffer[used..held + read]);
@@ -426,9 +477,28 @@ impl TlsIo {
             })
     }
 
-    /// The first byte of a TLS connection is a handshake record's type (22), or rustls has seen one already.
-    fn tls_seems_spoken(&self, first: &[u8]) -> bool {
-        !self.tls.is_handshaking() || self.tls.protocol_version().is_some() || first[0] == 22 || first[0] == 21
+    /// Nothing has been given to rustls yet.
+    fn is_new(&self) -> bool {
+        !self.begun
+    }
+
+    /// Gives rustls what [`TlsIo::wait_for_hello`] has read.
+    fn drive_rest(&mut self, plain: &mut Vec<u8>) -> io::Result<Filled> {
+        self.begun = true;
+        let mut hello = std::mem::take(&mut self.rest);
+        let (stage, used) = self.drive(&mut hello, plain)?;
+        self.keep_rest(&hello[used..]);
+        Ok(Filled { stage })
+    }
+
+    /// A TLS connection begins with a handshake record (type 22), or an alert (21).
+    fn check_first_byte(&mut self, first: u8) -> io::Result<()> {
+        if !self.rest.is_empty() || matches!(first, 21 | 22) {
+            return Ok(());
+        }
+        self.failed = true;
+        self.answer_plain_http(first);
+        Err(TlsFailure::NotTls.into())
     }
 
     /// Whoever speaks plain HTTP here (its methods begin with a capital letter) is told so, once.
@@ -584,6 +654,17 @@ impl TlsIo {
     }
 }
 
+/// Whether `bytes` hold a whole TLS record (RFC 8446 section 5.1), or one that is too long to ever be whole.
+fn is_whole_record(bytes: &[u8]) -> bool {
+    match bytes {
+        [_, _, _, high, low, payload @ ..] => {
+            let length = usize::from(u16::from_be_bytes([*high, *low]));
+            payload.len() >= length || length > RECORD_BYTES_MAX
+        }
+        _ => false,
+    }
+}
+
 struct Filled {
     stage: Stage,
 }
@@ -622,11 +703,7 @@ impl AsyncRead for TlsIo {
         while this.http().unread().is_empty() {
             match this.poll_plain(cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(_)) => {
-                    if let Some(idle) = &this.http().idle {
-                        idle.touch();
-                    }
-                }
+                Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     let over = this.http().idle.as_mut().is_some_and(|idle| idle.is_over(cx));

@@ -207,7 +207,7 @@ fn expose(node: &Arc<Node>, fd_limit: u64) {
 fn per_core(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Ready, start: Start) -> anyhow::Result<()> {
     let handles: Vec<Handle<Peer>> = listeners.iter().map(|_| Handle::new()).collect();
     let mut threads = Vec::new();
-    let (opened, open) = std::sync::mpsc::channel();
+    let (opened, open) = std::sync::mpsc::sync_channel(handles.len());
     for ((index, socket), handle) in listeners.into_iter().enumerate().zip(&handles) {
         let runtime = Builder::new_current_thread()
             .enable_all()

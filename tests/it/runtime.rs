@@ -13,6 +13,7 @@ async fn the_shared_runtime_does_the_whole_job() {
         .set("limits.messages_per_second", "50")
         .set("limits.messages_burst", "60")
         .set("limits.message_bytes", "4KiB")
+        .set("drain.time", "10s")
         .start()
         .await;
     admission(&node).await;

@@ -21,7 +21,7 @@ struct Running {
     room: Arc<Room>,
     generation: u32,
     at: u64,
-    held: Vec<Box<Asked>>,
+    held: Vec<Asked>,
 }
 
 #[derive(Default)]
@@ -226,13 +226,13 @@ impl Shards {
             return;
         };
         match conn.replays.iter_mut().find(|running| running.room.id == room) {
-            Some(running) => running.held.push(asked),
+            Some(running) => running.held.push(*asked),
             None => match conn.caught_up.iter().position(|running| running.room.id == room) {
                 Some(at) => {
                     let mut running = conn.caught_up.remove(at);
                     conn.generation += 1;
                     running.generation = conn.generation;
-                    running.held = vec![asked];
+                    running.held = vec![*asked];
                     let generation = running.generation;
                     conn.replays.push_back(running);
                     let members = self.shards[shard].rooms.get_mut(&room).expect("it is a member");
@@ -243,7 +243,7 @@ impl Shards {
         }
     }
 
-    fn end_replay(&mut self, shard: usize, slot: u32, room: u64) -> Vec<Box<Asked>> {
+    fn end_replay(&mut self, shard: usize, slot: u32, room: u64) -> Vec<Asked> {
         let Some(conn) = self.shards[shard].conns[slot as usize].as_mut() else {
             return Vec::new();
         };

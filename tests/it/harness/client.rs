@@ -106,8 +106,25 @@ impl Client {
 
     // Hearing
 
-    /// The next frame; `None` when the connection has ended, in whatever way.
+    /// The next frame; `None` when the connection has ended, in whatever way. The heartbeat may visit at any
+    /// time, so its pings are answered and not shown; [`Client::raw`] shows them.
     pub async fn next(&mut self) -> Option<Frame> {
+        loop {
+            match self.raw().await {
+                // The server may have said its last word since.
+                Some(Frame::Ping(payload)) => {
+                    drop(
+                        self.try_send_bytes(&frames::frame(frames::FIN | frames::PONG, &payload))
+                            .await,
+                    );
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// The next frame, whatever it is.
+    pub async fn raw(&mut self) -> Option<Frame> {
         within("a frame", self.read_frame()).await
     }
 
@@ -126,12 +143,11 @@ impl Client {
         }
     }
 
-    /// The next message; pings are answered on the way. Panics when the socket ends instead.
+    /// The next message. Panics when the socket ends instead.
     pub async fn message(&mut self) -> Value {
         loop {
             match self.next().await {
                 Some(Frame::Text(text)) => return serde_json::from_str(&text).expect("the server sends JSON"),
-                Some(Frame::Ping(payload)) => self.send_frame(frames::FIN | frames::PONG, &payload).await,
                 Some(Frame::Pong(_)) => {}
                 other => panic!("a message was due, not {other:?}"),
             }
