@@ -83,10 +83,7 @@ pub struct Conn {
 }
 
 /// Taken by the threads of one shard only, so hardly ever contended.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "four separate facts, each with its own reader"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "separate facts, each with its own reader")]
 struct State {
     /// `None` once the connection is over.
     transport: Option<Transport>,
@@ -101,6 +98,8 @@ struct State {
     waiting: bool,
     /// In the shard's list of connections that wait.
     watched: bool,
+    /// Its own task reads nothing from it, until it has read what it was sent.
+    held_back: bool,
     /// An echo is in the middle of a frame: nothing of the outbox may come between its pieces.
     mid_reply: bool,
     /// Since when the bytes at the front wait, shard clock.
@@ -158,6 +157,7 @@ impl Conn {
             dirty: false,
             waiting: false,
             watched: false,
+            held_back: false,
             mid_reply: false,
             stuck_since_ms: 0,
             pinged_ms: 0,
@@ -336,6 +336,10 @@ impl Conn {
             if state.phase != Phase::Open {
                 return (Verdict::Ping, Pushed::Dropped);
             }
+            if state.held_back {
+                // We do not listen: the age of its backlog is what ends it, not silence.
+                state.liveness.on_heard();
+            }
             let verdict = state.liveness.on_visit();
             if verdict == Verdict::Ping {
                 state.pinged_ms = now_ms.max(1);
@@ -462,6 +466,15 @@ impl Conn {
             cx.waker().wake_by_ref();
         }
         Poll::Ready(Ok(piece.len()))
+    }
+
+    /// For the task: whether so much waits for the client that nothing more is taken from it: much of what it would ask
+    /// for could only be added to that. The task is woken when the socket takes more.
+    fn is_held_back(&self, limits: &OutboxLimits) -> bool {
+        let mut state = self.state.lock();
+        let much = state.outbox.bytes() > limits.bytes / 4 || state.outbox.frames() > limits.frames / 4;
+        state.held_back = state.waiting && much;
+        state.held_back
     }
 
     /// For the task: whether everything queued has left.

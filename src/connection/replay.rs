@@ -142,7 +142,10 @@ impl Replays {
         let Some(running) = &mut self.0 else {
             return Refill::Nothing;
         };
-        while let Some(mut replay) = running.replays.pop_front() {
+        for _ in 0..running.replays.len() {
+            let Some(mut replay) = running.replays.pop_front() else {
+                break;
+            };
             let mut messages = 0;
             let cursor = Cursor {
                 member,
@@ -155,7 +158,8 @@ impl Replays {
             });
             counters.replayed_messages.add(messages);
             match piece {
-                Piece::Piece(at) => {
+                // Who is leaving is told so by its shard, as soon as that comes to it.
+                Piece::Piece(at) | Piece::Leaving(at) => {
                     replay.at = at;
                     running.replays.push_back(replay);
                 }
@@ -180,7 +184,9 @@ impl Replays {
                 return Refill::Filled;
             }
         }
-        running.replays = VecDeque::new();
+        if running.replays.is_empty() {
+            running.replays = VecDeque::new();
+        }
         Refill::Nothing
     }
 }

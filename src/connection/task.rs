@@ -42,6 +42,10 @@ const PLAIN_KEPT_BYTES: usize = 64 * 1024;
 /// Reads in a row before others have their turn.
 const READS_PER_TURN: usize = 16;
 
+/// Messages of one connection before what came of them is written: each may mean two frames for it, and together they
+/// stay far below the 1,024 that may wait.
+const MESSAGES_PER_TURN: usize = 128;
+
 /// What an upgrade hands to its connection.
 pub struct Entrance {
     pub node: Arc<Node>,
@@ -68,7 +72,7 @@ pub struct Task {
 /// What only some connections need, for a while.
 #[derive(Default)]
 struct Aside {
-    /// Bytes that came with the upgrade request.
+    /// Bytes that were read before their turn: with the upgrade request, or behind many other messages.
     early: Vec<u8>,
     /// Runs out when the end has taken long enough.
     linger: Option<Pin<Box<Sleep>>>,
@@ -195,6 +199,9 @@ impl Task {
                 self.aside().pause = None;
                 self.life.conn.heard();
             }
+            if self.life.conn.is_held_back(&self.life.shard.outbox_limits) {
+                return Poll::Pending;
+            }
             if self.life.node.is_behind() {
                 // What was said already is handed on before more is taken in.
                 break;
@@ -202,6 +209,9 @@ impl Task {
             let read = PLAIN.with_borrow_mut(|plain| self.poll_read(cx, plain));
             if !matches!(ready!(read), Ok(1..)) {
                 return self.gone();
+            }
+            if self.aside.as_ref().is_some_and(|aside| !aside.early.is_empty()) {
+                break;
             }
         }
         // Others of this thread first; then we go on.
@@ -212,7 +222,6 @@ impl Task {
     fn poll_read(&mut self, cx: &mut Context<'_>, plain: &mut Vec<u8>) -> Poll<io::Result<usize>> {
         plain.clear();
         match &mut self.aside {
-            // hyper had read these together with the upgrade request.
             Some(aside) if !aside.early.is_empty() => *plain = std::mem::take(&mut aside.early),
             _ => {
                 ready!(self.life.conn.poll_receive(cx, plain))?;
@@ -237,7 +246,7 @@ impl Task {
             .map_or(0, |rates| rates.bytes.charge(plain.len() as u64, now_ns));
         let bounds = life.bounds();
         let mut used = 0;
-        loop {
+        for _ in 0..MESSAGES_PER_TURN {
             match self.assembler.next(plain, &mut used, bounds) {
                 Ok(Some(event)) => {
                     life.on_event(event, now_ns);
@@ -249,7 +258,12 @@ impl Task {
                 Err(violation) => return life.on_violation(violation),
             }
         }
+        if used < plain.len() {
+            // What came of these is written first, so that nobody is a slow reader for having said much at once.
+            self.aside().early = plain[used..].to_vec();
+        }
         if debt_ns > 0 {
+            let life = &self.life;
             life.node.metrics.rate_limited(RateLimit::Bytes);
             let pause = Duration::from_nanos(debt_ns).min(READ_PAUSE_MAX);
             self.aside().pause = Some(Box::pin(tokio::time::sleep(pause)));

@@ -37,6 +37,12 @@ impl Presence {
         self.users.len()
     }
 
+    /// Whether a connection of this user is here.
+    #[must_use]
+    pub fn holds(&self, user: &str) -> bool {
+        self.users.contains_key(user)
+    }
+
     /// One more connection of `user`; true if it is the first.
     pub fn enter(&mut self, user: &User, users_shown: usize) -> bool {
         match self.users.get_full_mut(&user.id) {

@@ -196,6 +196,9 @@ pub enum Replay {
     Piece(u64),
     /// That was all, up to this seq; the room has told the shard so, in order with its chats.
     CaughtUp(u64),
+    /// Up to this seq, which is all; but the member has left already and lists that it asked for cannot be true any
+    /// more. Its shard will come to the leave, and answer them.
+    Leaving(u64),
     /// The next messages were forgotten meanwhile: say `reset` and read on from this seq.
     Trimmed { epoch: Arc<str>, seq: u64 },
 }
@@ -425,6 +428,9 @@ impl Room {
         }
         if at < state.history.head() {
             return Replay::Piece(at);
+        }
+        if asked.iter().any(|asked| !state.presence.holds(&asked.user.id)) {
+            return Replay::Leaving(at);
         }
         let now_ms = crate::runtime::now_ms();
         for asked in asked {

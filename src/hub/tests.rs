@@ -198,6 +198,18 @@ fn a_list_waits_for_a_replay_that_overtook_it() {
 }
 
 #[test]
+fn a_list_that_is_overtaken_by_a_leave_does_not_lie() {
+    again(
+        &[
+            &RETURN[..7],
+            &[Step::List(0, 0), Step::Drain(0), Step::Leave(0, 0)],
+            &[Step::Refill(0); 4],
+        ]
+        .concat(),
+    );
+}
+
+#[test]
 fn where_everything_was_forgotten_there_is_no_more() {
     let forgotten = [Step::Pass(2_000), Step::Sweep, Step::History(0, 0, Page::After(0), 1)];
     again(&[&RETURN[..], &forgotten].concat());

@@ -283,7 +283,7 @@ impl Shards {
                 || chats.map(|(frame, _)| frame.bytes().len()).sum::<usize>() <= self.piece.bytes
         );
         match piece {
-            Replay::Piece(at) => {
+            Replay::Piece(at) | Replay::Leaving(at) => {
                 running.at = at;
                 conn.replays.push_back(running);
             }
