@@ -18,7 +18,7 @@ use crate::shard::Shard;
 use crate::shard::inbox::Command;
 use crate::telemetry::metrics::{Initiator, Kind, PanicPlace};
 use crate::websocket::assembler::{Assembler, Bounds, Event};
-use crate::websocket::frame::{Opcode, Violation, close_frame, write_frame};
+use crate::websocket::frame::{Opcode, Violation, close_frame, ends_in_close, write_frame};
 
 thread_local! {
     static PLAIN: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
@@ -149,6 +149,9 @@ impl Echo {
             message_bytes: echo.message_bytes,
             fragments: echo.fragments,
         };
+        if self.deaf && ends_in_close(plain) {
+            self.left_by_peer.get_or_insert(1005);
+        }
         let mut used = 0;
         while !self.deaf {
             let counters = &self.shard.counters;
@@ -182,13 +185,19 @@ impl Echo {
             counters.messages_in.of(kind).inc();
             if self.ending.is_none() {
                 write_frame(&mut self.reply, answer, payload);
+                let said = if kind == Kind::Ping { Kind::Pong } else { kind };
+                counters.messages_out.of(said).inc();
             }
         }
     }
 
     /// True if the close frame is ours to say: a drain's may be on its way already.
     fn begin_ending(&mut self, close: Close) -> bool {
-        self.ending.replace(close).is_none() && self.conn.close_by_itself(close)
+        let ours = self.ending.replace(close).is_none() && self.conn.close_by_itself(close);
+        if ours {
+            self.shard.counters.messages_out.of(Kind::Close).inc();
+        }
+        ours
     }
 
     fn on_violation(&mut self, violation: Violation) {

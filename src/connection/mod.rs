@@ -34,7 +34,7 @@ use crate::protocol::close::Close;
 use crate::protocol::server;
 use crate::shard::Shard;
 use crate::shard::inbox::Asked;
-use crate::telemetry::metrics::{ShardCounters, SlowConsumer};
+use crate::telemetry::metrics::{Kind, Label, ShardCounters, SlowConsumer};
 use crate::websocket::encoded::Frame;
 use crate::websocket::frame::Opcode;
 
@@ -604,7 +604,12 @@ impl State {
                     now_ms
                 };
                 piece.clear();
-                self.outbox.take(PIECE_BYTES, piece);
+                let mut taken = [0; Kind::ALL.len()];
+                self.outbox
+                    .take(PIECE_BYTES, piece, |frame| taken[frame.kind().index()] += 1);
+                for (kind, frames) in Kind::ALL.iter().zip(taken).filter(|(_, frames)| *frames > 0) {
+                    counters.messages_out.of(*kind).add(frames);
+                }
                 counters.sends.inc();
                 counters.bytes_out.add(piece.len() as u64);
                 if transport.try_send(piece)? == Sent::Waiting {

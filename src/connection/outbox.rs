@@ -64,8 +64,9 @@ impl Outbox {
         self.first.as_ref().map(|queued| queued.since_ms)
     }
 
-    /// Moves up to `max` bytes to the end of `piece`; a frame may be cut.
-    pub fn take(&mut self, max: usize, piece: &mut Vec<u8>) {
+    /// Moves up to `max` bytes to the end of `piece`; a frame may be cut. `whole` is told of each frame whose last
+    /// byte was moved.
+    pub fn take(&mut self, max: usize, piece: &mut Vec<u8>, mut whole: impl FnMut(&Frame)) {
         let mut room = max;
         while room > 0
             && let Some(queued) = &self.first
@@ -79,6 +80,7 @@ impl Outbox {
                 self.first_taken += taken;
                 return;
             }
+            whole(&queued.frame);
             self.first_taken = 0;
             self.first = self.rest.as_mut().and_then(|rest| rest.pop_front());
         }
@@ -113,21 +115,22 @@ mod tests {
     #[test]
     fn frames_leave_in_order_and_may_be_cut_anywhere() {
         let payloads = [&b"one"[..], b"", b"three"];
-        let whole: Vec<u8> = payloads
+        let bytes: Vec<u8> = payloads
             .iter()
             .flat_map(|payload| frame(payload).bytes().to_vec())
             .collect();
-        for max in 1..=whole.len() {
+        for max in 1..=bytes.len() {
             let mut outbox = Outbox::default();
             for payload in payloads {
                 outbox.push(frame(payload), 1);
             }
-            let mut out = Vec::new();
+            let (mut out, mut whole) = (Vec::new(), 0);
             while !outbox.is_empty() {
-                outbox.take(max, &mut out);
-                assert_eq!(outbox.bytes(), whole.len() - out.len());
+                outbox.take(max, &mut out, |_| whole += 1);
+                assert_eq!(outbox.bytes(), bytes.len() - out.len());
             }
-            assert_eq!(out, whole);
+            assert_eq!(out, bytes);
+            assert_eq!(whole, payloads.len());
             assert!(outbox.rest.is_none(), "nothing is kept at rest");
         }
     }
@@ -138,10 +141,10 @@ mod tests {
         outbox.push(frame(b"begun"), 1);
         outbox.push(frame(b"not"), 2);
         let mut out = Vec::new();
-        outbox.take(3, &mut out);
+        outbox.take(3, &mut out, |_| panic!("it is cut"));
         assert_eq!(outbox.drop_unbegun(), 1);
         assert_eq!((outbox.frames(), outbox.bytes()), (1, 4));
-        outbox.take(100, &mut out);
+        outbox.take(100, &mut out, |_| {});
         assert_eq!(out, frame(b"begun").bytes());
         outbox.push(frame(b"x"), 3);
         assert_eq!(outbox.drop_unbegun(), 1);

@@ -29,7 +29,7 @@ use crate::telemetry::metrics::{Initiator, Kind, Limit, PanicPlace, RateLimit};
 use crate::telemetry::traces::TraceContext;
 use crate::websocket::assembler::{Assembler, Bounds, Event};
 use crate::websocket::encoded::Frame;
-use crate::websocket::frame::{Opcode, Violation};
+use crate::websocket::frame::{Opcode, Violation, ends_in_close};
 
 thread_local! {
     /// Decrypted bytes, parsed in place; everything is used up or moved into the assembler within one call.
@@ -453,6 +453,9 @@ impl Life {
 
     /// After our close frame: only the peer's own is still of interest.
     fn discard(&mut self, assembler: &mut Assembler, plain: &mut [u8]) {
+        if self.deaf && ends_in_close(plain) {
+            self.left_by_peer.get_or_insert(1005);
+        }
         let mut used = 0;
         let bounds = self.bounds();
         while self.left_by_peer.is_none() && !self.deaf {
@@ -520,19 +523,13 @@ impl std::fmt::Display for SessionName {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::tls_io::TlsIo;
 
     /// An idle connection costs 4.9 KiB; a field more here is a field more for everybody.
     #[test]
     fn what_an_idle_connection_keeps_stays_small() {
-        assert!(
-            size_of::<Task>() <= 128,
-            "{} bytes: the task's allocation is 256 up to here",
-            size_of::<Task>()
-        );
-        assert!(
-            size_of::<Conn>() <= 304,
-            "{} bytes: with its counters an allocation of 320",
-            size_of::<Conn>()
-        );
+        let sizes = [size_of::<Task>(), size_of::<Conn>(), size_of::<TlsIo>()];
+        // With what is around them, allocations of 256, 176 and 1,280 bytes.
+        assert!(sizes[0] <= 128 && sizes[1] <= 160 && sizes[2] <= 1_280, "{sizes:?}");
     }
 }

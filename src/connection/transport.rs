@@ -17,7 +17,7 @@ const READ_BYTES: usize = 16 * 1024;
 
 /// What a connection reads from and writes to.
 pub enum Transport {
-    Tls(TlsIo),
+    Tls(Box<TlsIo>),
     /// RFC 8441: one stream of an HTTP/2 connection; same rules, about 27 KiB more memory.
     Stream(Box<StreamIo>),
 }

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use crate::protocol::close::Close;
 use crate::protocol::server;
 use crate::websocket::encoded::Frame;
+use crate::websocket::frame::ends_in_close;
 
 /// PROTOCOL section 1 gives such a connection two seconds; a little is left for the way down.
 const LINGER: Duration = Duration::from_millis(1_800);
@@ -43,16 +44,14 @@ async fn tell<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, frames: &[u8]) 
     stream.write_all(frames).await?;
     stream.flush().await?;
     let mut discarded = [0; DISCARD_BYTES];
-    // The first thing that a client says after a close frame is its own; RFC 6455 lets it say nothing more.
-    let mut masked_close = false;
-    while !masked_close {
+    loop {
         let read = stream.read(&mut discarded).await?;
         if read == 0 {
             return Ok(());
         }
-        masked_close = discarded[..read]
-            .windows(2)
-            .any(|head| head[0] == 0x88 && head[1] & 0x80 != 0);
+        if ends_in_close(&discarded[..read]) {
+            break;
+        }
     }
     stream.shutdown().await
 }

@@ -22,6 +22,8 @@ pub fn router(node: &Arc<Node>) -> Router {
     if node.config.session.enabled {
         plain = plain.merge(session::routes(Arc::clone(&node.sessions)));
     }
+    // One of our own: axum would merge its own with that of the sockets, and then nobody counts those who are lost.
+    let plain = plain.fallback(async || StatusCode::NOT_FOUND);
     let plain = metrics::http::measured(plain, Arc::clone(&node.metrics))
         .layer(TimeoutLayer::with_status_code(
             StatusCode::SERVICE_UNAVAILABLE,

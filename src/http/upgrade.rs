@@ -81,7 +81,7 @@ async fn enter(State(node): State<Arc<Node>>, Extension(kind): Extension<Kind>, 
             tls: Some(peer.tls_version),
         },
     );
-    let decided = decide(&node, &parts, &peer);
+    let decided = span.run(async { decide(&node, &parts, &peer) }).await;
     let (response, result, word) = match decided {
         Ok((handshake, verdict)) => {
             let (result, word) = match &verdict {
@@ -150,7 +150,7 @@ fn upgrade(node: &Arc<Node>, kind: Kind, parts: &mut Parts, peer: Peer, verdict:
     let tasks = node.tasks.clone();
     tasks.spawn_here(async move {
         let Ok(upgraded) = upgrading.await else { return };
-        match downcast::<TokioIo<TlsIo>>(upgraded) {
+        match downcast::<TokioIo<Box<TlsIo>>>(upgraded) {
             Ok(parts) => {
                 let (tls, mut early) = parts.io.into_inner().into_upgraded();
                 early.splice(..0, parts.read_buf.iter().copied());
@@ -171,7 +171,7 @@ fn upgrade(node: &Arc<Node>, kind: Kind, parts: &mut Parts, peer: Peer, verdict:
 const OVERLOADED_RECONNECT_MS: u64 = 2_000;
 
 enum Stream {
-    Tls(TlsIo),
+    Tls(Box<TlsIo>),
     Http2(StreamIo),
 }
 

@@ -52,9 +52,9 @@ impl Acceptor {
 }
 
 impl<S: Send + 'static> Accept<Accepted, S> for Acceptor {
-    type Stream = TlsIo;
+    type Stream = Box<TlsIo>;
     type Service = HttpService<S>;
-    type Future = futures_util::future::BoxFuture<'static, io::Result<(TlsIo, HttpService<S>)>>;
+    type Future = futures_util::future::BoxFuture<'static, io::Result<(Box<TlsIo>, HttpService<S>)>>;
 
     fn accept(&self, accepted: Accepted, service: S) -> Self::Future {
         let inner = Arc::clone(&self.0);
@@ -109,7 +109,7 @@ impl From<Refused> for Failed {
 
 impl Inner {
     /// The stream, and the client's address.
-    async fn open(&self, mut accepted: Accepted) -> Result<(TlsIo, SocketAddr), Failed> {
+    async fn open(&self, mut accepted: Accepted) -> Result<(Box<TlsIo>, SocketAddr), Failed> {
         let gone = |error| Failed {
             result: HandshakeResult::ClientGone,
             error,

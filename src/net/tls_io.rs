@@ -21,6 +21,7 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -105,14 +106,15 @@ enum Stage {
 }
 
 /// One TLS connection over TCP, server side.
+///
+/// Always boxed: it is a kilobyte, and changes hands five times before it is upgraded.
 #[expect(
     clippy::struct_excessive_bools,
     reason = "four separate facts, each with its own reader"
 )]
 pub struct TlsIo {
     socket: TcpStream,
-    /// Boxed, because it is a kilobyte and a connection changes hands five times before it is upgraded.
-    tls: Box<UnbufferedServerConnection>,
+    tls: UnbufferedServerConnection,
     /// Undecrypted tail of the last read: an incomplete record. At most `REST_BYTES_MAX` bytes.
     rest: Vec<u8>,
     /// Ciphertext that the socket did not take yet, from `out_sent` on. At most one piece and alerts.
@@ -165,10 +167,10 @@ impl std::fmt::Debug for TlsIo {
 impl TlsIo {
     /// # Errors
     /// When `config` cannot serve at all (no certificate, no cipher suite).
-    pub fn new(socket: TcpStream, config: Arc<ServerConfig>, permit: Permit) -> Result<Self, rustls::Error> {
-        Ok(Self {
+    pub fn new(socket: TcpStream, config: Arc<ServerConfig>, permit: Permit) -> Result<Box<Self>, rustls::Error> {
+        Ok(Box::new(Self {
             socket,
-            tls: Box::new(UnbufferedServerConnection::new(config)?),
+            tls: UnbufferedServerConnection::new(config)?,
             rest: Vec::new(),
             out: Vec::new(),
             out_sent: 0,
@@ -179,7 +181,7 @@ impl TlsIo {
             begun: false,
             failed: false,
             _permit: permit,
-        })
+        }))
     }
 
     /// Drives the handshake to its end. `Ok` means that application data may flow both ways; some of the
@@ -283,7 +285,7 @@ impl TlsIo {
     }
 
     /// Hyper is done: gives up what only it needed, and returns the decrypted bytes that it left.
-    pub fn into_upgraded(mut self) -> (Self, Vec<u8>) {
+    pub fn into_upgraded(mut self: Box<Self>) -> (Box<Self>, Vec<u8>) {
         let plain = self.http.take().map_or_else(Vec::new, |mut http| http.take());
         (self, plain)
     }
@@ -329,17 +331,27 @@ impl TlsIo {
                 self.out.extend_from_slice(&scratch.transmit[..sealed]);
                 return self.try_drain();
             }
-            let sent = match self.socket.try_write(&scratch.transmit[..sealed]) {
-                Ok(sent) => sent,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                Err(error) => return Err(error),
-            };
+            let sent = self.send(&scratch.transmit[..sealed])?;
             if sent == sealed {
                 return Ok(Sent::Whole);
             }
             self.out.extend_from_slice(&scratch.transmit[sent..sealed]);
             Ok(Sent::Waiting)
         })
+    }
+
+    /// Offers bytes to the socket; returns how many it took.
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        // Past tokio, whose readiness is one more cache line per delivery. Only when the socket refuses is tokio asked
+        // to try, and so to notice that it must wait.
+        let sent = match SockRef::from(&self.socket).send_with_flags(bytes, libc::MSG_NOSIGNAL) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.socket.try_write(bytes),
+            sent => sent,
+        };
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            sent => sent,
+        }
     }
 
     /// Encrypts `plain` behind what waits already, and leaves it there.
@@ -416,7 +428,7 @@ impl TlsIo {
     /// Makes the coming drop answer with a reset: what the kernel still holds for this peer is given up.
     pub fn reset_on_drop(&self) {
         // A failure leaves the ordinary close, which is only slower to free the kernel's memory.
-        drop(socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)));
+        drop(SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)));
     }
 
     #[must_use]

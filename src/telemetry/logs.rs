@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt;
 use tracing::{Level, Metadata, Subscriber};
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
@@ -100,6 +100,8 @@ where
             .with_tracer(tracer)
             .with_location(false)
             .with_threads(false)
+            // What lasts as long as the node is a `debug` span: for lines only, whatever their level.
+            .with_filter(LevelFilter::INFO)
     });
     // The layer of the spans comes first: it makes a span's context the current one, and the
     // layers that write lines take their ids from there.

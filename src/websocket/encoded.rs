@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use crate::telemetry::metrics::Kind;
 use crate::websocket::frame::{Opcode, close_frame, write_header};
 
 /// A text payload longer than this gives its scratch back, so that one large message does not keep memory on
@@ -68,6 +69,18 @@ impl Frame {
         &self.0
     }
 
+    /// What it counts as.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self.0.first().map(|first| first & 0x0f) {
+            Some(0x2) => Kind::Binary,
+            Some(0x8) => Kind::Close,
+            Some(0x9) => Kind::Ping,
+            Some(0xa) => Kind::Pong,
+            _ => Kind::Text,
+        }
+    }
+
     /// The payload alone.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
@@ -89,6 +102,16 @@ fn header(opcode: Opcode, payload_bytes: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_frame_counts_as_what_it_is() {
+        let kind = |opcode| Frame::of(opcode, b"x").kind();
+        assert_eq!(kind(Opcode::Text), Kind::Text);
+        assert_eq!(kind(Opcode::Binary), Kind::Binary);
+        assert_eq!(kind(Opcode::Ping), Kind::Ping);
+        assert_eq!(kind(Opcode::Pong), Kind::Pong);
+        assert_eq!(Frame::close(1000, "").kind(), Kind::Close);
+    }
 
     #[test]
     fn the_payload_of_every_length_form_is_found_again() {

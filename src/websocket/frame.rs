@@ -186,6 +186,18 @@ pub fn write_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
+/// Whether `bytes` end in a whole close frame of a client, wherever that begins.
+///
+/// After a violation nothing can be parsed any more, but a client that was told to close says so last, and then waits
+/// for the server to end the connection (RFC 6455 section 7.1.1).
+pub fn ends_in_close(bytes: &[u8]) -> bool {
+    const HEAD_AND_MASK: usize = 6;
+    (0..=125_u8).any(|length| {
+        let start = bytes.len().checked_sub(HEAD_AND_MASK + usize::from(length));
+        start.is_some_and(|start| bytes[start] == 0x88 && bytes[start + 1] == 0x80 | length)
+    })
+}
+
 /// A close frame. A `reason` that does not fit into 123 bytes is cut after its last character that does.
 pub fn close_frame(code: u16, reason: &str) -> Vec<u8> {
     let reason = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];

@@ -14,9 +14,14 @@
 mod harness;
 
 mod admission;
+mod heartbeat;
 mod hostile;
 mod http;
 mod limits;
 mod proxy;
+mod reload;
 mod runtime;
+mod secrets;
+mod shutdown;
+mod telemetry;
 mod tls;

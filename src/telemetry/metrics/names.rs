@@ -85,7 +85,7 @@ metrics! {
     TLS_RELOADS Counter "conclave_tls_reloads_total" ["result"]: "Attempts to load a changed certificate.";
 
     MESSAGES Counter "conclave_messages_total" ["direction", "kind"]: "WebSocket messages.";
-    MESSAGE_BYTES Counter "conclave_message_bytes_total" ["direction"]: "Payload bytes of WebSocket messages.";
+    MESSAGE_BYTES Counter "conclave_message_bytes_total" ["direction"]: "Bytes of WebSocket frames, heads included.";
     PROTOCOL_ERRORS Counter "conclave_protocol_errors_total" ["code"]: "Error messages sent to clients.";
     RATE_LIMITED Counter "conclave_rate_limited_total" ["limit"]: "Messages and requests refused for a rate.";
     REFUSED Counter "conclave_refused_total" ["limit"]: "Messages and requests refused for a size or count.";
@@ -103,7 +103,7 @@ metrics! {
 
     ROOMS Gauge "conclave_rooms" []: "Rooms on this node.";
     MEMBERS Gauge "conclave_members" []: "Connections in rooms; one in two rooms counts twice.";
-    USERS Gauge "conclave_users" []: "Users connected to this node.";
+    USERS Gauge "conclave_users" []: "Users in rooms; one in two rooms counts twice.";
     JOINS Counter "conclave_joins_total" []: "Members who entered a room.";
     LEAVES Counter "conclave_leaves_total" []: "Members who left a room.";
     HISTORY_MESSAGES Gauge "conclave_history_messages" []: "Messages kept in history.";
@@ -121,7 +121,7 @@ metrics! {
     LOG_LINES_DROPPED Counter "conclave_log_lines_dropped_total" []: "Log lines lost because their reader was too slow.";
     TRACE_SPANS Counter "conclave_trace_spans_total" ["result"]: "Sampled spans by what became of them.";
 
-    HTTP_DURATION Histogram "http_server_request_duration_seconds" ["method", "route", "status"] in HTTP: "HTTP requests, upgrades included.";
+    HTTP_DURATION Histogram "http_server_request_duration_seconds" ["method", "route", "status"] in HTTP: "HTTP requests but for upgrades.";
 
     PROCESS_CPU Counter "process_cpu_seconds_total" []: "User and system CPU time.";
     PROCESS_OPEN_FDS Gauge "process_open_fds" []: "Open file descriptors.";

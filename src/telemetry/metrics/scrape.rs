@@ -27,7 +27,7 @@ pub struct Gauges {
     pub rooms: u64,
     /// Connections in rooms.
     pub members: u64,
-    /// Users connected to this node.
+    /// Users in rooms; one in two rooms counts twice.
     pub users: u64,
     /// Bytes queued to clients.
     pub send_queue_bytes: u64,

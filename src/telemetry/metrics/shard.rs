@@ -70,9 +70,9 @@ pub struct ShardCounters {
     pub messages_in: PerKind,
     /// Whole messages handed to the transport.
     pub messages_out: PerKind,
-    /// Payload bytes read, before inflating.
+    /// Bytes of frames read, heads included.
     pub bytes_in: Counter,
-    /// Payload bytes handed to the transport.
+    /// Bytes of frames handed to the transport, heads included.
     pub bytes_out: Counter,
     /// Chats that got a `seq`.
     pub publishes: Counter,

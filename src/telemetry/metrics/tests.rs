@@ -10,6 +10,8 @@ use tower::ServiceExt;
 
 use super::names::{ALL, MetricKind};
 use super::*;
+use crate::protocol::close::{Close, DeniedWord};
+use crate::protocol::error::ErrorCode;
 
 fn node() -> Arc<Metrics> {
     Metrics::install(BuildInfo {
@@ -169,6 +171,23 @@ fn events_are_counted_under_their_words_and_unknown_words_under_other() {
     check("conclave_drain_phase{phase=\"closing\"}");
     assert_eq!(samples["conclave_drain_phase{phase=\"serving\"}"], 0.0);
     assert_eq!(samples["conclave_connection_duration_seconds_sum"], 32.0);
+}
+
+/// A word that the protocol has and the list of labels has not would be counted as `other`.
+#[test]
+fn every_word_of_the_protocol_is_a_label() {
+    for close in Close::ALL {
+        assert!(SERVER_CLOSES.contains(&(close.code, close.reason)), "{close:?}");
+    }
+    let codes: Vec<_> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
+    assert_eq!(codes, ERROR_CODES[..ERROR_CODES.len() - 1]);
+    let of_tokens = |word: &&DeniedWord| !matches!(word, DeniedWord::Kicked | DeniedWord::Abuse);
+    let words: Vec<_> = DeniedWord::ALL
+        .iter()
+        .filter(of_tokens)
+        .map(|word| word.as_str())
+        .collect();
+    assert_eq!(words, AUTH_REASONS[..AUTH_REASONS.len() - 1]);
 }
 
 #[test]

@@ -121,3 +121,14 @@ fn broken_headers_fail_as_early_as_they_can() {
         );
     }
 }
+
+#[test]
+fn the_close_of_a_client_is_found_at_the_end_of_anything() {
+    let close = [0x88, 0x82, 1, 2, 3, 4, 0x02, 0xea];
+    assert!(ends_in_close(&close));
+    assert!(ends_in_close(&[b"whatever \xff".as_slice(), &close].concat()));
+    assert!(ends_in_close(&[0x88, 0x80, 0, 0, 0, 0]));
+    assert!(!ends_in_close(&close[..7]), "not whole");
+    assert!(!ends_in_close(&[0x88, 0x02, 1, 2, 3, 4, 0, 0]), "not masked");
+    assert!(!ends_in_close(b""));
+}

@@ -13,11 +13,13 @@
 #![allow(dead_code, reason = "a toolbox: not every tool is in use at all times")]
 
 pub mod client;
+pub mod collector;
 pub mod frames;
 pub mod http2;
 pub mod metrics;
 pub mod node;
 pub mod process;
+pub mod prometheus;
 pub mod records;
 pub mod request;
 pub mod tls;
