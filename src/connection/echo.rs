@@ -41,6 +41,8 @@ pub struct Echo {
     reply: Vec<u8>,
     taken: usize,
     ending: Option<Close>,
+    /// The close frame is in `reply`.
+    closes: bool,
     left_by_peer: Option<u16>,
     deaf: bool,
     linger: Option<Pin<Box<Sleep>>>,
@@ -60,6 +62,7 @@ impl Echo {
             reply: Vec::new(),
             taken: 0,
             ending: None,
+            closes: false,
             left_by_peer: None,
             deaf: false,
             linger: None,
@@ -93,9 +96,12 @@ impl Echo {
                 return Poll::Ready(());
             }
             let over = self.ending.is_some() || self.conn.phase() != Phase::Open;
-            if over && self.left_by_peer.is_some() && self.conn.is_drained() {
+            if over && self.deaf && self.conn.is_drained() {
+                // The server's side ends first (RFC 6455 section 7.1.1); what still comes is discarded.
                 drop(ready!(self.conn.poll_close(cx)));
-                return Poll::Ready(());
+                if self.left_by_peer.is_some() {
+                    return Poll::Ready(());
+                }
             }
             let read = PLAIN.with_borrow_mut(|plain| self.poll_read(cx, plain));
             match ready!(read) {
@@ -113,7 +119,8 @@ impl Echo {
     /// Hands the reply to the socket, piece by piece.
     fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         while self.taken < self.reply.len() {
-            let taken = ready!(self.conn.poll_send(cx, &self.reply[self.taken..], &self.shard.counters))?;
+            let reply = &self.reply[self.taken..];
+            let taken = ready!(self.conn.poll_send(cx, reply, self.closes, &self.shard.counters))?;
             self.taken += taken;
         }
         self.taken = 0;
@@ -193,11 +200,11 @@ impl Echo {
 
     /// True if the close frame is ours to say: a drain's may be on its way already.
     fn begin_ending(&mut self, close: Close) -> bool {
-        let ours = self.ending.replace(close).is_none() && self.conn.close_by_itself(close);
-        if ours {
+        self.closes = self.ending.replace(close).is_none() && self.conn.close_by_itself(close);
+        if self.closes {
             self.shard.counters.messages_out.of(Kind::Close).inc();
         }
-        ours
+        self.closes
     }
 
     fn on_violation(&mut self, violation: Violation) {

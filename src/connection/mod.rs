@@ -194,14 +194,26 @@ impl Conn {
         (generation, state.mark_dirty())
     }
 
-    /// Gives up a replay, if there is one.
-    pub fn end_replay(&self, room: u64) {
-        self.state.lock().replays.end(room);
+    /// Gives up a replay, if there is one. Returns the lists that it still had to answer.
+    pub fn end_replay(&self, room: u64) -> Vec<Asked> {
+        self.state.lock().replays.end(room)
     }
 
     /// Answers a list at the end of the replay of `room`, if one runs.
-    pub fn hold_list(&self, room: u64, asked: Box<Asked>, limits: &OutboxLimits) -> Held {
-        self.state.lock().replays.hold(room, asked, limits.frames)
+    pub fn hold_list(&self, room: u64, asked: Box<Asked>, limits: &OutboxLimits) -> (Held, Pushed) {
+        let mut state = self.state.lock();
+        let held = state.replays.hold(room, asked, limits.frames);
+        let begun = if let Held::Anew(_) = held {
+            state.mark_dirty()
+        } else {
+            Pushed::Queued
+        };
+        (held, begun)
+    }
+
+    /// The shard has made the member of a replay that reached the head a live one.
+    pub fn settle_replay(&self, room: u64, generation: u32) {
+        self.state.lock().replays.settle(room, generation);
     }
 
     /// Begins the end: queued frames leave first (a slow reader's do not), then `closing` where one is due, then
@@ -264,6 +276,8 @@ impl Conn {
         if state.phase != Phase::Open {
             return false;
         }
+        // A ping that waits for the end of the reply would follow the close frame in it.
+        state.outbox.drop_unbegun();
         state.phase = Phase::Closing(close.row());
         true
     }
@@ -413,9 +427,19 @@ impl Conn {
     }
 
     /// For an echo, which has no outbox: hands the first piece of `reply` to the socket as soon as that has
-    /// taken everything before it. Returns how much was taken.
-    fn poll_send(&self, cx: &mut Context<'_>, reply: &[u8], counters: &ShardCounters) -> Poll<io::Result<usize>> {
+    /// taken everything before it. Returns how much was taken; a reply that has not begun when another's close frame
+    /// is on its way is taken whole and dropped (RFC 6455 section 5.5.1), unless it holds our own close frame.
+    fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        reply: &[u8],
+        closes: bool,
+        counters: &ShardCounters,
+    ) -> Poll<io::Result<usize>> {
         let mut state = self.state.lock();
+        if state.phase != Phase::Open && !closes && !state.mid_reply {
+            return Poll::Ready(Ok(reply.len()));
+        }
         let Some(transport) = &mut state.transport else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };

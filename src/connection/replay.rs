@@ -28,8 +28,11 @@ struct Replay {
 pub enum Held {
     /// It will be answered at the end of the replay.
     Yes,
+    /// The replay has reached the head, but its shard has not come to that word yet, and a list from before it would
+    /// name a place that the client has passed: it goes on as this generation, and answers at its end.
+    Anew(u32),
     /// No replay runs: answer it now.
-    No(Box<Asked>),
+    No,
     /// More lists wait than frames may.
     TooMany,
 }
@@ -41,6 +44,8 @@ pub struct Replays(Option<Box<Running>>);
 #[derive(Default)]
 struct Running {
     replays: VecDeque<Replay>,
+    /// Those that have reached the head, until their shard has come to that word.
+    caught_up: Vec<Replay>,
     /// Of the last one begun.
     generation: u32,
 }
@@ -60,12 +65,14 @@ impl Replays {
     pub fn clear(&mut self) {
         if let Some(running) = &mut self.0 {
             running.replays = VecDeque::new();
+            running.caught_up = Vec::new();
         }
     }
 
-    /// Begins after `seq`; a second replay of the same room takes the place of the first. Returns its generation.
+    /// Begins after `seq`; a second replay of the same room takes the place of the first, and answers what that one
+    /// would have. Returns its generation.
     pub fn begin(&mut self, room: Arc<Room>, seq: u64) -> u32 {
-        self.end(room.id);
+        let held = self.end(room.id);
         let running = self.0.get_or_insert_default();
         running.generation = running.generation.wrapping_add(1);
         let generation = running.generation;
@@ -73,27 +80,53 @@ impl Replays {
             room,
             generation,
             at: seq,
-            held: Vec::new(),
+            held,
         });
         generation
     }
 
-    pub fn end(&mut self, room: u64) {
-        if let Some(running) = &mut self.0 {
-            running.replays.retain(|replay| replay.room.id != room);
-        }
+    /// Gives up the replay of `room`, if there is one. Returns the lists that it still had to answer.
+    pub fn end(&mut self, room: u64) -> Vec<Asked> {
+        let Some(running) = &mut self.0 else {
+            return Vec::new();
+        };
+        running.caught_up.retain(|replay| replay.room.id != room);
+        let at = running.replays.iter().position(|replay| replay.room.id == room);
+        at.and_then(|at| running.replays.remove(at))
+            .map(|replay| replay.held)
+            .unwrap_or_default()
     }
 
     /// Answers `asked` at the end of the replay of `room`, of which at most `max` may wait.
     pub fn hold(&mut self, room: u64, asked: Box<Asked>, max: usize) -> Held {
-        let mut replays = self.0.iter_mut().flat_map(|running| &mut running.replays);
-        match replays.find(|replay| replay.room.id == room) {
-            None => Held::No(asked),
-            Some(replay) if replay.held.len() >= max => Held::TooMany,
+        let Some(running) = &mut self.0 else {
+            return Held::No;
+        };
+        match running.replays.iter_mut().find(|replay| replay.room.id == room) {
+            Some(replay) if replay.held.len() >= max => return Held::TooMany,
             Some(replay) => {
                 replay.held.push(*asked);
-                Held::Yes
+                return Held::Yes;
             }
+            None => {}
+        }
+        let Some(at) = running.caught_up.iter().position(|replay| replay.room.id == room) else {
+            return Held::No;
+        };
+        let mut replay = running.caught_up.swap_remove(at);
+        running.generation = running.generation.wrapping_add(1);
+        replay.generation = running.generation;
+        replay.held.push(*asked);
+        running.replays.push_back(replay);
+        Held::Anew(running.generation)
+    }
+
+    /// The shard has come to the word that this replay has reached the head.
+    pub fn settle(&mut self, room: u64, generation: u32) {
+        if let Some(running) = &mut self.0 {
+            running
+                .caught_up
+                .retain(|replay| replay.room.id != room || replay.generation != generation);
         }
     }
 
@@ -137,7 +170,11 @@ impl Replays {
                     replay.at = seq;
                     running.replays.push_back(replay);
                 }
-                Piece::CaughtUp => {}
+                Piece::CaughtUp(at) => {
+                    replay.at = at;
+                    replay.held = Vec::new();
+                    running.caught_up.push(replay);
+                }
             }
             if !outbox.is_empty() {
                 return Refill::Filled;

@@ -269,10 +269,14 @@ impl Task {
                 self.life.conn.terminate(close);
                 return Poll::Ready(());
             }
-            if self.life.left_by_peer.is_some() && drained {
+            // After a violation nobody can tell an answer from rubbish: our side ends first (RFC 6455 section 7.1.1), and
+            // what still comes is discarded.
+            if drained && (self.life.deaf || self.life.left_by_peer.is_some()) {
                 // Whether close_notify arrives is the peer's business now.
                 drop(ready!(self.life.conn.poll_close(cx)));
-                return Poll::Ready(());
+                if self.life.left_by_peer.is_some() {
+                    return Poll::Ready(());
+                }
             }
             let read = PLAIN.with_borrow_mut(|plain| {
                 plain.clear();

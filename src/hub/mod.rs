@@ -8,6 +8,8 @@ pub mod history;
 pub mod keys;
 pub mod presence;
 pub mod room;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

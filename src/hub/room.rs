@@ -194,8 +194,8 @@ impl PieceLimits {
 pub enum Replay {
     /// Read on from this seq when these have left.
     Piece(u64),
-    /// That was all; the room has told the shard so, in order with its chats.
-    CaughtUp,
+    /// That was all, up to this seq; the room has told the shard so, in order with its chats.
+    CaughtUp(u64),
     /// The next messages were forgotten meanwhile: say `reset` and read on from this seq.
     Trimmed { epoch: Arc<str>, seq: u64 },
 }
@@ -244,7 +244,8 @@ impl Room {
             .since
             .map(|since| *since.epoch == *state.epoch && state.history.covers(since.seq));
         let from = match (joining.since, recovered) {
-            (Some(since), Some(true)) if since.seq < state.history.head() => From::After(since.seq),
+            // Who is in already may be in the middle of another replay: this one takes its place, however short.
+            (Some(since), Some(true)) if joining.again || since.seq < state.history.head() => From::After(since.seq),
             _ => From::Head,
         };
         let list = self.list_frame(state, joining.user, joining.reference, recovered, joining.now_ms);
@@ -252,7 +253,8 @@ impl Room {
             room: Arc::clone(self),
             slot: joining.member.slot,
             list,
-            again: (joining.again && from == From::Head).then(|| Asked::new(joining.user, joining.reference)),
+            again: (joining.again && from == From::Head)
+                .then(|| Asked::new(joining.user, joining.reference, recovered)),
             from,
         });
         Joined::In {
@@ -342,7 +344,7 @@ impl Room {
             room: self.id,
             slot: member.slot,
             frame,
-            asked: Asked::new(user, reference),
+            asked: Asked::new(user, reference, None),
         });
     }
 
@@ -363,8 +365,9 @@ impl Room {
                     .take(limit)
                     .take_while(|(_, frame)| fits(frame))
                     .collect();
-                let last = taken.last().map_or(seq, |(seq, _)| *seq);
-                (taken, last < history.head())
+                // With nothing left above `seq` there is no more either, or a client would ask for ever.
+                let more = taken.last().is_some_and(|(seq, _)| *seq < history.head());
+                (taken, more)
             }
             Page::Latest | Page::Before(_) => {
                 let end = if let Page::Before(seq) = page { seq } else { u64::MAX };
@@ -426,7 +429,7 @@ impl Room {
         let now_ms = crate::runtime::now_ms();
         for asked in asked {
             take(
-                self.list_frame(state, &asked.user, asked.reference(), None, now_ms),
+                self.list_frame(state, &asked.user, asked.reference(), asked.recovered, now_ms),
                 false,
             );
         }
@@ -435,7 +438,7 @@ impl Room {
             slot: cursor.member.slot,
             generation: cursor.generation,
         });
-        Replay::CaughtUp
+        Replay::CaughtUp(at)
     }
 
     /// Sends the count that is due; true if it must wait for a later tick.

@@ -11,6 +11,8 @@ use crate::connection::{Conn, Flushed, Held, Pushed};
 use crate::hub::Room;
 use crate::limits::FLUSHES_PER_YIELD;
 use crate::protocol::close::Close;
+use crate::protocol::error::ErrorCode;
+use crate::protocol::server;
 use crate::shard::Shard;
 use crate::shard::inbox::{Asked, Command, From};
 use crate::shard::members::{Local, Queue};
@@ -81,6 +83,7 @@ impl Shard {
                         .is_some_and(|(_, running)| *running == generation)
                     && let Some((conn, _)) = members.replaying.swap_remove(&slot)
                 {
+                    conn.settle_replay(room, generation);
                     members.live.insert(slot, conn);
                 }
             }
@@ -94,8 +97,11 @@ impl Shard {
                 self.answer_list(local, &conn, room, frame, asked, now_ms);
             }
             Command::Leave { room, slot } => {
-                if let Some(conn) = local.conn(slot) {
-                    conn.end_replay(room);
+                if let Some(conn) = local.conn(slot).cloned() {
+                    for asked in conn.end_replay(room) {
+                        self.queue(local, &conn, left_too_soon(&asked), now_ms);
+                        self.metrics.error_sent(ErrorCode::NotJoined.as_str());
+                    }
                 }
                 local.leave(room, slot);
             }
@@ -146,7 +152,6 @@ impl Shard {
         members.replaying.swap_remove(&slot);
         match from {
             From::Head => {
-                conn.end_replay(room.id);
                 members.live.insert(slot, conn);
             }
             From::After(seq) => {
@@ -168,9 +173,17 @@ impl Shard {
         asked: Box<Asked>,
         now_ms: u64,
     ) {
-        match conn.hold_list(room, asked, &self.outbox_limits) {
+        let (held, begun) = conn.hold_list(room, asked, &self.outbox_limits);
+        match held {
             Held::Yes => {}
-            Held::No(_) => self.queue(local, conn, frame, now_ms),
+            Held::Anew(generation) => {
+                let replaying = &mut local.room_for(room).replaying;
+                replaying.insert(conn.member.slot, (Arc::clone(conn), generation));
+                if begun == Pushed::Dirty {
+                    local.dirty.push_back(Arc::clone(conn));
+                }
+            }
+            Held::No => self.queue(local, conn, frame, now_ms),
             Held::TooMany => self.cut(local, vec![(Arc::clone(conn), SlowConsumer::Frames)], now_ms),
         }
     }
@@ -265,4 +278,17 @@ impl Shard {
             }
         }
     }
+}
+
+/// Answers a list that was to follow a replay, of a room that has been left before: a list now would name a place
+/// that the client never reached.
+fn left_too_soon(asked: &Asked) -> Frame {
+    let error = server::Error {
+        reference: asked.reference(),
+        code: ErrorCode::NotJoined,
+        message: "the room was left before its list could be said",
+        reason: None,
+        retry_after_ms: None,
+    };
+    Frame::text(|out| error.write(out))
 }

@@ -59,14 +59,17 @@ pub struct Asked {
     pub user: User,
     /// The raw JSON of the `ref`.
     pub reference: Option<Box<str>>,
+    /// Of a `join` with a `since` that could not be recovered: `false`.
+    pub recovered: Option<bool>,
 }
 
 impl Asked {
     #[must_use]
-    pub fn new(user: &User, reference: Option<Ref<'_>>) -> Box<Self> {
+    pub fn new(user: &User, reference: Option<Ref<'_>>, recovered: Option<bool>) -> Box<Self> {
         Box::new(Self {
             user: user.clone(),
             reference: reference.map(|reference| reference.as_json().into()),
+            recovered,
         })
     }
 

@@ -366,3 +366,20 @@ async fn content_goes_through_as_it_was_written() {
         assert_eq!(chat["from"]["id"], "ann");
     }
 }
+
+/// RFC 6455 section 7.1.1: it is the server that ends the connection first, so that the client need not wait, even
+/// for one that will never answer.
+#[tokio::test]
+async fn after_a_violation_the_server_ends_its_side_of_the_stream() {
+    let node = harness::node().set("echo.enabled", "true").start().await;
+    for path in ["/ws", "/echo"] {
+        let ask = node.ask("GET", path).upgrade();
+        let mut client = ask.query_token(&node.token("u1")).open().await;
+        if path == "/ws" {
+            client = client.welcomed().await;
+        }
+        client.send_bytes(&frames::unmasked(FIN | TEXT, b"x")).await;
+        client.expect_close(1002, "protocol").await;
+        client.ended_in_order().await;
+    }
+}

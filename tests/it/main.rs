@@ -14,14 +14,20 @@
 mod harness;
 
 mod admission;
+mod echo;
 mod heartbeat;
+mod history;
 mod hostile;
 mod http;
 mod limits;
+mod presence;
 mod proxy;
+mod recovery;
 mod reload;
+mod rooms;
 mod runtime;
 mod secrets;
 mod shutdown;
+mod slow_reader;
 mod telemetry;
 mod tls;

@@ -224,6 +224,13 @@ impl Client {
         assert_eq!(self.next().await, None, "the connection was to end");
     }
 
+    /// Waits for the end of the server's side, which must be announced (close_notify) and not just be cut.
+    pub async fn ended_in_order(&mut self) {
+        assert_eq!(self.received, b"", "nothing comes after a close frame");
+        let ended = within("the end", self.stream.read_buf(&mut self.received)).await;
+        assert_eq!(ended.expect("an end in order"), 0, "nothing comes after a close frame");
+    }
+
     /// Waits for the end of the connection, whatever comes before it.
     pub async fn drained(&mut self) {
         while self.next().await.is_some() {}
