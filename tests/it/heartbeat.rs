@@ -20,7 +20,7 @@ async fn beating(seconds: u32) -> Node {
 /// Reads frames, answering none, up to the end; how many pings came.
 async fn stay_silent(client: &mut Client) -> usize {
     let mut pings = 0;
-    while let Some(frame) = client.next().await {
+    while let Some(frame) = client.raw().await {
         assert_eq!(frame, Frame::Ping(Vec::new()), "nobody is told: it is 1006");
         pings += 1;
     }
@@ -85,7 +85,7 @@ async fn whoever_says_anything_lives() {
         // More visits than a silent peer survives.
         let mut pings = 0;
         while pings < 4 {
-            match client.next().await {
+            match client.raw().await {
                 Some(Frame::Ping(payload)) => {
                     pings += 1;
                     let answer = said.clone().unwrap_or_else(|| frames::frame(FIN | PONG, &payload));
@@ -122,7 +122,7 @@ async fn visits_are_spread_over_the_interval() {
     let node = beating(3).await;
     let began = Instant::now();
     let clients = join_all((0..30).map(async |number| node.client(&format!("u{number}")).await)).await;
-    let first_ping = async |mut client: Client| match client.next().await {
+    let first_ping = async |mut client: Client| match client.raw().await {
         Some(Frame::Ping(_)) => began.elapsed(),
         other => panic!("{other:?}"),
     };

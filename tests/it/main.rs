@@ -31,3 +31,4 @@ mod shutdown;
 mod slow_reader;
 mod telemetry;
 mod tls;
+mod traces;

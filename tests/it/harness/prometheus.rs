@@ -28,31 +28,29 @@ impl Prometheus {
              scrape_configs: [{{job_name: conclave, static_configs: [{{targets: ['{target}']}}]}}]\n"
         );
         std::fs::write(folder.path().join("prometheus.yml"), config).expect("a file");
-        // It knows no port 0: one that was free a moment ago.
-        let address = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
-        let mut command = Command::new("prometheus");
-        command.current_dir(folder.path()).args([
-            "--config.file=prometheus.yml",
-            "--storage.tsdb.path=data",
-            "--log.level=warn",
-            &format!("--web.listen-address={address}"),
-        ]);
-        let this = Self {
-            address,
-            process: Process::start(&mut command),
-            _folder: folder,
-        };
-        within("Prometheus", async {
-            while TcpStream::connect(address).await.is_err() {
-                assert!(this.process.seen().exit.is_none(), "{:?}", this.process.seen());
-                tokio::time::sleep(Duration::from_millis(50)).await;
+        // It knows no port 0, and one that was free a moment ago may be somebody else's by now.
+        for _ in 0..5 {
+            let address = std::net::TcpListener::bind("127.0.0.1:0")
+                .unwrap()
+                .local_addr()
+                .unwrap();
+            let mut command = Command::new("prometheus");
+            command.current_dir(folder.path()).args([
+                "--config.file=prometheus.yml",
+                "--storage.tsdb.path=data",
+                "--log.level=warn",
+                &format!("--web.listen-address={address}"),
+            ]);
+            let process = Process::start(&mut command);
+            if is_ready(address, &process).await {
+                return Self {
+                    address,
+                    process,
+                    _folder: folder,
+                };
             }
-        })
-        .await;
-        this
+        }
+        panic!("Prometheus found no port");
     }
 
     /// Asks until there is an answer that `is_it`; its first value.
@@ -74,11 +72,35 @@ impl Prometheus {
 
     async fn ask(&self, query: &str) -> Answer {
         let query: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
-        let mut stream = TcpStream::connect(self.address).await.expect("it listens");
-        let request = format!("GET /api/v1/query?query={query} HTTP/1.0\r\nHost: localhost\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let (mut answer, mut body) = read_head(&mut stream).await;
-        read_body(&mut answer, &mut stream, &mut body).await;
-        answer
+        let asked = get(self.address, &format!("/api/v1/query?query={query}")).await;
+        asked.unwrap_or_else(|error| panic!("{error}: {:?}", self.process.seen()))
     }
+}
+
+/// Waits until it serves; false if it ends instead.
+async fn is_ready(address: SocketAddr, process: &Process) -> bool {
+    within("Prometheus", async {
+        while process.seen().exit.is_none() {
+            if get(address, "/-/ready").await.is_ok_and(|answer| answer.status == 200) {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        false
+    })
+    .await
+}
+
+async fn get(address: SocketAddr, path: &str) -> std::io::Result<Answer> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    // Somebody else on that port may end the connection without a word.
+    stream.readable().await?;
+    if stream.peek(&mut [0]).await? == 0 {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    let (mut answer, mut body) = read_head(&mut stream).await;
+    read_body(&mut answer, &mut stream, &mut body).await;
+    Ok(answer)
 }
