@@ -19,9 +19,10 @@ fn main() {
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
     let compiler = output_of(&rustc, &["--version"]).unwrap_or_else(|| "unknown".to_owned());
     let target = std::env::var("TARGET").unwrap_or_else(|_| "unknown".to_owned());
-    println!("cargo::rustc-env=CONCLAVE_COMMIT={commit}");
-    println!("cargo::rustc-env=CONCLAVE_RUSTC={compiler}");
-    println!("cargo::rustc-env=CONCLAVE_TARGET={target}");
+    // Cargo hands these to whatever it runs, too: under our own prefix the server would take them for configuration.
+    println!("cargo::rustc-env=BUILD_COMMIT={commit}");
+    println!("cargo::rustc-env=BUILD_RUSTC={compiler}");
+    println!("cargo::rustc-env=BUILD_TARGET={target}");
     println!("cargo::rerun-if-env-changed=CONCLAVE_COMMIT");
     println!("cargo::rerun-if-changed=src/build.rs");
     rerun_when_head_moves();

@@ -4,16 +4,16 @@ use std::sync::LazyLock;
 
 const NUMBER: &str = env!("CARGO_PKG_VERSION");
 /// The commit it was built from, or "unknown".
-pub const COMMIT: &str = match option_env!("CONCLAVE_COMMIT") {
+pub const COMMIT: &str = match option_env!("BUILD_COMMIT") {
     Some(commit) => commit,
     None => "unknown",
 };
 /// The compiler that built it, or "unknown".
-pub const RUSTC: &str = match option_env!("CONCLAVE_RUSTC") {
+pub const RUSTC: &str = match option_env!("BUILD_RUSTC") {
     Some(rustc) => rustc,
     None => "unknown",
 };
-const TARGET: &str = match option_env!("CONCLAVE_TARGET") {
+const TARGET: &str = match option_env!("BUILD_TARGET") {
     Some(target) => target,
     None => "unknown",
 };

@@ -83,7 +83,7 @@ async fn heartbeats_come_between_replies_and_never_inside_one() {
             client.send_bytes(&message).await;
             loop {
                 // A ping inside a reply would be found by its length and its content.
-                match client.next().await {
+                match client.raw().await {
                     Some(Frame::Binary(reply)) => {
                         assert!(reply == bytes);
                         replies += 1;
