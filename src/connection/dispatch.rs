@@ -47,6 +47,8 @@ enum Done {
 
 impl Life {
     pub(super) fn on_text(&mut self, text: &str, now_ns: u64) {
+        #[cfg(test)]
+        assert!(text != crate::runtime::tests::A_BUG, "a bug that a test asked for");
         if let Err(failed) = self.check_rates(now_ns) {
             self.refuse(reference_of(text), &failed);
             if self

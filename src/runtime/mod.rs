@@ -5,6 +5,8 @@ mod node;
 mod rates;
 mod serve;
 mod tasks;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use drain::Drain;
 pub use node::Node;

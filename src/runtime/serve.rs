@@ -100,7 +100,7 @@ fn shard_count(config: &Config) -> usize {
     }
 }
 
-fn build(config: Config, traces: Traces, shards: usize) -> anyhow::Result<Arc<Node>> {
+pub(super) fn build(config: Config, traces: Traces, shards: usize) -> anyhow::Result<Arc<Node>> {
     let config = Arc::new(config);
     let metrics = Metrics::install(BuildInfo {
         version: env!("CARGO_PKG_VERSION"),
@@ -345,7 +345,7 @@ fn keep_house(node: &Arc<Node>) {
 }
 
 /// Registers a listening socket with the runtime of the calling thread.
-fn listener(node: &Node, socket: std::net::TcpListener) -> std::io::Result<Listener> {
+pub(super) fn listener(node: &Node, socket: std::net::TcpListener) -> std::io::Result<Listener> {
     Listener::new(
         socket,
         &node.config,
@@ -355,7 +355,7 @@ fn listener(node: &Node, socket: std::net::TcpListener) -> std::io::Result<Liste
 }
 
 /// Accepts and serves on one shard's socket until the handle says stop.
-async fn serve(node: &Arc<Node>, index: usize, listener: Listener, handle: Handle<Peer>) {
+pub(super) async fn serve(node: &Arc<Node>, index: usize, listener: Listener, handle: Handle<Peer>) {
     let config = &node.config;
     let acceptor = Acceptor::new(acceptor::Inner {
         shard: Arc::clone(&node.shards[index]),
