@@ -200,7 +200,7 @@ impl Conn {
     }
 
     /// Answers a list at the end of the replay of `room`, if one runs.
-    pub fn hold_list(&self, room: u64, asked: Box<Asked>, limits: &OutboxLimits) -> (Held, Pushed) {
+    pub fn hold_list(&self, room: u64, asked: Asked, limits: &OutboxLimits) -> (Held, Pushed) {
         let mut state = self.state.lock();
         let held = state.replays.hold(room, asked, limits.frames);
         let begun = if let Held::Anew(_) = held {

@@ -98,14 +98,14 @@ impl Replays {
     }
 
     /// Answers `asked` at the end of the replay of `room`, of which at most `max` may wait.
-    pub fn hold(&mut self, room: u64, asked: Box<Asked>, max: usize) -> Held {
+    pub fn hold(&mut self, room: u64, asked: Asked, max: usize) -> Held {
         let Some(running) = &mut self.0 else {
             return Held::No;
         };
         match running.replays.iter_mut().find(|replay| replay.room.id == room) {
             Some(replay) if replay.held.len() >= max => return Held::TooMany,
             Some(replay) => {
-                replay.held.push(*asked);
+                replay.held.push(asked);
                 return Held::Yes;
             }
             None => {}
@@ -116,7 +116,7 @@ impl Replays {
         let mut replay = running.caught_up.swap_remove(at);
         running.generation = running.generation.wrapping_add(1);
         replay.generation = running.generation;
-        replay.held.push(*asked);
+        replay.held.push(asked);
         running.replays.push_back(replay);
         Held::Anew(running.generation)
     }

@@ -356,7 +356,7 @@ impl Play {
         let number = self.reference_number(tab, asked);
         let this = &self.tabs[tab];
         let joining = Joining {
-            member: self.shards.member(this.shard, this.slot),
+            member: Shards::member(this.shard, this.slot),
             user: &this.user,
             since: since.as_ref().map(|(epoch, seq)| Position { epoch, seq: *seq }),
             reference: Ref::from_json(&number),
@@ -395,7 +395,7 @@ impl Play {
             return;
         };
         let this = &self.tabs[tab];
-        if room.leave(self.shards.member(this.shard, this.slot), &this.user.id, self.now_ms) {
+        if room.leave(Shards::member(this.shard, this.slot), &this.user.id, self.now_ms) {
             self.hub.count_is_due(&room);
         }
         self.reference.leave(name, &this.user.id);
@@ -449,7 +449,7 @@ impl Play {
         let number = self.reference_number(tab, Asked::List);
         let this = &self.tabs[tab];
         room.list(
-            self.shards.member(this.shard, this.slot),
+            Shards::member(this.shard, this.slot),
             &this.user,
             Ref::from_json(&number),
             self.now_ms,

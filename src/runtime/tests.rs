@@ -118,9 +118,8 @@ async fn a_panic_ends_one_connection_and_is_counted() {
     let mut eve = running.join("eve").await;
     say(&mut eve, A_BUG).await;
     let end = loop {
-        match eve.next().await.unwrap().unwrap() {
-            Message::Close(Some(close)) => break close,
-            _ => {}
+        if let Message::Close(Some(close)) = eve.next().await.unwrap().unwrap() {
+            break close;
         }
     };
     assert_eq!((u16::from(end.code), end.reason.as_str()), (1011, "internal"));

@@ -94,7 +94,7 @@ impl Shard {
                 asked,
             } => {
                 let Some(conn) = local.conn(slot).cloned() else { return };
-                self.answer_list(local, &conn, room, frame, asked, now_ms);
+                self.answer_list(local, &conn, room, frame, *asked, now_ms);
             }
             Command::Leave { room, slot } => {
                 if let Some(conn) = local.conn(slot).cloned() {
@@ -144,7 +144,7 @@ impl Shard {
         let Some(conn) = local.conn(slot).cloned() else { return };
         if let Some(asked) = again {
             // It stays where it is, live or replaying.
-            return self.answer_list(local, &conn, room.id, list, asked, now_ms);
+            return self.answer_list(local, &conn, room.id, list, *asked, now_ms);
         }
         self.queue(local, &conn, list, now_ms);
         let members = local.room_for(room.id);
@@ -164,15 +164,7 @@ impl Shard {
         }
     }
 
-    fn answer_list(
-        &self,
-        local: &mut Local,
-        conn: &Arc<Conn>,
-        room: u64,
-        frame: Frame,
-        asked: Box<Asked>,
-        now_ms: u64,
-    ) {
+    fn answer_list(&self, local: &mut Local, conn: &Arc<Conn>, room: u64, frame: Frame, asked: Asked, now_ms: u64) {
         let (held, begun) = conn.hold_list(room, asked, &self.outbox_limits);
         match held {
             Held::Yes => {}

@@ -86,7 +86,7 @@ impl Shards {
         conn.caught_up.clear();
     }
 
-    pub fn member(&self, shard: usize, slot: u32) -> MemberId {
+    pub fn member(shard: usize, slot: u32) -> MemberId {
         MemberId {
             shard: u32::try_from(shard).expect("few"),
             slot,
@@ -147,7 +147,7 @@ impl Shards {
                 from,
                 again,
             } => match again {
-                Some(asked) => self.answer(shard, slot, room.id, list, asked),
+                Some(asked) => self.answer(shard, slot, room.id, list, *asked),
                 None => self.enter(shard, slot, room, list, from),
             },
             Command::CaughtUp { room, slot, generation } => {
@@ -167,7 +167,7 @@ impl Shards {
                 slot,
                 frame,
                 asked,
-            } => self.answer(shard, slot, room, frame, asked),
+            } => self.answer(shard, slot, room, frame, *asked),
             Command::Leave { room, slot } => {
                 for asked in self.end_replay(shard, slot, room) {
                     let error = server::Error {
@@ -221,18 +221,18 @@ impl Shards {
         }
     }
 
-    fn answer(&mut self, shard: usize, slot: u32, room: u64, list: Frame, asked: Box<Asked>) {
+    fn answer(&mut self, shard: usize, slot: u32, room: u64, list: Frame, asked: Asked) {
         let Some(conn) = self.shards[shard].conns[slot as usize].as_mut() else {
             return;
         };
         match conn.replays.iter_mut().find(|running| running.room.id == room) {
-            Some(running) => running.held.push(*asked),
+            Some(running) => running.held.push(asked),
             None => match conn.caught_up.iter().position(|running| running.room.id == room) {
                 Some(at) => {
                     let mut running = conn.caught_up.remove(at);
                     conn.generation += 1;
                     running.generation = conn.generation;
-                    running.held = vec![*asked];
+                    running.held = vec![asked];
                     let generation = running.generation;
                     conn.replays.push_back(running);
                     let members = self.shards[shard].rooms.get_mut(&room).expect("it is a member");
@@ -256,7 +256,7 @@ impl Shards {
 
     /// One piece of one replay.
     pub fn refill(&mut self, shard: usize, slot: u32) {
-        let member = self.member(shard, slot);
+        let member = Self::member(shard, slot);
         let Some(conn) = self.shards[shard].conns[slot as usize].as_mut() else {
             return;
         };
@@ -274,7 +274,7 @@ impl Shards {
         };
         let mut taken = Vec::new();
         let piece = running.room.replay(&cursor, limits, &running.held, |frame, is_chat| {
-            taken.push((frame, !is_chat))
+            taken.push((frame, !is_chat));
         });
         let chats = taken.iter().filter(|(_, held)| !held);
         assert!(chats.clone().count() <= self.piece.frames.max(1));
