@@ -7,7 +7,7 @@ use crate::hub::room::Joining;
 use crate::hub::room::{Said, Saying};
 use crate::hub::{Joined, Position, Room};
 use crate::protocol::client::{self, ClientMessage, Page, Ref, Request, Since};
-use crate::protocol::close::Close;
+use crate::protocol::close::{Close, DeniedWord};
 use crate::protocol::error::ErrorCode;
 use crate::protocol::{room, server};
 use crate::runtime;
@@ -263,10 +263,14 @@ impl Life {
         })?;
         let identity = Arc::clone(verified.identity());
         if identity.user_id != self.identity.user_id {
-            return Err(Failed::new(
-                ErrorCode::Forbidden,
-                "the new token is another user's; the old one stays",
-            ));
+            // The contract wants a word of its section 1 here; of those, this one says best that the claim does not fit.
+            return Err(Failed {
+                reason: Some(DeniedWord::TokenMalformed.as_str()),
+                ..Failed::new(
+                    ErrorCode::Forbidden,
+                    "the new token is another user's; the old one stays",
+                )
+            });
         }
         self.identity = identity;
         let ends_at = verified.ends_at().unwrap_or(NEVER);

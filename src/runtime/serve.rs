@@ -328,6 +328,8 @@ fn keep_house(node: &Arc<Node>) {
     let counting = Arc::clone(node);
     node.tasks.spawn("counts", async move {
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        // After a stall two counts must not come within a second.
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             counting.hub.send_counts(now_ms());

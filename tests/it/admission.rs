@@ -295,7 +295,7 @@ async fn a_connection_ends_with_its_token_unless_it_brings_a_new_one() {
             node.token_with(&json!({"sub": "stays", "exp": now() - 100})),
             Some("token_expired"),
         ),
-        (node.token("somebody else"), None),
+        (node.token("somebody else"), Some("token_malformed")),
     ] {
         let error = stays.ask(json!({"type": "auth", "token": token})).await;
         assert_eq!(error["code"], "forbidden", "{error}");
