@@ -44,7 +44,7 @@ const READS_PER_TURN: usize = 16;
 
 /// Messages of one connection before what came of them is written: each may mean two frames for it, and together they
 /// stay far below the 1,024 that may wait.
-const MESSAGES_PER_TURN: usize = 128;
+const MESSAGES_PER_TURN: usize = 64;
 
 /// What an upgrade hands to its connection.
 pub struct Entrance {
