@@ -89,7 +89,7 @@ pub enum From {
 }
 
 /// Commands in one inbox above which no connection of this node is read from until the flusher has caught up. One
-/// read brings at most some thousand more.
+/// turn of a connection brings some two hundred more at most.
 pub const INBOX_COMMANDS_PAUSE: usize = 256;
 
 /// Commands in one inbox above which new chats are answered `unavailable`: only other shards can get it there.
