@@ -13,6 +13,7 @@
 //! tasks, stopping) and `cli`. README's "How it is built" has the invariants and the reasons.
 
 pub mod auth;
+pub mod backplane;
 pub mod cli;
 pub mod config;
 pub mod connection;

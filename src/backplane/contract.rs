@@ -1,0 +1,423 @@
+//! What a backplane promises, whatever it is made of. One suite (`tests/it/backplane`) holds every engine to it,
+//! skipping by [`Capabilities`], never by name.
+//!
+//! An engine keeps each room's log, tells every attached node of what was appended, and holds who is where, who is
+//! revoked, and what is to be used once. It numbers and keeps; it decides nothing: where a room stands and what is
+//! missing is worked out above it ([`super::cursor`]), once for all engines.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::lineage::Lineage;
+
+/// What a call comes to.
+pub type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failed>> + Send + 'a>>;
+
+/// Why a call came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Failed {
+    /// Certainly nothing was changed.
+    #[error("refused: {}", .0.as_str())]
+    Refused(Refusal),
+    /// It may have been done or not: the answer was lost or late.
+    #[error("no answer came")]
+    Unknown,
+}
+
+/// Why the engine did not do it. The words are metric labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no link, or it says that it is not the one to ask: `READONLY`, `LOADING`, `CLUSTERDOWN`, `TRYAGAIN`.
+    Away,
+    /// The deadline had passed when the engine came to it.
+    Late,
+    /// `OOM`, a full stream.
+    Full,
+    /// `NOREPLICAS`, `MISCONF`: it could not be kept as safely as was asked.
+    Unsafe,
+    /// The engine holds something else under this name, or something that cannot be read.
+    Broken,
+    /// Not allowed: the account lacks a permission.
+    Forbidden,
+}
+
+impl Refusal {
+    /// For metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Away => "away",
+            Self::Late => "late",
+            Self::Full => "full",
+            Self::Unsafe => "unsafe",
+            Self::Broken => "broken",
+            Self::Forbidden => "forbidden",
+        }
+    }
+
+    /// Whether the same call may do better a moment later.
+    #[must_use]
+    pub const fn may_pass(self) -> bool {
+        matches!(self, Self::Away | Self::Full | Self::Unsafe)
+    }
+}
+
+/// Partitions of rooms. Part of the layout of everything that is stored: never changed.
+pub const PARTITIONS: u16 = 1_024;
+
+/// Messages in one call of [`Backplane::publish`].
+pub const BATCH_MESSAGES_MAX: usize = 64;
+
+/// Bytes of envelopes in one call of [`Backplane::publish`], unless a single one is larger.
+pub const BATCH_BYTES_MAX: usize = 256 * 1024;
+
+/// Entries in one answer of [`Backplane::range`] and [`Backplane::before`].
+pub const PAGE_ENTRIES_MAX: usize = 128;
+
+/// A room, as backplanes know it. A clone is a reference count.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RoomKey {
+    pub name: Arc<str>,
+    /// `crc32(name) % PARTITIONS`
+    pub partition: u16,
+}
+
+impl RoomKey {
+    #[must_use]
+    pub fn new(name: Arc<str>) -> Self {
+        let partition = super::partition::of(&name);
+        Self { name, partition }
+    }
+}
+
+/// A place in a room's log: everything up to `seq`, as `epoch` numbered it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    pub epoch: Arc<str>,
+    /// 0 before the first message.
+    pub seq: u64,
+}
+
+/// A message before it has a number.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// Who says it; a `key` belongs to its user and room.
+    pub user: Arc<str>,
+    /// Makes a retry harmless for the key window.
+    pub key: Option<Box<str>>,
+    /// See [`super::envelope`].
+    pub envelope: Bytes,
+}
+
+/// What became of a draft.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Appended here.
+    New(Position),
+    /// Its key was taken before: the place of the first message with it.
+    Again(Position),
+    /// Certainly not appended.
+    Refused(Refusal),
+    /// Perhaps appended. Only a draft with a key may be tried again.
+    Unknown,
+}
+
+/// One message of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub position: Position,
+    /// The seq of the message before it in this room; 0 before the first.
+    pub follows: u64,
+    /// When the engine took it, in ms since the Unix epoch.
+    pub time_ms: u64,
+    pub envelope: Bytes,
+}
+
+/// A room at the moment of attaching.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// The seq of the newest message, 0 when there was none. Its epoch is the newest of `lineage`.
+    pub head: u64,
+    pub lineage: Lineage,
+    pub users: Users,
+}
+
+/// Who is in a room, on all nodes.
+#[derive(Debug, Clone, Default)]
+pub struct Users {
+    /// Changes with every transition; [`PresenceEvent::follows`] names the one before.
+    pub version: u64,
+    pub users: Vec<(Arc<str>, Arc<str>)>,
+}
+
+/// Messages after a position.
+#[derive(Debug, Clone)]
+pub struct Range {
+    pub found: Found,
+    /// The seq of the newest message.
+    pub head: u64,
+    pub lineage: Lineage,
+}
+
+/// How a log answers to a position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// The successors, ascending, without a hole; none at the head.
+    Entries(Vec<Entry>),
+    /// Some successors are no longer kept: the newest position that has all of its own.
+    Trimmed(Position),
+    /// The epoch went only as far as this seq: what was above it is lost.
+    Forked(u64),
+    /// Nobody knows the epoch.
+    Unknown,
+    /// There is no such room (any more).
+    None,
+}
+
+/// Messages before a seq.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// Ascending, without a hole up to the seq that was asked for.
+    pub entries: Vec<Entry>,
+    /// Whether older ones are kept.
+    pub more: bool,
+}
+
+/// Where a room is, cheaply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    pub position: Position,
+    /// As [`Users::version`].
+    pub presence: u64,
+}
+
+/// One life of a node in the backplane's eyes: a random word, never used again.
+pub type Incarnation = Arc<str>;
+
+/// A user enters a room on this node as its first connection here, or leaves as its last.
+#[derive(Debug, Clone)]
+pub struct Change {
+    pub room: RoomKey,
+    pub user: Arc<str>,
+    /// `{"id":…,"name":…,"info":…}`
+    pub json: Arc<str>,
+    pub enters: bool,
+}
+
+/// What changes came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presented {
+    /// All of them are done.
+    Done,
+    /// The incarnation is buried: take a new one and enter everybody again.
+    Fenced,
+}
+
+/// What a renewal of the lease came to.
+#[derive(Debug, Clone)]
+pub enum Renewal {
+    Alive {
+        /// Which server numbered it: another one after a failover (`master_replid`).
+        server: Arc<str>,
+        /// Incarnations with a lease, this one included.
+        nodes: Vec<Incarnation>,
+        /// Incarnations whose lease has ended and that are still to be reaped.
+        expired: Vec<Incarnation>,
+    },
+    /// The lease had ended: take a new incarnation and enter everybody again.
+    Expired,
+}
+
+/// A user came or went, in the eyes of all nodes.
+#[derive(Debug, Clone)]
+pub struct PresenceEvent {
+    /// [`Users::version`] before it; another one than the node knows means that something was missed.
+    pub follows: u64,
+    pub version: u64,
+    pub joined: bool,
+    pub user: Arc<str>,
+    pub json: Arc<str>,
+    pub time_ms: u64,
+}
+
+/// Whom a revocation or a kick is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    User(Arc<str>),
+    /// One connection: `connected.session`.
+    Session(Arc<str>),
+    /// The `jti` claim.
+    Token(Arc<str>),
+}
+
+/// Tokens that no longer count. Entries only ever add: two of one subject merge to the later of each time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revocation {
+    pub subject: Subject,
+    /// Unix seconds: tokens with an `iat` at or before it are revoked, and tokens without `iat`.
+    pub issued_before: u64,
+    /// Unix seconds: no such token can be alive any more, the entry may be forgotten.
+    pub forget_after: u64,
+}
+
+/// What one node tells all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Control {
+    Revoke(Revocation),
+    /// Ends connections once. Older than 60 s it no longer counts.
+    Kick {
+        subject: Subject,
+        time_ms: u64,
+    },
+}
+
+/// What an engine cannot do is left out of its suite by these, and named in README.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "separate promises")]
+pub struct Capabilities {
+    /// `seq` rises by exactly one.
+    pub dense: bool,
+    /// A batch is appended whole or not at all, and `not_after` is kept by the engine itself.
+    pub atomic: bool,
+    /// History ends by the age of each message.
+    pub history_age: bool,
+    /// A tail lost in a failover is told by the engine at once (lineage), not only by comparing heads.
+    pub lineage: bool,
+    /// Presence versions and fencing are kept by the engine.
+    pub fenced_presence: bool,
+}
+
+/// Which rooms an engine is not sure of any more.
+#[derive(Debug, Clone, Copy)]
+pub enum Scope<'a> {
+    All,
+    /// Rooms of these partitions.
+    Partitions(&'a dyn PartitionSet),
+    /// One room: its subscription went.
+    Room(&'a str),
+}
+
+/// Some partitions.
+pub trait PartitionSet: Send + Sync + std::fmt::Debug {
+    fn contains(&self, partition: u16) -> bool;
+}
+
+/// Where an engine tells what it hears. Called by the task that reads the link: every method returns at once, and
+/// holds on to nothing unbounded.
+pub trait Sink: Send + Sync {
+    /// A message of an attached room was appended. May come twice, late, out of order or not at all.
+    fn message(&self, room: &str, entry: Entry);
+
+    /// Somebody came to an attached room or went. As unreliable as [`Sink::message`].
+    fn presence(&self, room: &str, event: PresenceEvent);
+
+    /// From the control log: in order, each at least once while the link is whole.
+    fn control(&self, control: Control);
+
+    /// Entries of the control log may have been missed: load [`Backplane::revocations`] again and write back what
+    /// is missing there. Also after every new server.
+    fn control_suspect(&self);
+
+    /// Wake-ups of these rooms may have been missed, and the subscription is good again: compare their heads, users
+    /// and held places.
+    fn suspect(&self, scope: Scope<'_>);
+
+    /// The engine can or cannot be reached, as a whole. Repeats are allowed.
+    fn up(&self, up: bool);
+
+    /// Whether this node should ask balancers to go elsewhere: its own link does not heal, and the others' do.
+    fn unready(&self, unready: bool);
+}
+
+/// Rooms across nodes.
+///
+/// # Cancel safety
+/// No method is cancel safe unless it says so: once polled, it may be done though nobody hears of it.
+pub trait Backplane: Send + Sync {
+    /// `redis`, `nats`, `memory`: for metrics and logs.
+    fn kind(&self) -> &'static str;
+
+    fn capabilities(&self) -> Capabilities;
+
+    /// Begins: links are made and kept from now on, `sink` is told what they bring. Returns without waiting for the
+    /// engine; what it can never work with (version, eviction policy, permissions) is an error if it answers within
+    /// the connect timeout, with the remedy for a person.
+    fn start<'a>(
+        self: Arc<Self>,
+        sink: Arc<dyn Sink>,
+        tasks: &'a crate::runtime::Tasks,
+    ) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'a>>;
+
+    /// Appends drafts to a room, in this order, and tells every attached node of each. At most
+    /// [`BATCH_MESSAGES_MAX`] and [`BATCH_BYTES_MAX`]; the caller has one call per room in flight at a time, which is
+    /// what keeps a sender's order.
+    ///
+    /// One outcome per draft, in order. [`Outcome::New`] is kept as `backplane.kept` says: with `replica` a replica has
+    /// it too. Appended at most `within` from now by the engine's own clock, or refused as [`Refusal::Late`]: a node that
+    /// wakes from a pause publishes nothing.
+    fn publish<'a>(
+        &'a self,
+        room: &'a RoomKey,
+        drafts: &'a [Draft],
+        within: Duration,
+    ) -> Pin<Box<dyn Future<Output = Vec<Outcome>> + Send + 'a>>;
+
+    /// Subscribes, waits until that is confirmed, and only then reads where the room stands: whatever comes later
+    /// reaches [`Sink::message`]. Makes the room if there is none. A second call only reads again.
+    fn attach<'a>(&'a self, room: &'a RoomKey) -> Call<'a, Opened>;
+
+    /// Ends the subscription, in order with [`Backplane::attach`] of the same room. Errors do not matter: a link that
+    /// breaks has ended it too.
+    fn detach<'a>(&'a self, room: &'a RoomKey) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+    /// What follows a position, at most `limit` entries.
+    fn range<'a>(&'a self, room: &'a RoomKey, after: &'a Position, limit: usize) -> Call<'a, Range>;
+
+    /// The newest entries below `seq`, at most `limit`.
+    fn before<'a>(&'a self, room: &'a RoomKey, seq: u64, limit: usize) -> Call<'a, Page>;
+
+    /// Where rooms stand, in the order asked; `None` for a room that the engine does not know. Also keeps rooms with
+    /// members from being forgotten.
+    fn heads<'a>(&'a self, rooms: &'a [RoomKey]) -> Call<'a, Vec<Option<Head>>>;
+
+    /// Who is in a room.
+    fn users<'a>(&'a self, room: &'a RoomKey) -> Call<'a, Users>;
+
+    /// Moves users between this incarnation and none, in order. A user who thereby comes to or leaves a room as a whole
+    /// is told to all nodes, once. Every change is idempotent.
+    fn present<'a>(&'a self, incarnation: &'a Incarnation, changes: &'a [Change]) -> Call<'a, Presented>;
+
+    /// Makes the engine's record of this incarnation equal to `held` in all partitions: adds what is missing, removes
+    /// what is no longer held. `enters` of each must be true. Heals lost enters and lost leaves.
+    fn assert_held<'a>(&'a self, incarnation: &'a Incarnation, held: &'a [Change]) -> Call<'a, Presented>;
+
+    /// Renews the lease of this incarnation, or takes one for a new incarnation (`begin`). Runs out after `lease` by
+    /// the engine's clock; an ended lease is never renewed.
+    fn renew<'a>(&'a self, incarnation: &'a Incarnation, begin: bool, lease: Duration) -> Call<'a, Renewal>;
+
+    /// Buries an incarnation whose lease has ended, then moves its users out piece by piece. Any node may do this, and
+    /// several at once. True when nothing is left.
+    fn reap<'a>(&'a self, dead: &'a Incarnation) -> Call<'a, bool>;
+
+    /// Gives the lease back in order: the incarnation's users leave now.
+    fn resign<'a>(&'a self, incarnation: &'a Incarnation) -> Call<'a, ()>;
+
+    /// Tells all nodes; a revocation is also kept until it may be forgotten. Done when kept as `backplane.kept` says.
+    fn tell<'a>(&'a self, control: &'a Control) -> Call<'a, ()>;
+
+    /// Every revocation that is kept.
+    fn revocations(&self) -> Call<'_, Vec<Revocation>>;
+
+    /// Keeps the later of each time of these and what is there, and tells all nodes of what was new.
+    fn merge_revocations<'a>(&'a self, known: &'a [Revocation]) -> Call<'a, ()>;
+
+    /// Keeps a value under a name for a while; false if the name was taken.
+    fn put<'a>(&'a self, name: &'a str, value: &'a [u8], lifetime: Duration) -> Call<'a, bool>;
+
+    /// Takes the value of a name, which is gone then: of two takers one gets it.
+    fn take<'a>(&'a self, name: &'a str) -> Call<'a, Option<Bytes>>;
+}

@@ -1,0 +1,24 @@
+//! Which partition a room belongs to. Part of the layout of everything that is stored.
+
+use super::contract::PARTITIONS;
+
+/// `crc32(name) % PARTITIONS`, with the polynomial of IEEE 802.3 (reflected, `0xEDB88320`), as `zlib.crc32` has it.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "below PARTITIONS")]
+pub fn of(name: &str) -> u16 {
+    (crc32fast::hash(name.as_bytes()) % u32::from(PARTITIONS)) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A change here would make every stored room unreachable.
+    #[test]
+    fn the_layout_never_changes() {
+        // python3 -c 'import zlib; print(zlib.crc32(b"lobby") % 1024)'
+        assert_eq!(of("lobby"), 503);
+        assert_eq!(of("}x"), 74);
+        assert_eq!(of(""), 0);
+    }
+}
