@@ -1,6 +1,7 @@
 //! Rooms across nodes: one contract, three engines, and what is the same for all of them.
 
 pub mod contract;
+pub mod cursor;
 pub mod envelope;
 pub mod lineage;
 pub mod partition;

@@ -137,7 +137,7 @@ pub(super) fn build(config: Config, traces: Traces, shards: usize) -> anyhow::Re
         refusals: Refusals::new(config.auth.refusals_per_second, config.auth.refusals_burst),
         user_rate: Rate::new(limits.user_messages_per_second),
         address_rate: Rate::new(limits.address_messages_per_second),
-        hub: Hub::new(&config, inboxes),
+        hub: Hub::new(&config, inboxes, None),
         health: Health::new(),
         tasks: Tasks::default(),
         drain: Drain::default(),
