@@ -167,6 +167,10 @@ mod tests {
         assert_eq!(page(vec![entry("E1", 98, 99)], 100), (1, true));
         assert_eq!(page(vec![entry("E1", 98, 99), entry("E2", 99, 100)], 100), (2, false));
         assert_eq!(page(Vec::new(), 98), (0, false));
-        assert_eq!(page(vec![entry("E1", 99, 100)], 100), (0, true), "a hole is never delivered");
+        assert_eq!(
+            page(vec![entry("E1", 99, 100)], 100),
+            (0, true),
+            "a hole is never delivered"
+        );
     }
 }

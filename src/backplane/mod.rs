@@ -2,6 +2,8 @@
 
 pub mod contract;
 pub mod cursor;
+pub mod driver;
 pub mod envelope;
 pub mod lineage;
 pub mod partition;
+pub mod url;

@@ -119,7 +119,10 @@ impl Life {
         let room = self.joined(name)?;
         self.check_grant(name, Verb::Chat)?;
         let mut span = self.node.traces.publish(self.trace.as_deref(), traceparent);
-        let trace = span.as_ref().and_then(|span| span.context()).map(|context| context.to_string());
+        let trace = span
+            .as_ref()
+            .and_then(|span| span.context())
+            .map(|context| context.to_string());
         let said = room.say(&Saying {
             member: self.member(),
             user: &self.user(),

@@ -404,14 +404,13 @@ impl Life {
     }
 
     fn greet(&self, expires_at: Option<u64>) {
-        let node = &self.node;
-        let config = &node.config;
+        let config = &self.node.config;
         let connected = server::Connected {
             session: &self.session().to_string(),
             user_json: &self.identity.user_json,
             heartbeat_s: config.heartbeat.interval.as_secs().max(1),
             expires: expires_at,
-            kept: node.config.backplane.kept.as_str(),
+            kept: config.backplane.kept.as_str(),
             message_bytes: config.limits.message_bytes,
             rooms: config.limits.rooms_per_connection,
             users_shown: config.rooms.users_shown,

@@ -58,7 +58,6 @@ pub struct Bounds {
 }
 
 /// Between the rooms of this node and the driver.
-#[derive(Debug)]
 pub struct Errands {
     /// Have chats to publish.
     pub publish: Rooms,
@@ -72,9 +71,17 @@ pub struct Errands {
     /// Bytes of chats that wait in all rooms.
     pub queued_bytes: AtomicUsize,
     pub queued_messages: AtomicUsize,
+    /// Some who left were not noted: every room must be looked at.
+    crowded: AtomicBool,
     up: AtomicBool,
     /// When presence was last known to be right; 0 while it is.
     stale_since_ms: AtomicU64,
+}
+
+impl std::fmt::Debug for Errands {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Errands")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -105,6 +112,7 @@ impl Errands {
             changed: Notify::new(),
             queued_bytes: AtomicUsize::new(0),
             queued_messages: AtomicUsize::new(0),
+            crowded: AtomicBool::new(false),
             up: AtomicBool::new(false),
             stale_since_ms: AtomicU64::new(1),
         }
@@ -148,7 +156,19 @@ impl Errands {
 
     /// A user's last connection closed: it leaves unless it comes back in time.
     pub fn leave_later(&self, at_ms: u64, room: Arc<Room>, user: Arc<str>) {
-        self.changes.lock().leaving.push_back((at_ms, room, user));
+        let mut changes = self.changes.lock();
+        if changes.leaving.len() < CHANGES_MAX {
+            changes.leaving.push_back((at_ms, room, user));
+            return;
+        }
+        drop(changes);
+        // A node that loses so many at once has no grace to give; the room is locked here, so others ask it later.
+        self.crowded.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether users left whom [`Errands::let_leave`] does not know of; once.
+    pub fn take_crowded(&self) -> bool {
+        self.crowded.swap(false, Ordering::Relaxed)
     }
 
     /// Lets those leave whose time has come.

@@ -228,6 +228,9 @@ mod tests {
         history.rewind(2);
         assert_eq!((history.base(), history.head(), history.len()), (0, 2, 2));
         history.rewind(7);
-        assert_eq!((history.base(), history.head(), history.len(), history.bytes()), (7, 7, 0, 0));
+        assert_eq!(
+            (history.base(), history.head(), history.len(), history.bytes()),
+            (7, 7, 0, 0)
+        );
     }
 }

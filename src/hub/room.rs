@@ -384,7 +384,9 @@ impl Room {
             // The first of each epoch names it, unless that is the newest.
             let theirs = state.lineage.epoch_of(*seq);
             if theirs != epoch {
-                *payload = with_epoch(payload, *seq, &theirs);
+                if let Some(named) = with_epoch(payload, *seq, &theirs) {
+                    *payload = named.into();
+                }
             }
         }
         let payloads: Vec<&[u8]> = payloads.iter().map(|payload| &**payload).collect();
@@ -647,18 +649,14 @@ impl Room {
     }
 }
 
-/// A chat's JSON with its epoch named, if it is not yet.
-fn with_epoch<'a>(payload: &'a [u8], seq: u64, epoch: &str) -> Cow<'a, [u8]> {
+/// A chat's JSON with its epoch named; none if it is already.
+fn with_epoch(payload: &[u8], seq: u64, epoch: &str) -> Option<Vec<u8>> {
     // Quotes inside of names are escaped, so this can only be the field.
     let needle = format!(r#""seq":{seq},"#);
-    let Some(at) = memchr::memmem::find(payload, needle.as_bytes()) else {
-        return payload.into();
-    };
+    let at = memchr::memmem::find(payload, needle.as_bytes())?;
     let (head, tail) = payload.split_at(at + needle.len());
-    if tail.starts_with(br#""epoch":"#) {
-        return payload.into();
-    }
-    [head, br#""epoch":"#, server::quote(epoch).as_bytes(), b",", tail].concat().into()
+    let named = tail.starts_with(br#""epoch":"#);
+    (!named).then(|| [head, br#""epoch":"#, server::quote(epoch).as_bytes(), b",", tail].concat())
 }
 
 fn signed(bytes: usize) -> i64 {

@@ -106,7 +106,7 @@ pub(super) fn build(config: Config, traces: Traces, shards: usize) -> anyhow::Re
         version: env!("CARGO_PKG_VERSION"),
         revision: crate::cli::COMMIT,
         rustc: crate::cli::RUSTC,
-        backplane: "memory",
+        backplane: config.backplane.kind.as_str(),
     });
     if let Some(counts) = traces.counts() {
         metrics.register_traces(counts);

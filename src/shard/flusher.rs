@@ -180,7 +180,9 @@ impl Shard {
 
     fn settle(&self, local: &mut Local, member: MemberId, frame: Option<Frame>, settled: Settled, now_ms: u64) {
         match settled {
-            Settled::In { recovered: Some(recovered) } => {
+            Settled::In {
+                recovered: Some(recovered),
+            } => {
                 self.metrics.history_recovery(if recovered {
                     Recovery::Recovered
                 } else {

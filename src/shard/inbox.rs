@@ -77,7 +77,9 @@ pub enum Command {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
     /// The member is in; with what became of its `since`.
-    In { recovered: Option<bool> },
+    In {
+        recovered: Option<bool>,
+    },
     /// A page of history.
     Paged,
     Refused(ErrorCode),

@@ -38,7 +38,7 @@ pub struct BuildInfo {
     pub revision: &'static str,
     /// Compiler it was built with.
     pub rustc: &'static str,
-    /// Kind of the backplane: `memory`.
+    /// Kind of the backplane: `memory`, `redis` or `nats`.
     pub backplane: &'static str,
 }
 

@@ -100,7 +100,11 @@ async fn put(driver: &Driver, room: &Arc<Room>, key: &RoomKey, ask: &Ask) -> Res
             }
             let repaired = room.on_range(range, now_ms());
             driver.repaired(repaired);
-            return Ok(if repaired.is_some() { Progress::Some } else { Progress::None });
+            return Ok(if repaired.is_some() {
+                Progress::Some
+            } else {
+                Progress::None
+            });
         }
         Ask::Older(seq) => {
             let page = backplane.before(key, *seq, PAGE_ENTRIES_MAX).await?;

@@ -161,9 +161,9 @@ impl Driver {
             for (then, now) in chunk.iter().zip(heads) {
                 let passed = then.head.as_ref().is_some_and(|head| then.room.has_passed(head));
                 // A head below where the room stood: the log was rewound without a word.
-                let rewound = now.as_ref().is_none_or(|now| {
-                    now.position.epoch == then.at.epoch && now.position.seq < then.at.seq
-                });
+                let rewound = now
+                    .as_ref()
+                    .is_none_or(|now| now.position.epoch == then.at.epoch && now.position.seq < then.at.seq);
                 if !passed || rewound {
                     then.room.on_suspect();
                     behind += 1;

@@ -4,6 +4,7 @@
 
 mod ask;
 mod audit;
+mod counts;
 mod ear;
 mod presence;
 mod publish;
@@ -17,7 +18,7 @@ use crate::hub::Hub;
 use crate::hub::errands::Errands;
 use crate::runtime::Tasks;
 
-pub use ear::Ear;
+pub use ear::{Ear, News};
 use presence::Presence;
 
 /// Everything that the tasks share.

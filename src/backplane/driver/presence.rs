@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::backplane::contract::{Change, Incarnation, Presented, Renewal};
 use crate::backplane::driver::Driver;
+use crate::hub::Room;
 use crate::runtime::now_ms;
 
 /// How long changes gather before they go.
@@ -78,7 +79,7 @@ pub(super) async fn run(driver: Arc<Driver>) {
         // Nothing is lost: changes wait in the errands, and a lost suspicion is one that has just been acted on.
         tokio::select! {
             _ = renewals.tick() => driver.renew(&mut life).await,
-            _ = leaves.tick() => driver.errands.let_leave(now_ms()),
+            _ = leaves.tick() => driver.let_leave(),
             () = driver.presence.assert.notified() => life.assert = true,
             () = driver.errands.changed() => tokio::time::sleep(GATHER).await,
         }
@@ -94,11 +95,19 @@ impl Driver {
             assert: true,
             ..Life::default()
         };
-        self.errands.metrics.presence().incarnation();
+    }
+
+    fn let_leave(&self) {
+        self.errands.let_leave(now_ms());
+        if self.errands.take_crowded() {
+            self.hub.visit(Room::leave_all_gone);
+        }
     }
 
     async fn renew(&self, life: &mut Life) {
-        let Some(incarnation) = self.presence.incarnation() else { return };
+        let Some(incarnation) = self.presence.incarnation() else {
+            return;
+        };
         let renewed = self
             .backplane
             .renew(&incarnation, !life.begun, self.presence.lease)
@@ -106,7 +115,6 @@ impl Driver {
         self.renewed(renewed.as_ref().ok());
         match renewed {
             Ok(Renewal::Alive { server, nodes, expired }) => {
-                self.errands.metrics.nodes(nodes.len());
                 let first = !std::mem::replace(&mut life.begun, true);
                 let unbroken = life.unbroken.as_ref().filter(|(known, _)| *known == server);
                 let since = unbroken.map_or_else(Instant::now, |(_, since)| *since);
@@ -151,7 +159,9 @@ impl Driver {
         if !life.begun || !self.errands.is_up() {
             return;
         }
-        let Some(incarnation) = self.presence.incarnation() else { return };
+        let Some(incarnation) = self.presence.incarnation() else {
+            return;
+        };
         let presented = match self.errands.take_changes() {
             Some(changes) if !life.assert => {
                 if changes.is_empty() {

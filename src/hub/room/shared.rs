@@ -319,6 +319,19 @@ impl Room {
         });
     }
 
+    /// Everybody leaves whose last connection closed, however recently.
+    pub fn leave_all_gone(self: &Arc<Self>) {
+        self.with(|state| {
+            let log = shared(&mut state.log);
+            log.held.retain(|user, held| {
+                if held.connections == 0 {
+                    self.errands().change(self.change(user, &held.json, false));
+                }
+                held.connections > 0
+            });
+        });
+    }
+
     pub(super) fn say_shared(self: &Arc<Self>, shared: &mut Shared, saying: &Saying<'_>) -> Said {
         let errands = self.errands();
         if !errands.is_up() {
@@ -376,7 +389,9 @@ impl Room {
                 if !late && !batch.is_empty() && (batch.len() >= BATCH_MESSAGES_MAX || bytes > BATCH_BYTES_MAX) {
                     break;
                 }
-                let Some((pending, draft)) = shared.queue.pop_front() else { break };
+                let Some((pending, draft)) = shared.queue.pop_front() else {
+                    break;
+                };
                 self.queued(shared, -draft.envelope.len().cast_signed(), -1);
                 if late {
                     bytes -= draft.envelope.len();
@@ -465,7 +480,11 @@ impl Room {
             let shared = shared(&mut state.log);
             for waiting in std::mem::take(&mut shared.waiting) {
                 let reference = waiting.reference.as_deref().and_then(Ref::from_json);
-                self.settle(waiting.member, unavailable(reference), Settled::Refused(ErrorCode::Unavailable));
+                self.settle(
+                    waiting.member,
+                    unavailable(reference),
+                    Settled::Refused(ErrorCode::Unavailable),
+                );
             }
             shared.wants_older = false;
             if *ask == Ask::Detach {
@@ -523,11 +542,9 @@ impl Room {
     }
 
     /// What follows where the room stood when the driver asked.
-    pub fn on_range(self: &Arc<Self>, range: Range, now_ms: u64) -> Answered {
+    pub fn on_range(self: &Arc<Self>, range: Range, now_ms: u64) -> Option<Repaired> {
         self.with(|state| {
-            let Some(at) = shared(&mut state.log).at.clone() else {
-                return Answered::default();
-            };
+            let at = shared(&mut state.log).at.clone()?;
             let lineage = range.lineage.clone();
             let repaired = match cursor::repair(&at, range) {
                 Repair::Deliver { entries, again } => {
@@ -554,10 +571,7 @@ impl Room {
                 }
             };
             self.settle_waiting(state, now_ms);
-            Answered {
-                repaired,
-                count_is_due: false,
-            }
+            repaired
         })
     }
 
@@ -674,22 +688,30 @@ impl Room {
         })
     }
 
-    /// Where the log's head and presence are, as an audit found; true if the room had missed something.
-    pub fn on_audit(self: &Arc<Self>, head: Option<&Head>) -> bool {
+    /// Where the room stands; none while it is not attached.
+    #[must_use]
+    pub fn at(&self) -> Option<Place> {
+        self.with(|state| shared(&mut state.log).at.clone())
+    }
+
+    /// Whether the room stands where its log does, presence included.
+    #[must_use]
+    pub fn is_at(&self, head: Option<&Head>) -> bool {
         self.with(|state| {
             let log = shared(&mut state.log);
-            let Some(at) = &log.at else { return false };
-            let same = head.is_some_and(|head| {
-                // A room that was never written in has no epoch of its own in some engines.
-                head.position == *at && head.presence == log.users_version
-            });
-            if same && !log.behind && !log.users_behind {
-                return false;
-            }
-            log.behind |= head.is_none_or(|head| head.position != *at);
-            log.users_behind |= head.is_none_or(|head| head.presence != log.users_version);
-            self.ask(log);
-            !same
+            let here = |head: &Head| log.at.as_ref() == Some(&head.position) && log.users_version == head.presence;
+            head.is_some_and(here) && !log.behind && !log.users_behind
+        })
+    }
+
+    /// Whether the room has come at least as far as its log once was.
+    #[must_use]
+    pub fn has_passed(&self, head: &Head) -> bool {
+        self.with(|state| {
+            let log = shared(&mut state.log);
+            let Some(at) = &log.at else { return true };
+            let passed = at.epoch == head.position.epoch && at.seq >= head.position.seq;
+            passed && log.users_version >= head.presence && !log.behind && !log.users_behind
         })
     }
 
@@ -698,17 +720,12 @@ impl Room {
         self.with(|state| {
             let log = shared(&mut state.log);
             if log.at.is_some() {
+                log.users_behind = true;
                 self.fall_behind(state);
             } else {
                 self.ask(log);
             }
         });
-    }
-
-    /// Whether wake-ups of this room mean anything here.
-    #[must_use]
-    pub fn is_attached(&self) -> bool {
-        self.with(|state| shared(&mut state.log).at.is_some())
     }
 
     /// Users that this node holds in the room, grace included.
@@ -788,7 +805,9 @@ impl Room {
         if traces.counts().is_none() {
             return;
         }
-        let trace = Envelope::parse(&entry.envelope).ok().and_then(|envelope| envelope.trace);
+        let trace = Envelope::parse(&entry.envelope)
+            .ok()
+            .and_then(|envelope| envelope.trace);
         let publish = trace.and_then(TraceContext::parse);
         if let Some(mut fan_out) = traces.fan_out(publish.as_ref(), 0, members) {
             fan_out.delivered(members);
@@ -914,13 +933,6 @@ impl Room {
         }
         None
     }
-}
-
-/// The driver's view of what an answer led to.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Answered {
-    pub repaired: Option<Repaired>,
-    pub count_is_due: bool,
 }
 
 /// What a repair brought.
