@@ -134,6 +134,13 @@ pub enum Phase {
     Broken,
 }
 
+/// Whether a connection is listened to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    Shut,
+    Open { refused: bool },
+}
+
 /// What became of a pushed frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
@@ -370,20 +377,18 @@ impl Conn {
         }
     }
 
-    /// For the task: whether the backplane must answer before more is taken in.
-    fn awaits_backplane(&self) -> bool {
+    /// For the task: whether the backplane must answer before more is taken in; once it need not, whether the request
+    /// that was waited for was refused.
+    fn gate(&self) -> Gate {
         let mut state = self.state.lock();
-        let awaits = state.gate > 0 || state.saying >= SAYING_MAX;
-        if awaits {
+        if state.gate > 0 || state.saying >= SAYING_MAX {
             // We do not listen, so silence proves nothing.
             state.liveness.on_heard();
+            return Gate::Shut;
         }
-        awaits
-    }
-
-    /// For the task: whether the request that it waited for was refused; once.
-    fn take_refusal(&self) -> bool {
-        std::mem::take(&mut self.state.lock().refused)
+        Gate::Open {
+            refused: std::mem::take(&mut state.refused),
+        }
     }
 
     /// Whose it is, as the newest token says.

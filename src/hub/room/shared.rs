@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use super::{Joined, Joining, Log, Paged, Paging, Pending, Room, Said, Saying, State, Swept};
 use crate::backplane::contract::{
     BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, Change, Draft, Entry, Head, Opened, Outcome, Page as LogPage,
-    Position as Place, PresenceEvent, Range, RoomKey, Users,
+    Position as Place, PresenceEvent, Range, Refusal, RoomKey, Users,
 };
 use crate::backplane::cursor::{self, Heard, Repair};
 use crate::backplane::envelope::{self, Envelope};
@@ -43,7 +43,7 @@ pub(super) struct Shared {
     behind: bool,
     /// A wake-up was dropped while a repair ran.
     missed: bool,
-    /// Repairs begun; the last one done.
+    /// Repairs and attaches begun; the last one done.
     repairs_begun: u64,
     repairs_done: u64,
     /// The history holds all that the log keeps, or as much of it as it may.
@@ -55,6 +55,8 @@ pub(super) struct Shared {
     /// Where the presence below stands, and whether it missed something.
     users_version: u64,
     users_behind: bool,
+    /// A change of presence was dropped while the users were read.
+    users_missed: bool,
     /// Users with connections on this node.
     held: HashMap<Arc<str>, Held>,
     queue: VecDeque<(Pending, Draft)>,
@@ -64,6 +66,8 @@ pub(super) struct Shared {
     /// The driver has the queue in hand.
     publishing: bool,
     waiting: Vec<Waiting>,
+    /// Who was not let in and has yet to hear of it: its leave is none.
+    refused: Vec<MemberId>,
     /// Since when nobody is here.
     deserted_ms: u64,
     detach: bool,
@@ -72,6 +76,8 @@ pub(super) struct Shared {
 struct Held {
     json: Arc<str>,
     connections: u32,
+    /// When it leaves, once its last connection has closed.
+    leaves_ms: u64,
 }
 
 /// Somebody who waits until the log has been asked.
@@ -113,6 +119,12 @@ impl Shared {
         self.held.get(user).is_some_and(|held| held.connections > 0)
     }
 
+    /// Connections that wait to be let in.
+    pub fn waiting_outside(&self) -> usize {
+        let outside = |waiting: &&Waiting| matches!(waiting.what, Wanted::In { again: false, .. });
+        self.waiting.iter().filter(outside).count()
+    }
+
     pub fn is_complete(&self) -> bool {
         self.complete && self.at.is_some()
     }
@@ -122,8 +134,12 @@ impl Shared {
         self.complete = false;
     }
 
-    /// The member goes; true if it only waited to be let in.
+    /// The member goes; true if it was never let in.
     pub fn stop_waiting(&mut self, member: MemberId) -> bool {
+        if let Some(at) = self.refused.iter().position(|refused| *refused == member) {
+            self.refused.swap_remove(at);
+            return true;
+        }
         let mut entered = true;
         self.waiting.retain(|waiting| {
             if waiting.member != member {
@@ -138,18 +154,22 @@ impl Shared {
     }
 
     fn next(&mut self, inhabited: bool) -> Option<Ask> {
-        let Some(at) = &self.at else {
-            return (inhabited || !self.waiting.is_empty()).then_some(Ask::Attach);
-        };
-        if self.reopen {
-            return Some(Ask::Attach);
-        }
-        if self.behind {
+        let wanted = inhabited || !self.waiting.is_empty();
+        let attach = if self.at.is_none() { wanted } else { self.reopen };
+        if attach || (self.at.is_some() && self.behind) {
             self.missed = false;
             self.repairs_begun += 1;
+        }
+        if attach {
+            self.users_missed = false;
+            return Some(Ask::Attach);
+        }
+        let at = self.at.as_ref()?;
+        if self.behind {
             return Some(Ask::Repair(at.clone()));
         }
         if self.users_behind {
+            self.users_missed = false;
             return Some(Ask::Users);
         }
         if self.wants_older && !self.complete {
@@ -271,7 +291,14 @@ impl Room {
                 }
                 None => {
                     let json = Arc::clone(&user.json);
-                    shared.held.insert(Arc::clone(&user.id), Held { json, connections: 1 });
+                    shared.held.insert(
+                        Arc::clone(&user.id),
+                        Held {
+                            json,
+                            connections: 1,
+                            leaves_ms: 0,
+                        },
+                    );
                     true
                 }
             };
@@ -301,17 +328,20 @@ impl Room {
         let errands = self.errands();
         if closed && !errands.bounds.leave_grace.is_zero() {
             let grace_ms = u64::try_from(errands.bounds.leave_grace.as_millis()).unwrap_or(u64::MAX);
-            errands.leave_later(now_ms.saturating_add(grace_ms), Arc::clone(self), Arc::clone(user));
+            held.leaves_ms = now_ms.saturating_add(grace_ms);
+            errands.leave_later(held.leaves_ms, Arc::clone(self), Arc::clone(user));
         } else if let Some(held) = shared.held.remove(user) {
             errands.change(self.change(user, &held.json, false));
         }
     }
 
     /// The time is up for a user whose last connection closed.
-    pub fn leave_if_gone(self: &Arc<Self>, user: &Arc<str>) {
+    pub fn leave_if_gone(self: &Arc<Self>, user: &Arc<str>, now_ms: u64) {
         self.with(|state| {
             let shared = shared(&mut state.log);
-            if shared.held.get(user).is_some_and(|held| held.connections == 0)
+            // It may have been here again since, and have gone again.
+            let due = |held: &Held| held.connections == 0 && held.leaves_ms <= now_ms;
+            if shared.held.get(user).is_some_and(due)
                 && let Some(held) = shared.held.remove(user)
             {
                 self.errands().change(self.change(user, &held.json, false));
@@ -335,15 +365,16 @@ impl Room {
     pub(super) fn say_shared(self: &Arc<Self>, shared: &mut Shared, saying: &Saying<'_>) -> Said {
         let errands = self.errands();
         if !errands.is_up() {
+            errands.metrics.backplane().refused(Refusal::Away.as_str());
             return Said::Unavailable;
         }
         let envelope = envelope::seal(&saying.user.json, saying.content, saying.trace);
         let (bytes, bounds) = (envelope.len(), &errands.bounds);
         let node_bytes = errands.queued_bytes.load(Ordering::Relaxed);
-        if shared.queue.len() >= bounds.room_messages
-            || shared.queue_bytes + bytes > bounds.room_bytes
-            || node_bytes + bytes > bounds.node_bytes
-        {
+        let room_full = shared.queue.len() >= bounds.room_messages || shared.queue_bytes + bytes > bounds.room_bytes;
+        if room_full || node_bytes + bytes > bounds.node_bytes {
+            let queue = if room_full { "room_queue" } else { "node_queue" };
+            errands.metrics.backplane().refused(queue);
             return Said::Unavailable;
         }
         let timeout_ms = u64::try_from(bounds.publish_timeout.as_millis()).unwrap_or(u64::MAX);
@@ -436,9 +467,14 @@ impl Room {
 
     fn answer(&self, pending: Pending, outcome: &Outcome) {
         let reference = pending.reference.as_deref().and_then(Ref::from_json);
-        let (frame, kept) = match outcome {
-            Outcome::New(place) | Outcome::Again(place) => {
-                let done = |reference| server::Done {
+        let (place, kept) = match outcome {
+            Outcome::New(place) => (Some(place), Some(true)),
+            Outcome::Again(place) => (Some(place), Some(false)),
+            Outcome::Refused(_) | Outcome::Unknown => (None, None),
+        };
+        let frame = match place {
+            Some(place) => reference.map(|reference| {
+                let done = server::Done {
                     reference,
                     expires: None,
                     kept: Some(server::Kept {
@@ -447,10 +483,16 @@ impl Room {
                         seq: place.seq,
                     }),
                 };
-                let frame = reference.map(|reference| Frame::text(|out| done(reference).write(out)));
-                (frame, Some(matches!(outcome, Outcome::New(_))))
+                Frame::text(|out| done.write(out))
+            }),
+            None => {
+                let reason = match outcome {
+                    Outcome::Refused(refusal) => refusal.as_str(),
+                    _ => "unknown",
+                };
+                self.errands().metrics.backplane().refused(reason);
+                Some(unavailable(reference))
             }
-            Outcome::Refused(_) | Outcome::Unknown => (Some(unavailable(reference)), None),
         };
         self.inbox(pending.member).push(Command::Said {
             member: pending.member,
@@ -524,11 +566,11 @@ impl Room {
                 }
             }
             let log = shared(&mut state.log);
-            log.complete = log.complete && !std::mem::take(&mut log.reopen) || head == 0;
+            log.complete = head == 0 || (log.complete && !log.reopen);
             log.reopen = false;
-            log.behind = false;
-            log.repairs_done = log.repairs_begun.max(log.repairs_done) + 1;
-            log.repairs_begun = log.repairs_done;
+            // What came between the question and its answer met a room that did not know where it stood.
+            log.behind = log.missed;
+            log.repairs_done = log.repairs_begun;
             let count_is_due = self.take_users(state, users, now_ms);
             self.settle_waiting(state, now_ms);
             count_is_due
@@ -576,30 +618,35 @@ impl Room {
     }
 
     /// Older messages, up to the oldest that is held.
-    pub fn on_older(self: &Arc<Self>, before: u64, page: LogPage, now_ms: u64) {
+    ///
+    /// True if the room has come further.
+    pub fn on_older(self: &Arc<Self>, page: LogPage, now_ms: u64) -> bool {
         self.with(|state| {
-            let more = page.more;
-            let mut full = false;
-            // The history has moved on since the question: then what came does not fit, and is asked for anew.
-            if state.history.first() == before {
-                for entry in page.entries.into_iter().rev() {
-                    full = full || !self.take_older(state, &entry);
+            let (mut full, mut taken) = (false, 0);
+            for entry in page.entries.iter().rev() {
+                if entry.position.seq != state.history.base() {
+                    // Either the history has moved on since the question, or the log is another one.
+                    shared(&mut state.log).behind = true;
+                    return false;
                 }
+                if !self.take_older(state, entry) {
+                    full = true;
+                    break;
+                }
+                taken += 1;
             }
             let log = shared(&mut state.log);
-            log.complete = full || !more;
+            log.complete = full || !page.more;
             if log.complete {
                 log.wants_older = false;
             }
             self.report(state, now_ms);
             self.settle_waiting(state, now_ms);
-        });
+            full || taken > 0 || !page.more
+        })
     }
 
     fn take_older(&self, state: &mut State, entry: &Entry) -> bool {
-        if entry.position.seq != state.history.base() {
-            return false;
-        }
         let kept = if self.rules.node_bytes_over() > 0 {
             Kept {
                 bytes: self.rules.kept.bytes / 4,
@@ -642,12 +689,12 @@ impl Room {
     pub fn on_message(self: &Arc<Self>, entry: &Entry) -> Option<Heard> {
         self.with(|state| {
             let log = shared(&mut state.log);
-            let at = log.at.clone()?;
-            if log.behind {
-                // The log has it, and the repair that runs, or the one after it, brings it.
+            if log.at.is_none() || log.reopen || log.behind {
+                // The log has it, and the question that runs, or the one after it, brings it.
                 log.missed = true;
                 return Some(Heard::Ahead);
             }
+            let at = log.at.clone()?;
             let heard = cursor::hear(&at, entry);
             match heard {
                 Heard::Old => {}
@@ -670,7 +717,10 @@ impl Room {
     pub fn on_presence(self: &Arc<Self>, event: &PresenceEvent) -> Option<(Told, bool)> {
         self.with(|state| {
             let log = shared(&mut state.log);
-            log.at.as_ref()?;
+            if log.at.is_none() || log.reopen || log.users_behind {
+                log.users_missed = true;
+                return Some((Told::Missed, false));
+            }
             if event.version <= log.users_version {
                 return Some((Told::Old, false));
             }
@@ -860,7 +910,7 @@ impl Room {
 
     fn take_users(&self, state: &mut State, users: Users, now_ms: u64) -> bool {
         let log = shared(&mut state.log);
-        (log.users_version, log.users_behind) = (users.version, false);
+        (log.users_version, log.users_behind) = (users.version, log.users_missed);
         let mut count_is_due = false;
         let there: HashMap<&str, ()> = users.users.iter().map(|(id, _)| (&**id, ())).collect();
         for user in state.presence.users_besides(&there) {
