@@ -3,4 +3,5 @@
 pub mod contract;
 pub mod envelope;
 pub mod lineage;
+pub mod memory;
 pub mod partition;
