@@ -52,7 +52,9 @@ impl Ear {
 impl Sink for Ear {
     fn message(&self, room: &str, entry: Entry) {
         if let Some(room) = self.driver.hub.find(room) {
-            self.driver.heard(room.on_message(&entry));
+            if let Some(heard) = room.on_message(&entry) {
+                self.driver.heard(heard);
+            }
         }
     }
 
@@ -84,6 +86,7 @@ impl Sink for Ear {
     fn up(&self, up: bool) {
         let was = self.driver.errands.is_up();
         self.driver.errands.set_up(up, now_ms());
+        self.driver.errands.metrics.backplane().up(up);
         if self.unready_when_away {
             self.ready(up);
         }
@@ -97,6 +100,7 @@ impl Sink for Ear {
     }
 
     fn unready(&self, unready: bool) {
+        self.driver.errands.metrics.backplane().unready(unready);
         self.ready(!unready);
     }
 }

@@ -91,6 +91,7 @@ impl Driver {
     /// Takes a name that nobody has had.
     fn begin_life(&self, life: &mut Life) {
         *self.presence.incarnation.lock() = Some(uuid::Uuid::new_v4().simple().to_string().into());
+        self.errands.metrics.presence().incarnation();
         *life = Life {
             assert: true,
             ..Life::default()
@@ -115,6 +116,7 @@ impl Driver {
         self.renewed(renewed.as_ref().ok());
         match renewed {
             Ok(Renewal::Alive { server, nodes, expired }) => {
+                self.errands.metrics.nodes(nodes.len());
                 let first = !std::mem::replace(&mut life.begun, true);
                 let unbroken = life.unbroken.as_ref().filter(|(known, _)| *known == server);
                 let since = unbroken.map_or_else(Instant::now, |(_, since)| *since);
