@@ -145,7 +145,9 @@ mod tests {
     fn a_set_of_partitions_holds_what_was_put_in() {
         let mut set = Partitions::default();
         assert_eq!(set.first(), None);
-        [63, 64, 1_023].map(|partition| set.insert(partition));
+        for partition in [63, 64, 1_023] {
+            set.insert(partition);
+        }
         assert_eq!(set.iter().collect::<Vec<_>>(), [63, 64, 1_023]);
         assert!(!set.contains(1_024));
     }
