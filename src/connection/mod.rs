@@ -22,6 +22,7 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 
 use crate::auth::Identity;
+use crate::backplane::contract::Position;
 use crate::config;
 use crate::connection::heartbeat::{Liveness, Verdict};
 use crate::connection::outbox::Outbox;
@@ -41,6 +42,9 @@ use crate::websocket::frame::Opcode;
 
 /// Pieces written for one connection before the others have their turn: 64 KiB.
 const PIECES_PER_FLUSH: usize = 4;
+
+/// Chats of one connection that may be on their way to the backplane before no more is read from it.
+const SAYING_MAX: u16 = 128;
 
 /// `expires_at` of a connection whose token never ends.
 pub const NEVER: u64 = u64::MAX;
@@ -103,6 +107,13 @@ struct State {
     watched: bool,
     /// Its own task reads nothing from it, until it has read what it was sent.
     held_back: bool,
+    /// Requests whose answer the backplane still owes, less answers that came before the task knew that it had to wait:
+    /// while it is above zero nothing more is taken in.
+    gate: i8,
+    /// The last of those was refused.
+    refused: bool,
+    /// Chats on their way to the backplane.
+    saying: u16,
     /// An echo is in the middle of a frame: nothing of the outbox may come between its pieces.
     mid_reply: bool,
     /// Since when the bytes at the front wait, shard clock.
@@ -163,6 +174,9 @@ impl Conn {
             watched: false,
             held_back: false,
             mid_reply: false,
+            gate: 0,
+            refused: false,
+            saying: 0,
             stuck_since_ms: 0,
             pinged_ms: 0,
         };
@@ -188,13 +202,13 @@ impl Conn {
         state.mark_dirty()
     }
 
-    /// Begins to replay a room after `seq`. Returns the replay's generation, and whether the flusher must look.
-    pub fn begin_replay(&self, room: Arc<Room>, seq: u64) -> (u32, Pushed) {
+    /// Begins to replay a room after `at`. Returns the replay's generation, and whether the flusher must look.
+    pub fn begin_replay(&self, room: Arc<Room>, at: Position) -> (u32, Pushed) {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
             return (0, Pushed::Dropped);
         }
-        let generation = state.replays.begin(room, seq);
+        let generation = state.replays.begin(room, at);
         (generation, state.mark_dirty())
     }
 
@@ -326,6 +340,50 @@ impl Conn {
             bytes: state.outbox.bytes() + unsent,
             age_ms: now_ms.saturating_sub(state.stuck_since_ms),
         })
+    }
+
+    /// For the task: the answer to its request will come from the backplane.
+    fn wait_for_answer(&self) {
+        self.state.lock().gate += 1;
+    }
+
+    /// The shard has passed on that answer.
+    pub fn settle(&self, refused: bool) {
+        let mut state = self.state.lock();
+        state.gate -= 1;
+        state.refused |= refused;
+        state.wake();
+    }
+
+    /// For the task: a chat is on its way to the backplane.
+    fn begin_saying(&self) {
+        let mut state = self.state.lock();
+        state.saying = state.saying.saturating_add(1);
+    }
+
+    /// The shard has passed on what became of a chat.
+    pub fn end_saying(&self) {
+        let mut state = self.state.lock();
+        state.saying = state.saying.saturating_sub(1);
+        if state.saying == SAYING_MAX - 1 {
+            state.wake();
+        }
+    }
+
+    /// For the task: whether the backplane must answer before more is taken in.
+    fn awaits_backplane(&self) -> bool {
+        let mut state = self.state.lock();
+        let awaits = state.gate > 0 || state.saying >= SAYING_MAX;
+        if awaits {
+            // We do not listen, so silence proves nothing.
+            state.liveness.on_heard();
+        }
+        awaits
+    }
+
+    /// For the task: whether the request that it waited for was refused; once.
+    fn take_refusal(&self) -> bool {
+        std::mem::take(&mut self.state.lock().refused)
     }
 
     /// Whose it is, as the newest token says.

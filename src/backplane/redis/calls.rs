@@ -1,18 +1,24 @@
 //! Calls of scripts: to the right shard, again where nothing was done and another place or form will do.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use redis::{Pipeline, Value};
+use redis::{Cmd, Pipeline, Value, cmd};
 
 use super::super::contract::{Failed, Refusal};
 use super::Redis;
 use super::error::{Said, judge};
+use super::link::Link;
 use super::script::Script;
-use super::shard::Shard;
+use super::settings::Host;
+use super::shard::{Reason, Shard};
 use super::topology::Place;
 
 /// Ways that one call may go before it is given up: its text instead of its digest, and a slot that moves.
 const ATTEMPTS_MAX: usize = 4;
+
+/// How long a call waits for a map on which the master is that it was sent to.
+const MAP_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Calls in one pipeline of [`Redis::call_many`]. Others wait behind them on the same link.
 const PIPELINE_CALLS_MAX: usize = 128;
@@ -37,7 +43,8 @@ impl Redis {
         keys: &[&[u8]],
         args: &[&[u8]],
     ) -> Result<Value, Failed> {
-        self.invoke(Place::Partition(partition), script, keys, args).await
+        self.invoke(Place::Partition(partition), false, script, keys, args)
+            .await
     }
 
     /// The same for keys of the control slot.
@@ -47,7 +54,7 @@ impl Redis {
         keys: &[&[u8]],
         args: &[&[u8]],
     ) -> Result<Value, Failed> {
-        self.invoke(Place::Control, script, keys, args).await
+        self.invoke(Place::Control, false, script, keys, args).await
     }
 
     /// As [`Redis::call`], and kept as `backplane.kept` says when it is done.
@@ -58,7 +65,7 @@ impl Redis {
         keys: &[K],
         args: &[A],
     ) -> Result<Value, Failed> {
-        self.invoke(Place::Partition(partition), script, keys, args).await
+        self.invoke(Place::Partition(partition), true, script, keys, args).await
     }
 
     /// As [`Redis::call_ctl`], and kept as `backplane.kept` says when it is done.
@@ -68,7 +75,7 @@ impl Redis {
         keys: &[&[u8]],
         args: &[&[u8]],
     ) -> Result<Value, Failed> {
-        self.invoke(Place::Control, script, keys, args).await
+        self.invoke(Place::Control, true, script, keys, args).await
     }
 
     /// Many calls of one script, pipelined per shard; an answer each, in order.
@@ -119,7 +126,7 @@ impl Redis {
             let answer = match judge(answer) {
                 Ok(value) => Ok(value),
                 Err(Said::NoScript | Said::Moved(_) | Said::Ask(_)) => {
-                    self.invoke(Place::Partition(call.partition), script, &call.keys, &call.args)
+                    self.invoke(Place::Partition(call.partition), false, script, &call.keys, &call.args)
                         .await
                 }
                 Err(said) => Err(said.into()),
@@ -129,28 +136,96 @@ impl Redis {
         done
     }
 
-    async fn invoke<K: AsRef<[u8]>, A: AsRef<[u8]>>(
+    /// A script on a link of the caller's choice.
+    pub(super) async fn on_link<K: AsRef<[u8]>, A: AsRef<[u8]>>(
         &self,
-        place: Place,
+        link: &Link,
         script: &'static Script,
         keys: &[K],
         args: &[A],
     ) -> Result<Value, Failed> {
-        let mut by_text = false;
+        match judge(link.send(&script.command(false, keys, args)).await?) {
+            Err(Said::NoScript) => Ok(judge(link.send(&script.command(true, keys, args)).await?)?),
+            answer => Ok(answer?),
+        }
+    }
+
+    async fn invoke<K: AsRef<[u8]>, A: AsRef<[u8]>>(
+        &self,
+        place: Place,
+        is_kept: bool,
+        script: &'static Script,
+        keys: &[K],
+        args: &[A],
+    ) -> Result<Value, Failed> {
+        let (mut by_text, mut elsewhere, mut asking) = (false, None, false);
         for _ in 0..ATTEMPTS_MAX {
-            let shard = self.map.load().shard(place).cloned();
-            let Some(link) = shard.and_then(|shard| shard.command()) else {
-                return Err(Refusal::Away.into());
-            };
-            match judge(link.send(&script.command(by_text, keys, args)).await?) {
+            let shard = elsewhere.take().or_else(|| self.shard(place)).ok_or(Refusal::Away)?;
+            let command = script.command(by_text, keys, args);
+            let answer = send(
+                &shard,
+                command,
+                is_kept && self.is_replicated(),
+                std::mem::take(&mut asking),
+            )
+            .await?;
+            match judge(answer) {
                 Ok(value) => return Ok(value),
                 // The same caller asks again at once: nobody else has a call of this room under way.
                 Err(Said::NoScript) => by_text = true,
-                Err(said) => return Err(said.into()),
+                Err(Said::Moved(address)) => elsewhere = self.moved(&address).await,
+                Err(Said::Ask(address)) => {
+                    // A master without a slot of its own is not on the map: what moves there waits.
+                    elsewhere = Some(self.shard_at(&address).ok_or(Refusal::Away)?);
+                    asking = true;
+                }
+                Err(Said::NotMaster) => {
+                    shard.doubt(Reason::Role);
+                    return Err(Refusal::Away.into());
+                }
+                Err(Said::Refused(refusal)) => return Err(refusal.into()),
             }
         }
         Err(Refusal::Away.into())
     }
+
+    /// Who holds the place now, if it is on the map; else whoever the next map says.
+    async fn moved(&self, address: &str) -> Option<Arc<Shard>> {
+        let mut changed = self.changed.subscribe();
+        self.refresh.notify_one();
+        if let Some(shard) = self.shard_at(address) {
+            return Some(shard);
+        }
+        let _new_map = tokio::time::timeout(MAP_PATIENCE, changed.changed()).await;
+        self.shard_at(address)
+    }
+
+    fn shard_at(&self, address: &str) -> Option<Arc<Shard>> {
+        let host = Host::parse(address)?;
+        let map = self.map.load();
+        map.shards()
+            .iter()
+            .find(|shard| shard.host.as_ref() == Some(&host))
+            .cloned()
+    }
+}
+
+async fn send(shard: &Shard, command: Cmd, is_replicated: bool, asking: bool) -> Result<Value, Failed> {
+    if is_replicated && !asking {
+        let publisher = shard.publisher().ok_or(Refusal::Away)?;
+        return publisher.send(command).await;
+    }
+    let link = shard.command().ok_or(Refusal::Away)?;
+    if !asking {
+        return link.send(&command).await;
+    }
+    // What is kept on a replica only is refused while its slot moves: ASKING holds for the next command only.
+    if is_replicated {
+        return Err(Refusal::Away.into());
+    }
+    let mut pipeline = Pipeline::with_capacity(2);
+    pipeline.add_command(cmd("ASKING")).add_command(command);
+    link.send_all(&pipeline).await?.pop().ok_or(Failed::Unknown)
 }
 
 impl From<Refusal> for Failed {

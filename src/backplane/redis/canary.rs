@@ -1,6 +1,8 @@
 //! A message a second through the real script in a hidden room, heard by all nodes: what says that a link is alive.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
@@ -21,6 +23,9 @@ const DEAF_MAX: u32 = 5;
 /// Canaries heard before this node takes new connections again.
 const HEARD_AGAIN: u32 = 3;
 
+/// How long a permit to be unready lasts. It is renewed.
+pub(super) const PERMIT_LIFE: Duration = Duration::from_secs(10);
+
 /// A peer not heard for so long has gone.
 const PEER_LIFE: Duration = Duration::from_secs(60);
 
@@ -29,6 +34,33 @@ const PEERS_MAX: usize = 4_096;
 
 /// Canaries of our own under way.
 const SENT_MAX: usize = 16;
+
+/// Whether this node asks balancers to go elsewhere: while any of its shards is deaf.
+pub(super) struct Readiness {
+    deaf: AtomicUsize,
+    sink: Arc<dyn Sink>,
+}
+
+impl Readiness {
+    pub(super) fn new(sink: Arc<dyn Sink>) -> Arc<Self> {
+        Arc::new(Self {
+            deaf: AtomicUsize::new(0),
+            sink,
+        })
+    }
+
+    fn deafer(&self) {
+        if self.deaf.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.sink.unready(true);
+        }
+    }
+
+    fn better(&self) {
+        if self.deaf.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.sink.unready(false);
+        }
+    }
+}
 
 /// What one shard's canary has heard and missed.
 #[derive(Debug, Default)]
@@ -41,32 +73,22 @@ struct State {
     next: u64,
     sent: VecDeque<(u64, Instant)>,
     peers: HashMap<String, Instant>,
-    /// The last own one on this link, or the link's beginning.
-    heard: Option<Instant>,
-    /// Since when commands are answered but no own canary comes.
+    /// Since when commands are answered on this link but no own canary comes.
+    link_deaf: Option<Instant>,
+    /// The same over all links.
     deaf: Option<Instant>,
+    asked: Option<Instant>,
     unready: bool,
     heard_since_unready: u32,
 }
 
-/// What is to be done about a canary that does not come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Silence {
-    /// It comes.
-    None,
-    /// The link is to be made anew.
-    Link,
-    /// New links did not help: ask for the permit to be unready.
-    Node,
-}
-
 impl Canary {
     /// A new link. What this node missed on earlier ones still counts for its readiness.
-    pub(super) fn begin(&self, me: &str, now: Instant) {
+    pub(super) fn begin(&self, me: &str) {
         let mut state = self.0.lock();
         me.clone_into(&mut state.me);
         state.sent.clear();
-        state.heard = Some(now);
+        state.link_deaf = None;
     }
 
     /// The envelope of the next one.
@@ -81,20 +103,30 @@ impl Canary {
         format!("{} {number}", state.me)
     }
 
-    /// It was stored or not. While commands fail everybody is in the same state, and nobody is to blame.
-    pub(super) fn sent(&self, stored: bool, now: Instant) {
+    /// It is about to be stored.
+    pub(super) fn sending(&self, now: Instant) {
         let mut state = self.0.lock();
-        state.deaf = if stored { state.deaf.or(Some(now)) } else { None };
+        state.link_deaf = state.link_deaf.or(Some(now));
+        state.deaf = state.deaf.or(Some(now));
+    }
+
+    /// It was not stored. While commands fail everybody is in the same state, and nobody is to blame.
+    pub(super) fn failed(&self, readiness: &Readiness) {
+        let mut state = self.0.lock();
+        state.link_deaf = None;
+        state.deaf = None;
+        if std::mem::take(&mut state.unready) {
+            readiness.better();
+        }
     }
 
     /// How long until the next one.
     pub(super) fn interval(&self) -> Duration {
-        let peers = u32::try_from(self.0.lock().peers.len()).unwrap_or(u32::MAX);
-        Duration::from_secs(1).max(Duration::from_secs(1) * peers.saturating_add(1) / NODES_PER_SECOND)
+        interval(&self.0.lock())
     }
 
     /// One came.
-    pub(super) fn heard(&self, envelope: &[u8], telemetry: &Telemetry, sink: &dyn Sink) {
+    pub(super) fn heard(&self, envelope: &[u8], telemetry: &Telemetry, readiness: &Readiness) {
         let now = Instant::now();
         let mut state = self.0.lock();
         let Some((who, number)) = std::str::from_utf8(envelope).ok().and_then(|text| text.split_once(' ')) else {
@@ -106,7 +138,7 @@ impl Canary {
             }
             return;
         }
-        state.heard = Some(now);
+        state.link_deaf = None;
         state.deaf = None;
         if let Some((_, sent)) = state.sent.iter().find(|(sent, _)| number.parse() == Ok(*sent)) {
             telemetry.lag(now.saturating_duration_since(*sent));
@@ -115,70 +147,76 @@ impl Canary {
             state.heard_since_unready += 1;
             if state.heard_since_unready >= HEARD_AGAIN {
                 state.unready = false;
-                sink.unready(false);
-                telemetry.unready(false);
+                readiness.better();
             }
         }
     }
 
-    /// Looks at what was missed.
-    pub(super) fn silence(&self, now: Instant, telemetry: &Telemetry) -> Silence {
-        let interval = self.interval();
+    /// The age of the oldest newest canary of the peers.
+    pub(super) fn peer_age(&self, now: Instant) -> Option<Duration> {
         let mut state = self.0.lock();
-        state.peers.retain(|_, heard| now.saturating_duration_since(*heard) < PEER_LIFE);
-        if let Some(oldest) = state.peers.values().min() {
-            telemetry.peer_age(now.saturating_duration_since(*oldest));
-        }
-        let since = |then: Option<Instant>| then.map_or(Duration::ZERO, |then| now.saturating_duration_since(then));
-        if since(state.deaf) > interval * DEAF_MAX {
-            Silence::Node
-        } else if since(state.heard) > interval * MISSED_MAX {
-            Silence::Link
-        } else {
-            Silence::None
-        }
+        state
+            .peers
+            .retain(|_, heard| now.saturating_duration_since(*heard) < PEER_LIFE);
+        state
+            .peers
+            .values()
+            .min()
+            .map(|oldest| now.saturating_duration_since(*oldest))
     }
 
-    /// Whether the link itself has waited long enough.
-    pub(super) fn is_link_silent(&self, now: Instant) -> bool {
-        let interval = self.interval();
-        let heard = self.0.lock().heard;
-        heard.is_some_and(|heard| now.saturating_duration_since(heard) > interval * MISSED_MAX)
+    /// The link has brought no own canary for too long: it is to be made anew.
+    pub(super) fn is_link_deaf(&self, now: Instant) -> bool {
+        let state = self.0.lock();
+        state
+            .link_deaf
+            .is_some_and(|since| now.saturating_duration_since(since) > interval(&state) * MISSED_MAX)
     }
 
-    /// The permit was granted.
-    pub(super) fn unready(&self, telemetry: &Telemetry, sink: &dyn Sink) {
+    /// New links did not help: the permit to be unready is to be asked for, now.
+    pub(super) fn wants_permit(&self, now: Instant) -> bool {
         let mut state = self.0.lock();
-        state.heard_since_unready = 0;
-        if !state.unready {
-            state.unready = true;
-            sink.unready(true);
-            telemetry.unready(true);
+        let long =
+            |since: Option<Instant>, than| since.is_some_and(|since| now.saturating_duration_since(since) > than);
+        let is_deaf = long(state.deaf, interval(&state) * DEAF_MAX);
+        let is_due = state.asked.is_none() || long(state.asked, PERMIT_LIFE / 3);
+        if is_deaf && is_due {
+            state.asked = Some(now);
         }
+        is_deaf && is_due
     }
 
-    /// The permit was not renewed, or commands fail too.
-    pub(super) fn ready(&self, telemetry: &Telemetry, sink: &dyn Sink) {
+    /// The permit was granted, or renewed, or not.
+    pub(super) fn permitted(&self, granted: bool, readiness: &Readiness) {
         let mut state = self.0.lock();
-        if state.unready {
-            state.unready = false;
-            sink.unready(false);
-            telemetry.unready(false);
+        match (state.unready, granted) {
+            (false, true) => {
+                state.heard_since_unready = 0;
+                readiness.deafer();
+            }
+            (true, false) => readiness.better(),
+            _ => {}
         }
+        state.unready = granted;
     }
+}
+
+fn interval(state: &State) -> Duration {
+    let nodes = u32::try_from(state.peers.len()).unwrap_or(u32::MAX).saturating_add(1);
+    Duration::from_secs(1).max(Duration::from_secs(1) * nodes / NODES_PER_SECOND)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicI32, Ordering};
+    use std::sync::atomic::AtomicI32;
 
     use super::super::super::contract::{Control, Entry, PresenceEvent, Scope};
     use super::*;
 
     #[derive(Default)]
-    struct Readiness(AtomicI32);
+    struct Heard(AtomicI32);
 
-    impl Sink for Readiness {
+    impl Sink for Heard {
         fn message(&self, _: &str, _: Entry) {}
         fn presence(&self, _: &str, _: PresenceEvent) {}
         fn control(&self, _: Control) {}
@@ -190,44 +228,54 @@ mod tests {
         }
     }
 
+    fn all() -> (Canary, Arc<Heard>, Arc<Readiness>, Telemetry) {
+        let heard = Arc::new(Heard::default());
+        let readiness = Readiness::new(Arc::clone(&heard) as Arc<dyn Sink>);
+        (Canary::default(), heard, readiness, Telemetry::none())
+    }
+
     #[test]
     fn a_silent_link_is_made_anew_and_then_the_node_asks_to_be_left_alone() {
-        let (canary, sink, telemetry) = (Canary::default(), Readiness::default(), Telemetry::none());
+        let (canary, heard, readiness, telemetry) = all();
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        canary.begin("me", start);
+        canary.begin("me");
         let first = canary.next(start);
-        canary.sent(true, start);
-        assert_eq!(canary.silence(at(2_900), &telemetry), Silence::None);
-        assert_eq!(canary.silence(at(3_100), &telemetry), Silence::Link);
-        canary.begin("me", at(3_200));
-        assert_eq!(canary.silence(at(5_100), &telemetry), Silence::Node);
-        canary.unready(&telemetry, &sink);
-        assert_eq!(sink.0.load(Ordering::Relaxed), 1);
+        canary.sending(start);
+        assert!(!canary.is_link_deaf(at(2_900)));
+        assert!(canary.is_link_deaf(at(3_100)));
+        canary.begin("me");
+        canary.sending(at(3_200));
+        assert!(!canary.is_link_deaf(at(5_100)), "a new link has its own time");
+        assert!(canary.wants_permit(at(5_100)));
+        assert!(!canary.wants_permit(at(5_200)), "once every three seconds");
+        canary.permitted(true, &readiness);
         for _ in 0..3 {
-            assert_eq!(sink.0.load(Ordering::Relaxed), 1);
-            canary.heard(first.as_bytes(), &telemetry, &sink);
+            assert_eq!(heard.0.load(Ordering::Relaxed), 1);
+            canary.heard(first.as_bytes(), &telemetry, &readiness);
         }
-        assert_eq!(sink.0.load(Ordering::Relaxed), 0);
-        assert_eq!(canary.silence(Instant::now(), &telemetry), Silence::None);
+        assert_eq!(heard.0.load(Ordering::Relaxed), 0, "three canaries");
     }
 
     #[test]
     fn while_commands_fail_nobody_is_to_blame() {
-        let (canary, telemetry) = (Canary::default(), Telemetry::none());
+        let (canary, heard, readiness, _) = all();
         let start = Instant::now();
-        canary.begin("me", start);
-        canary.sent(true, start);
-        canary.sent(false, start + Duration::from_secs(4));
-        assert_eq!(canary.silence(start + Duration::from_secs(6), &telemetry), Silence::Link);
+        canary.begin("me");
+        canary.sending(start);
+        canary.permitted(true, &readiness);
+        canary.failed(&readiness);
+        assert_eq!(heard.0.load(Ordering::Relaxed), 0);
+        assert!(!canary.is_link_deaf(start + Duration::from_secs(60)));
+        assert!(!canary.wants_permit(start + Duration::from_secs(60)));
     }
 
     #[test]
     fn many_nodes_send_less_often() {
-        let (canary, sink, telemetry) = (Canary::default(), Readiness::default(), Telemetry::none());
-        canary.begin("me", Instant::now());
+        let (canary, _, readiness, telemetry) = all();
+        canary.begin("me");
         assert_eq!(canary.interval(), Duration::from_secs(1));
-        (0..99).for_each(|node| canary.heard(format!("n{node} 1").as_bytes(), &telemetry, &sink));
+        (0..99).for_each(|node| canary.heard(format!("n{node} 1").as_bytes(), &telemetry, &readiness));
         assert_eq!(canary.interval(), Duration::from_secs(5));
     }
 }

@@ -46,7 +46,10 @@ impl Info {
         Server {
             is_master: self.field("role") == Some("master"),
             replid: self.field("master_replid").unwrap_or_default().to_owned(),
-            replicas: self.field("connected_slaves").and_then(|count| count.parse().ok()).unwrap_or(0),
+            replicas: self
+                .field("connected_slaves")
+                .and_then(|count| count.parse().ok())
+                .unwrap_or(0),
         }
     }
 
@@ -66,7 +69,10 @@ mod tests {
                     redis_version:7.0.15\r\n";
         let info = Info::read(Value::BulkString(text.into())).expect("text");
         let server = info.server();
-        assert_eq!((server.is_master, server.replid.as_str(), server.replicas), (true, "ab12", 2));
+        assert_eq!(
+            (server.is_master, server.replid.as_str(), server.replicas),
+            (true, "ab12", 2)
+        );
         assert_eq!(info.major_version(), Some(7));
         assert_eq!(info.field("master"), None);
         let nothing = Info::read(Value::BulkString(Vec::new())).expect("text");

@@ -27,7 +27,7 @@ struct Job {
 pub(super) struct Publisher(mpsc::Sender<Job>);
 
 /// How many replicas must answer, and for how long they are waited for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wait {
     pub(super) replicas: u32,
     pub(super) timeout: Duration,
@@ -64,14 +64,20 @@ async fn run(link: Arc<Link>, wait: Wait, call_timeout: Duration, mut queue: mps
             pipeline.add_command(job.command.clone());
         }
         let mut waiting = cmd("WAIT");
-        waiting.arg(wait.replicas).arg(u64::try_from(wait.timeout.as_millis()).unwrap_or(u64::MAX));
+        waiting
+            .arg(wait.replicas)
+            .arg(u64::try_from(wait.timeout.as_millis()).unwrap_or(u64::MAX));
         pipeline.add_command(waiting);
         match link.send_all_within(&pipeline, call_timeout + wait.timeout).await {
             Ok(mut answers) => {
                 let has = matches!(answers.pop(), Some(Value::Int(has)) if has >= i64::from(wait.replicas));
                 for (job, answer) in jobs.drain(..).zip(answers) {
                     let is_error = matches!(answer, Value::ServerError(_));
-                    let kept = if has || is_error { Ok(answer) } else { Err(Failed::Unknown) };
+                    let kept = if has || is_error {
+                        Ok(answer)
+                    } else {
+                        Err(Failed::Unknown)
+                    };
                     // Who no longer waits has given up.
                     let _ = job.answer.send(kept);
                 }

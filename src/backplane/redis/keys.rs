@@ -21,18 +21,30 @@ pub(super) const CANARY: &str = "\u{1}canary";
 pub(super) struct Keys {
     /// `conclave:1:0:`
     prefix: String,
+    /// `conclave:0:{ctl}layout`, whatever the layout is.
+    layout: String,
+    /// `conclave`
+    name: String,
 }
 
 impl Keys {
     pub(super) fn new(prefix: &str, db: i64) -> Self {
         Self {
             prefix: format!("{prefix}:{LAYOUT}:{db}:"),
+            layout: format!("{prefix}:{db}:{{{CONTROL_TAG}}}layout"),
+            name: prefix.to_owned(),
         }
     }
 
-    /// What an ACL rule must allow, for keys and channels.
-    pub(super) fn pattern(&self) -> String {
-        format!("{}*", self.prefix)
+    /// What the rules of an ACL user must allow.
+    pub(super) fn acl(&self) -> String {
+        let name = &self.name;
+        format!("~{name}:* &{name}:* +@all -@dangerous +info +role +config|get +client +cluster|slots +cluster|info")
+    }
+
+    /// Text: the version of the layout that is stored here.
+    pub(super) fn layout(&self) -> &str {
+        &self.layout
     }
 
     fn tagged(&self, partition: u16, kind: &str, rest: &[u8]) -> Vec<u8> {
@@ -135,7 +147,7 @@ mod tests {
         assert_eq!(keys.meta(&room("lobby")), b"conclave:1:0:{503}m:lobby");
         assert_eq!(keys.log(&room("}x")), b"conclave:1:0:{74}l:}x");
         assert_eq!(keys.control("lease"), b"conclave:1:0:{ctl}lease");
-        assert_eq!(Keys::new("a", 5).pattern(), "a:1:5:*");
+        assert_eq!(Keys::new("a", 5).layout(), "a:5:{ctl}layout");
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl Redis {
         }
     }
 
-    fn publish_call(
+    pub(super) fn publish_call(
         &self,
         room: &RoomKey,
         drafts: &[Draft],

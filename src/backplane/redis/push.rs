@@ -10,6 +10,7 @@ use redis::{PushInfo, PushKind, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::super::contract::Sink;
+use super::canary::Readiness;
 use super::keys::{CANARY, Keys};
 use super::payload::Payload;
 use super::shard::Shard;
@@ -21,6 +22,7 @@ pub(super) struct Pushes {
     keys: Keys,
     sink: Arc<dyn Sink>,
     shard: Weak<Shard>,
+    readiness: Arc<Readiness>,
     telemetry: Telemetry,
     /// Confirmations that must come next, oldest first. Only the owner of the link asks, one batch at a time.
     expected: Mutex<VecDeque<(bool, Vec<u8>)>>,
@@ -30,10 +32,17 @@ pub(super) struct Pushes {
 }
 
 impl Pushes {
-    pub(super) fn new(keys: Keys, sink: Arc<dyn Sink>, shard: &Arc<Shard>, telemetry: Telemetry) -> Arc<Self> {
+    pub(super) fn new(
+        keys: Keys,
+        sink: Arc<dyn Sink>,
+        readiness: Arc<Readiness>,
+        shard: &Arc<Shard>,
+        telemetry: Telemetry,
+    ) -> Arc<Self> {
         Arc::new(Self {
             keys,
             sink,
+            readiness,
             shard: Arc::downgrade(shard),
             telemetry,
             expected: Mutex::default(),
@@ -62,7 +71,10 @@ impl Pushes {
         };
         let mut expected = self.expected.lock();
         // Those before it were answered with errors.
-        match expected.iter().position(|(subscribe, asked)| *subscribe == subscribed && *asked == channel) {
+        match expected
+            .iter()
+            .position(|(subscribe, asked)| *subscribe == subscribed && *asked == channel)
+        {
             Some(at) => drop(expected.drain(..=at)),
             None => self.unasked.cancel(),
         }
@@ -79,7 +91,7 @@ impl Pushes {
         match Payload::parse(Bytes::from(payload)) {
             Ok(Payload::Message(entry)) if room == CANARY => {
                 if let Some(shard) = self.shard.upgrade() {
-                    shard.canary.heard(&entry.envelope, &self.telemetry, &*self.sink);
+                    shard.canary.heard(&entry.envelope, &self.telemetry, &self.readiness);
                 }
             }
             Ok(Payload::Message(entry)) => self.sink.message(room, entry),

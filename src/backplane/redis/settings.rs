@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use super::super::url::Form;
+use super::kept::Wait;
+use crate::config::{self, Config};
+
 /// A server's address, as it was given or told.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Host {
@@ -52,10 +56,7 @@ pub(super) enum Kept {
     /// AOF with `appendfsync always`.
     Disk,
     /// So many replicas have it, or it is not acknowledged after this time.
-    Replica {
-        replicas: u32,
-        timeout: Duration,
-    },
+    Replica(Wait),
 }
 
 /// The configuration of the engine.
@@ -79,6 +80,50 @@ pub(super) struct Settings {
     pub(super) history_age: Duration,
     /// How long a `key` is remembered.
     pub(super) key_window: Duration,
+}
+
+impl Settings {
+    /// Takes over what was checked already.
+    pub(super) fn of(config: &Config) -> Self {
+        let backplane = &config.backplane;
+        let url = &backplane.url;
+        let mut hosts = url.hosts.iter().map(|host| Host {
+            name: host.name.clone(),
+            port: host.port,
+        });
+        let places = match &url.form {
+            Form::Single => Places::One(hosts.next().expect("a URL has a host")),
+            Form::Sentinel { master } => Places::Sentinels {
+                hosts: hosts.collect(),
+                master: master.clone(),
+            },
+            Form::Cluster => Places::Cluster(hosts.collect()),
+        };
+        Self {
+            places,
+            user: url.user.clone(),
+            password: url.password.clone(),
+            sentinel_password: backplane.sentinel_password.clone(),
+            db: i64::from(url.database),
+            tls: url.tls,
+            ca_file: backplane.ca_file.clone(),
+            prefix: backplane.prefix.clone(),
+            kept: match backplane.kept {
+                config::Kept::Memory | config::Kept::Async => Kept::Async,
+                config::Kept::Disk => Kept::Disk,
+                config::Kept::Replica => Kept::Replica(Wait {
+                    replicas: backplane.replicas,
+                    timeout: backplane.wait_timeout,
+                }),
+            },
+            connect_timeout: backplane.connect_timeout,
+            call_timeout: backplane.call_timeout,
+            history_messages: config.history.messages,
+            history_bytes: config.history.bytes,
+            history_age: config.history.age,
+            key_window: config.rooms.key_window,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -16,48 +16,11 @@ use super::settings::Host;
 use super::subscriptions::{LinkId, Queue};
 use super::topology::Partitions;
 
-/// Why links are made anew. The words are metric labels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reason {
-    /// The server closed it.
-    Closed,
-    /// No answer in time.
-    Timeout,
-    /// Our own canary did not come back.
-    Canary,
-    /// It is no master.
-    Role,
-    /// The two links are with different servers.
-    Replid,
-    /// A subscription ended that nobody had ended.
-    Unsubscribed,
-    /// Sentinel has made another one the master.
-    SwitchMaster,
-    /// Partitions are elsewhere now.
-    Moved,
-    /// First of all.
-    Start,
-}
+pub(super) use crate::telemetry::metrics::Reason;
 
-impl Reason {
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Timeout => "timeout",
-            Self::Canary => "canary",
-            Self::Role => "role",
-            Self::Replid => "replid",
-            Self::Unsubscribed => "unsubscribed",
-            Self::SwitchMaster => "switch_master",
-            Self::Moved => "moved",
-            Self::Start => "start",
-        }
-    }
-
-    /// Whether the server itself is still the right one: its command link serves until the new one is there.
-    pub(super) const fn spares_commands(self) -> bool {
-        matches!(self, Self::Canary | Self::Unsubscribed | Self::Moved)
-    }
+/// Whether the server itself is still the right one: its command link serves until the new one is there.
+const fn spares_commands(reason: Reason) -> bool {
+    matches!(reason, Reason::Canary | Reason::Unsubscribed | Reason::Moved)
 }
 
 /// A master, its command link and its subscriber link.
@@ -112,7 +75,7 @@ impl Shard {
         self.is_up.store(false, Ordering::Release);
         self.set_subscriber(0);
         self.queue.clear();
-        if !reason.spares_commands() {
+        if !spares_commands(reason) {
             if let Some(link) = self.command.swap(None) {
                 link.close();
             }

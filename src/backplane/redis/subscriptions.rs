@@ -24,6 +24,8 @@ struct State {
     /// It was confirmed since it is wanted: a link that breaks does not end the wish.
     attached: bool,
     confirmed: LinkId,
+    /// A step is on its way.
+    asked: bool,
     /// Those that attach; bounded by the callers, one per room.
     waiters: Vec<Waiter>,
 }
@@ -52,6 +54,11 @@ impl Queue {
 
     fn pop(&self) -> Option<RoomKey> {
         self.rooms.lock().pop_front()
+    }
+
+    /// Has the owner look, though nothing may have been added.
+    pub(super) fn wake(&self) {
+        self.more.notify_one();
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -95,7 +102,7 @@ impl Subscriptions {
         };
         state.wanted = false;
         state.attached = false;
-        let is_heard = state.confirmed == link && link != 0;
+        let is_heard = (state.confirmed == link && link != 0) || state.asked;
         if !is_heard && state.waiters.is_empty() {
             rooms.remove(&*room.name);
             return false;
@@ -112,10 +119,26 @@ impl Subscriptions {
         state.waiters.retain(|waiter| !waiter.is_closed());
         if !state.attached && state.waiters.is_empty() {
             state.wanted = false;
-            if state.confirmed == 0 {
+            if state.confirmed == 0 && !state.asked {
                 rooms.remove(&*room.name);
             }
         }
+    }
+
+    /// A new link: nothing of these partitions is subscribed there. Returns what is wanted.
+    pub(super) fn begin(&self, partitions: &dyn PartitionSet) -> Vec<RoomKey> {
+        let mut rooms = self.0.lock();
+        rooms.retain(|_, state| {
+            if partitions.contains(state.partition) {
+                state.confirmed = 0;
+                state.asked = false;
+                state.wanted || !state.waiters.is_empty()
+            } else {
+                true
+            }
+        });
+        drop(rooms);
+        self.wanted(partitions)
     }
 
     /// Wanted rooms of some partitions.
@@ -141,11 +164,13 @@ impl Subscriptions {
                 continue;
             };
             match (state.wanted, state.confirmed == link) {
-                (true, false) | (false, true) => {
-                    let subscribe = state.wanted;
-                    if steps.iter().all(|step| step.room != room) {
-                        steps.push(Step { room, subscribe });
-                    }
+                // Once per batch; what is wanted after it is seen when it is done.
+                _ if state.asked => {}
+                (subscribe @ true, false) | (subscribe @ false, true) => {
+                    state.asked = true;
+                    // Whoever attaches from now on waits for a confirmation that comes after this step's.
+                    state.confirmed = 0;
+                    steps.push(Step { room, subscribe });
                 }
                 (true, true) => answer(state, Ok(())),
                 (false, false) => drop(rooms.remove(&*room.name)),
@@ -160,6 +185,7 @@ impl Subscriptions {
         let Some(state) = rooms.get_mut(&*step.room.name) else {
             return;
         };
+        state.asked = false;
         if result.is_ok() {
             state.confirmed = if step.subscribe { link } else { 0 };
         }
@@ -220,7 +246,13 @@ mod tests {
         let mut confirmed = subscriptions.want(&lobby, 1).expect("to wait for");
         queue.push(lobby.clone());
         let steps = subscriptions.steps(&queue, 1, 500);
-        assert_eq!(steps, [Step { room: lobby.clone(), subscribe: true }]);
+        assert_eq!(
+            steps,
+            [Step {
+                room: lobby.clone(),
+                subscribe: true
+            }]
+        );
         assert!(confirmed.try_recv().is_err(), "not before the confirmation");
         subscriptions.done(&steps[0], 1, Ok(()), &queue);
         assert_eq!(confirmed.try_recv(), Ok(Ok(())));
@@ -242,12 +274,38 @@ mod tests {
             queue.push(room(name));
         }
         for step in subscriptions.steps(&queue, 1, 500) {
-            let result = if &*step.room.name == "kept" { Ok(()) } else { Err(Refusal::Forbidden.into()) };
+            let result = if &*step.room.name == "kept" {
+                Ok(())
+            } else {
+                Err(Refusal::Forbidden.into())
+            };
             subscriptions.done(&step, 1, result, &queue);
         }
-        assert_eq!(subscriptions.wanted(&Everything), [room("kept")]);
-        assert!(subscriptions.want(&room("kept"), 2).is_some(), "not on the new link yet");
+        assert_eq!(subscriptions.begin(&Everything), [room("kept")]);
+        assert!(
+            subscriptions.want(&room("kept"), 2).is_some(),
+            "not on the new link yet"
+        );
         assert!(!subscriptions.leave(&room("other"), 2));
+    }
+
+    #[test]
+    fn who_attaches_while_the_room_is_being_left_waits_for_a_later_confirmation() {
+        let (subscriptions, queue) = (Subscriptions::default(), Queue::default());
+        let lobby = room("lobby");
+        drop(subscriptions.want(&lobby, 1));
+        queue.push(lobby.clone());
+        let step = subscriptions.steps(&queue, 1, 500).remove(0);
+        subscriptions.done(&step, 1, Ok(()), &queue);
+        assert!(subscriptions.leave(&lobby, 1));
+        queue.push(lobby.clone());
+        let step = subscriptions.steps(&queue, 1, 500).remove(0);
+        let mut confirmed = subscriptions.want(&lobby, 1).expect("to wait for");
+        subscriptions.done(&step, 1, Ok(()), &queue);
+        assert!(confirmed.try_recv().is_err());
+        let step = subscriptions.steps(&queue, 1, 500).remove(0);
+        subscriptions.done(&step, 1, Ok(()), &queue);
+        assert_eq!(confirmed.try_recv(), Ok(Ok(())));
     }
 
     #[test]

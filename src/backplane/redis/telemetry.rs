@@ -1,19 +1,11 @@
 //! What the engine tells metrics.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::super::contract::Failed;
 use super::shard::Reason;
-use crate::telemetry::metrics::Metrics;
-
-/// Links that are counted apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LinkKind {
-    Command,
-    Subscriber,
-    Publish,
-    Sentinel,
-}
+use crate::telemetry::metrics::{self, CallKind, Link, Metrics, Wakeup};
 
 /// A handle; a clone is a reference count.
 #[derive(Clone)]
@@ -35,11 +27,56 @@ impl Telemetry {
         Self(None)
     }
 
-    pub(super) fn link_up(&self, _link: LinkKind, _up: bool) {}
-    pub(super) fn link_rebuilt(&self, _link: LinkKind, _reason: Reason) {}
-    pub(super) fn lag(&self, _lag: Duration) {}
-    pub(super) fn peer_age(&self, _age: Duration) {}
-    pub(super) fn unready(&self, _unready: bool) {}
-    pub(super) fn permit(&self, _granted: bool) {}
-    pub(super) fn unreadable(&self) {}
+    fn backplane(&self) -> Option<&metrics::Backplane> {
+        self.0.as_deref().map(Metrics::backplane)
+    }
+
+    pub(super) fn link_up(&self, link: Link, up: bool) {
+        if let Some(backplane) = self.backplane() {
+            backplane.link_up(link, up);
+        }
+    }
+
+    pub(super) fn link_rebuilt(&self, link: Link, reason: Reason) {
+        if let Some(backplane) = self.backplane() {
+            backplane.link_rebuilt(link, reason);
+        }
+    }
+
+    pub(super) fn lag(&self, lag: Duration) {
+        if let Some(backplane) = self.backplane() {
+            backplane.lag(lag.as_secs_f64());
+        }
+    }
+
+    pub(super) fn peer_age(&self, age: Duration) {
+        if let Some(backplane) = self.backplane() {
+            backplane.peer_age(age.as_secs_f64());
+        }
+    }
+
+    pub(super) fn permit(&self, granted: bool) {
+        if let Some(backplane) = self.backplane() {
+            backplane.permit(granted);
+        }
+    }
+
+    /// A push that is none of ours, or of a version that this build cannot read.
+    pub(super) fn unreadable(&self) {
+        if let Some(backplane) = self.backplane() {
+            backplane.wakeup(Wakeup::Unreadable);
+        }
+    }
+
+    /// What a call came to, and how long it took.
+    pub(super) fn call(&self, call: CallKind, failed: Option<Failed>, asked: Instant) {
+        if let Some(backplane) = self.backplane() {
+            let result = match failed {
+                None => "ok",
+                Some(Failed::Unknown) => "unknown",
+                Some(Failed::Refused(refusal)) => refusal.as_str(),
+            };
+            backplane.call(call, result, asked.elapsed().as_secs_f64());
+        }
+    }
 }

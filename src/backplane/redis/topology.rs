@@ -23,6 +23,7 @@ pub(super) struct Map {
     shards: Vec<Arc<Shard>>,
     /// Index into `shards` per partition, the control slot last; beyond its end: nobody.
     owners: Vec<usize>,
+    is_clustered: bool,
 }
 
 impl Map {
@@ -31,6 +32,7 @@ impl Map {
         Self {
             shards: vec![shard],
             owners: vec![0; usize::from(PARTITIONS) + 1],
+            is_clustered: false,
         }
     }
 
@@ -41,7 +43,11 @@ impl Map {
             .chain([slot(CONTROL_TAG)])
             .map(|slot| owner(slot).unwrap_or(usize::MAX))
             .collect();
-        Self { shards, owners }
+        Self {
+            shards,
+            owners,
+            is_clustered: true,
+        }
     }
 
     /// Who answers for a place.
@@ -51,6 +57,16 @@ impl Map {
             Place::Control => usize::from(PARTITIONS),
         };
         self.shards.get(*self.owners.get(at)?)
+    }
+
+    /// Whether it is that of a Cluster.
+    pub(super) fn is_clustered(&self) -> bool {
+        self.is_clustered
+    }
+
+    /// Whether somebody answers for every place.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.owners.is_empty() && self.owners.iter().all(|at| *at < self.shards.len())
     }
 
     pub(super) fn shards(&self) -> &[Arc<Shard>] {
@@ -84,8 +100,13 @@ impl Partitions {
         self.0[usize::from(partition) / 64] |= 1 << (partition % 64);
     }
 
+    pub(super) fn has(&self, partition: u16) -> bool {
+        let word = self.0.get(usize::from(partition) / 64);
+        word.is_some_and(|word| word & (1 << (partition % 64)) != 0)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = u16> + '_ {
-        (0..PARTITIONS).filter(|partition| self.contains(*partition))
+        (0..PARTITIONS).filter(|partition| self.has(*partition))
     }
 
     pub(super) fn first(&self) -> Option<u16> {
@@ -95,9 +116,7 @@ impl Partitions {
 
 impl PartitionSet for Partitions {
     fn contains(&self, partition: u16) -> bool {
-        self.0
-            .get(usize::from(partition) / 64)
-            .is_some_and(|word| word & (1 << (partition % 64)) != 0)
+        self.has(partition)
     }
 }
 
