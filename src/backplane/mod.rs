@@ -5,6 +5,7 @@ pub mod cursor;
 pub mod driver;
 pub mod envelope;
 pub mod lineage;
+pub mod memory;
 pub mod partition;
 pub mod redis;
 pub mod url;
