@@ -3,5 +3,6 @@
 pub mod contract;
 pub mod envelope;
 pub mod lineage;
+pub mod nats;
 pub mod partition;
 pub mod url;
