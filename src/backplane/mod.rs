@@ -6,6 +6,7 @@ pub mod driver;
 pub mod envelope;
 pub mod lineage;
 pub mod memory;
+pub mod nats;
 pub mod partition;
 pub mod redis;
 pub mod url;
