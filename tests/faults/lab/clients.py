@@ -148,6 +148,10 @@ class Publisher(Client):
         self.open = {}
         self._next_at = 0.0
 
+    def say(self):
+        self.number += 1
+        self.open[self.number] = [None, 0.0]
+
     def begin(self):
         super().begin()
         for said in self.open.values():
@@ -168,8 +172,7 @@ class Publisher(Client):
             return
         if self.speaking and len(self.open) < self.IN_FLIGHT and now >= self._next_at:
             for _ in range(self.chance.choice((1, 1, 2, 3))):
-                self.number += 1
-                self.open[self.number] = [None, 0.0]
+                self.say()
             self._next_at = now + self.chance.uniform(0.05, 0.25)
         for number, said in list(self.open.items()):
             if said[0] is None and now >= said[1]:

@@ -12,6 +12,7 @@ and those of the lab:
 
     claim   `kept`, `dense`, `may_lose`, ...   what the checkers may hold the server to
     fault   `fault`, `target`, `phase`, ...    done, and undone again
+    late    `what`                   nobody waits longer; whether that is wrong is seen by the checkers
     quiet   `clients`                everything is healed and those clients are connected for the rest
     truth   `node`, `room`, `epoch`, `seq`, `first`, `messages`   what history says at the end
     there   `room`, `users`          who has joined and not left, at the end
