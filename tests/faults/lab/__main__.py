@@ -25,6 +25,7 @@ def arguments():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=8, help="of faults, in each schedule")
     parser.add_argument("--kept", help="instead of one drawn from the seed")
+    parser.add_argument("--presence", action="store_true", help="people who come and go, and who is said to be there")
     parser.add_argument("--jobs", type=int, default=1, help="schedules at a time")
     parser.add_argument("--binary", default=os.environ.get("CONCLAVE"), help="conclave; else $CONCLAVE")
     parser.add_argument("--folder", type=Path, help="where records and logs go; those of schedules that pass are removed")
@@ -37,8 +38,8 @@ def arguments():
 
 def one(args):
     """In a process of its own: nothing is left over for the next schedule."""
-    plan = schedule.plan(args.form, args.seed, args.seconds, args.kept)
-    name = f"{args.form} {plan.kept} --seed {args.seed}"
+    plan = schedule.plan(args.form, args.seed, args.seconds, args.kept, args.presence)
+    name = f"{args.form} {plan.kept} --seed {args.seed}" + (" --presence" if args.presence else "")
     try:
         violations, told = asyncio.run(play(plan, args.one, args.binary, Identity(args.one.parent), args.job))
     except Exception:
@@ -57,6 +58,7 @@ def run_one(args, folder, number, form, seed, seconds):
     command = [sys.executable, "-B", "-m", "lab", "--form", form, "--seed", str(seed), "--seconds", str(seconds)]
     command += ["--binary", args.binary, "--one", str(own), "--job", str(number + os.getpid() % 40)]
     command += ["--kept", args.kept] if args.kept else []
+    command += ["--presence"] if args.presence else []
     try:
         done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=SCHEDULE_SECONDS)
         code, line = done.returncode, done.stdout.strip() or done.stderr.strip()[-500:]

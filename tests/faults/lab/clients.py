@@ -22,6 +22,7 @@ class Place:
         self.trail = collections.deque(maxlen=TRAIL)
         self.joined = False
         self.join_ref, self.asked_at = None, 0.0
+        self.users = set()
 
     @property
     def at(self):
@@ -35,6 +36,7 @@ class Place:
         kind = frame["type"]
         if kind == "list" and frame.get("ref") == self.join_ref:
             self.joined, self.join_ref = True, None
+            self.users = {user["id"] for user in frame["users"]}
             if not frame.get("recovered"):
                 self.anew(frame["epoch"], frame["seq"])
         elif kind == "chat" and self.at:
@@ -43,6 +45,10 @@ class Place:
             self.anew(frame["epoch"], frame["seq"])
         elif kind == "error" and frame.get("ref") == self.join_ref:
             self.join_ref = None
+        elif kind == "join":
+            self.users.add(frame["user"]["id"])
+        elif kind == "left":
+            self.users.discard(frame["user"]["id"])
         elif kind == "removed":
             self.joined = False
 
@@ -72,7 +78,11 @@ class Client:
             finally:
                 tending.cancel()
                 self.wire = None
-            await asyncio.sleep(self.chance.uniform(0, 0.3))
+            await self.away()
+
+    async def away(self):
+        """Between two connections."""
+        await asyncio.sleep(self.chance.uniform(0, 0.3))
 
     def begin(self):
         self.heard_at = time.monotonic()

@@ -6,7 +6,7 @@ import json
 import random
 import time
 
-from . import checker, schedule
+from . import checker, presence, schedule, tabs
 from .clients import Client, Publisher
 from .cluster import Cluster
 from .process import Ports, until
@@ -17,7 +17,10 @@ from .world import ROOMS, Nats, Sentinel, Standalone, World
 
 FORMS = {"memory": World, "standalone": Standalone, "sentinel": Sentinel, "cluster": Cluster, "nats": Nats}
 SETTLE_SECONDS = 25
+# Two leases, and as much again for a machine that is busy.
+PRESENCE_SECONDS = 12
 HISTORY_PAGE = 1_000
+VISITOR = presence.VISITOR
 current = contextvars.ContextVar("current")
 
 
@@ -30,7 +33,8 @@ class Lab:
         tables = {"history": {"messages": plan.history_messages}, "log": {"level": "conclave=debug,info"}}
         self.world = FORMS[plan.form](binary, folder, identity, Ports(job), plan.kept, tables)
         self.ending = asyncio.Event()
-        self.clients, self.publishers = [], []
+        # Everybody; those who stay connected as well as they can; those of them who also speak.
+        self.everybody, self.clients, self.publishers = [], [], []
 
     def said(self, **what):
         """A fault tells what it does and to whom."""
@@ -65,7 +69,7 @@ class Lab:
         self.people()
         await until("everybody in", lambda: all(client.stands(room) for client in self.clients for room in client.places))
         lanes = asyncio.gather(*(self.lane(steps) for steps in self.plan.lanes))
-        await asyncio.wait([lanes], timeout=self.plan.seconds)
+        await asyncio.sleep(self.plan.seconds)
         self.ending.set()
         await lanes
         await self.world.heal()
@@ -75,10 +79,14 @@ class Lab:
     def people(self):
         chance = random.Random(self.plan.seed)
         own = lambda: random.Random(chance.getrandbits(32))
-        for number in range(4):
-            self.publishers.append(Publisher(self, f"p{number + 1}", self.rooms[number % 2], own()))
-        readers = [self.rooms[:1], self.rooms[:1], self.rooms[1:], self.rooms[1:], self.rooms, self.rooms]
-        self.clients = [*self.publishers, *(Client(self, f"r{n + 1}", rooms, own()) for n, rooms in enumerate(readers))]
+        if self.plan.presence:
+            self.publishers, self.clients, coming = tabs.people(self, own)
+            self.everybody = [*self.clients, *coming]
+            return
+        self.publishers = [Publisher(self, f"p{number + 1}", self.rooms[number % 2], own()) for number in range(4)]
+        reading = [self.rooms[:1], self.rooms[:1], self.rooms[1:], self.rooms[1:], self.rooms, self.rooms]
+        readers = [Client(self, f"r{number + 1}", rooms, own()) for number, rooms in enumerate(reading)]
+        self.clients = self.everybody = [*self.publishers, *readers]
 
     async def settle(self):
         """First without anything new, so that a lost last wake-up is seen; then with one more chat in every room."""
@@ -90,16 +98,33 @@ class Lab:
             publisher.say()
         await self.waited("the last chats", lambda: not any(publisher.open for publisher in self.publishers))
         await self.waited("everybody at the end", self.caught_up)
+        if self.plan.presence:
+            await self.waited("presence", self.all_told, PRESENCE_SECONDS)
+            for room in self.rooms:
+                self.record.add("lab", "there", room=room, users=sorted(tabs.there(self.everybody, room)))
         self.record.add("lab", "quiet", clients=[client.name for client in self.clients])
         for room in self.rooms:
             for node in self.world.nodes:
                 await self.truth(node, room)
 
-    async def waited(self, what, found):
+    async def all_told(self):
+        """Whether everybody who stays, and every node, lists those who are there."""
+        for room in self.rooms:
+            there = tabs.there(self.everybody, room)
+            for client in self.clients:
+                if room in client.places and client.places[room].users - {VISITOR} != there:
+                    return False
+            for node in self.world.nodes:
+                listed = await self.listed(node, room)
+                if listed is None or {user["id"] for user in listed["users"]} - {VISITOR} != there:
+                    return False
+        return True
+
+    async def waited(self, what, found, seconds=SETTLE_SECONDS):
         """Whoever does not come is found by the checker."""
         began = time.monotonic()
         try:
-            await until(what, found, SETTLE_SECONDS)
+            await until(what, found, seconds)
         except TimeoutError as why:
             self.record.add("lab", "late", what=str(why))
         self.record.add("lab", "settled", what=what, seconds=round(time.monotonic() - began, 3))
@@ -115,21 +140,25 @@ class Lab:
         return True
 
     async def head(self, room):
-        """As a newcomer is told, on whichever node."""
+        listed = await self.listed(random.choice(self.world.nodes), room)
+        return listed and (listed["epoch"], listed["seq"])
+
+    async def listed(self, node, room):
+        """As a newcomer is told there; None if nothing is."""
         try:
-            wire = await Wire.open(self, "lab", "lab", random.choice(self.world.nodes))
+            wire = await Wire.open(self, VISITOR, VISITOR, node)
         except Gone:
             return None
         try:
             listed = await ask(wire, "join", room=room)
-            return (listed["epoch"], listed["seq"]) if listed["type"] == "list" else None
-        except Gone:
+            return listed if listed["type"] == "list" else None
+        except (Gone, TimeoutError):
             return None
         finally:
             wire.cut()
 
     async def truth(self, node, room):
-        wire = await Wire.open(self, "lab", "lab", node)
+        wire = await Wire.open(self, VISITOR, VISITOR, node)
         try:
             listed = await ask(wire, "join", room=room)
             messages, before, more = [], listed["seq"] + 1, True
@@ -140,12 +169,13 @@ class Lab:
                 before = messages[0]["seq"] if messages else 0
             first = messages[0]["seq"] if messages else listed["seq"] + 1
             told = {"epoch": listed["epoch"], "seq": listed["seq"], "first": first, "messages": messages}
+            told["users"] = [user["id"] for user in listed["users"]]
             self.record.add("lab", "truth", node=node.letter, room=room, **told)
         finally:
             wire.cut()
 
     async def close(self):
-        await asyncio.gather(*(client.end() for client in self.clients))
+        await asyncio.gather(*(client.end() for client in self.everybody))
         await self.world.close()
         self.record.close()
 
@@ -177,7 +207,8 @@ async def play(plan, folder, binary, identity, job):
         await lab.run()
     finally:
         await lab.close()
-    return checker.check(lab.record.events), told(lab.record.events)
+    violations = checker.check(lab.record.events) + (presence.check(lab.record.events) if plan.presence else [])
+    return violations, told(lab.record.events)
 
 
 def told(events):

@@ -30,6 +30,7 @@ class Plan(NamedTuple):
     seconds: float
     kept: str
     lanes: list
+    presence: bool
     history_messages: int
     # What the checker may hold the server to: see `record`.
     claim: dict
@@ -38,6 +39,8 @@ class Plan(NamedTuple):
 CLIENTS = Lane({"cut_clients": 1}, (0.2, 0.8), (0, 0))
 NODES = Lane({"kill_node": 2, "restart_node": 1, "stop_node": 3}, (0.5, 3), (0.2, 3))
 LINKS = Lane({"reset_links": 3, "partition": 3, "slow_links": 2}, (0.2, 2), (0.2, 3))
+# For presence: beyond the lease, too.
+LONG_NODES = Lane({"kill_node": 3, "restart_node": 1, "stop_node": 3}, (0.5, 3), (0.2, 5))
 MEMORY_NODES = Lane({"stop_node": 1}, (0.5, 2), (0.2, 2))
 
 # form -> kept -> what befalls the stores
@@ -68,20 +71,23 @@ STORES = {
 LOSES = {"standalone": {"kill_store", "put_back", "flush"}, "cluster": {"kill_store", "put_back", "flush"}, "nats": {"kill_store"}}
 
 
-def plan(form, seed, seconds, kept=None):
+def plan(form, seed, seconds, kept=None, presence=False):
     chance = random.Random(f"{form} {seed}")
     drawn = chance.choice(sorted(STORES[form]))
     kept = kept or drawn
-    kinds = [CLIENTS, MEMORY_NODES] if form == "memory" else [CLIENTS, NODES, LINKS, STORES[form][kept]]
+    nodes = LONG_NODES if presence else NODES
+    kinds = [MEMORY_NODES] if form == "memory" else [nodes, LINKS, STORES[form][kept]]
     # Some schedules break everything at once, most one or two things, so that each is also seen alone.
-    broken = [kinds[0], *(lane for lane in kinds[1:] if chance.random() < 0.65)]
+    broken = [lane for lane in kinds if chance.random() < 0.65] or [chance.choice(kinds)]
+    # Those of presence come and go by themselves.
+    broken += [] if presence else [CLIENTS]
     lanes = [steps(lane, chance, seconds) for lane in broken]
     used = {step.fault for lane in lanes for step in lane}
     may_lose = kept == "async" and (form == "sentinel" or bool(used & LOSES.get(form, set())))
     claim = {"kept": kept, "dense": form != "nats", "may_lose": may_lose, "may_rewind": kept == "replica"}
     # A small history makes `trimmed` due now and then.
     history_messages = chance.choice((5_000, 5_000, 5_000, 40))
-    return Plan(form, seed, seconds, kept, lanes, history_messages, claim)
+    return Plan(form, seed, seconds, kept, lanes, presence, history_messages, claim)
 
 
 def steps(lane, chance, seconds):

@@ -72,6 +72,11 @@ class Wire:
         by = "client" if self.cut_by_us else "lost" if code in (None, 1006) else "server"
         self.note("end", code=code, reason=self.socket.close_reason, by=by)
 
+    async def close(self):
+        """As a page does that is closed."""
+        self.cut_by_us = True
+        await self.socket.close()
+
     def cut(self):
         """No close frame and nothing flushed."""
         self.cut_by_us = True
