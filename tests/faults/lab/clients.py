@@ -54,18 +54,19 @@ class Place:
 
 
 class Client:
-    """A reader. One connection at a time, in all its rooms."""
+    """A reader. One connection at a time, in all its rooms; by the `ws` package for Node or by Python's `websockets`."""
 
-    def __init__(self, lab, name, rooms, chance, user=None):
+    def __init__(self, lab, name, rooms, chance, user=None, nodejs=False):
         self.lab, self.name, self.user, self.chance = lab, name, user or name, chance
         self.places = {room: Place() for room in rooms}
-        self.wire, self.heard_at = None, 0.0
+        self.wire, self.heard_at, self.nodejs = None, 0.0, nodejs
         self._task = asyncio.create_task(self._run())
 
     async def _run(self):
         while True:
             try:
-                self.wire = await Wire.open(self.lab, self.name, self.user, self.chance.choice(self.lab.world.nodes))
+                node = self.chance.choice(self.lab.world.nodes)
+                self.wire = await Wire.open(self.lab, self.name, self.user, node, self.nodejs)
             except Gone:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue

@@ -9,6 +9,7 @@ import time
 from . import checker, presence, schedule, tabs
 from .clients import Client, Publisher
 from .cluster import Cluster
+from .nodejs import NodeSockets
 from .process import Ports, until
 from .record import Record
 from .redis import RedisError
@@ -32,7 +33,7 @@ class Lab:
         self.record, self.tls = Record(folder / "record.jsonl"), identity.client_tls()
         tables = {"history": {"messages": plan.history_messages}, "log": {"level": "conclave=debug,info"}}
         self.world = FORMS[plan.form](binary, folder, identity, Ports(job), plan.kept, tables)
-        self.ending = asyncio.Event()
+        self.ending, self.nodejs, self.identity = asyncio.Event(), NodeSockets(), identity
         # Everybody; those who stay connected as well as they can; those of them who also speak.
         self.everybody, self.clients, self.publishers = [], [], []
 
@@ -65,6 +66,7 @@ class Lab:
 
     async def run(self):
         self.record.add("lab", "claim", **self.plan.claim)
+        await self.nodejs.start(self.identity.certificate)
         await self.world.start()
         self.people()
         await until("everybody in", lambda: all(client.stands(room) for client in self.clients for room in client.places))
@@ -85,7 +87,7 @@ class Lab:
             return
         self.publishers = [Publisher(self, f"p{number + 1}", self.rooms[number % 2], own()) for number in range(4)]
         reading = [self.rooms[:1], self.rooms[:1], self.rooms[1:], self.rooms[1:], self.rooms, self.rooms]
-        readers = [Client(self, f"r{number + 1}", rooms, own()) for number, rooms in enumerate(reading)]
+        readers = [Client(self, f"r{number + 1}", rooms, own(), nodejs=number % 2 == 1) for number, rooms in enumerate(reading)]
         self.clients = self.everybody = [*self.publishers, *readers]
 
     async def settle(self):
@@ -176,6 +178,7 @@ class Lab:
 
     async def close(self):
         await asyncio.gather(*(client.end() for client in self.everybody))
+        await self.nodejs.close()
         await self.world.close()
         self.record.close()
 

@@ -41,7 +41,7 @@ NODES = Lane({"kill_node": 2, "restart_node": 1, "stop_node": 3}, (0.5, 3), (0.2
 LINKS = Lane({"reset_links": 3, "partition": 3, "slow_links": 2}, (0.2, 2), (0.2, 3))
 # For presence: beyond the lease, too.
 LONG_NODES = Lane({"kill_node": 3, "restart_node": 1, "stop_node": 3}, (0.5, 3), (0.2, 5))
-MEMORY_NODES = Lane({"stop_node": 1}, (0.5, 2), (0.2, 2))
+MEMORY_NODES = Lane({"stop_node": 3, "kill_node": 1, "restart_node": 1}, (0.5, 2), (0.2, 2))
 
 # form -> kept -> what befalls the stores
 STORES = {
@@ -68,7 +68,7 @@ STORES = {
     "nats": {"async": Lane({"kill_store": 2, "stop_store": 2}, (0.5, 2.5), (0.1, 2))},
 }
 # Without these in the plan even `async` loses nothing. Sentinel may fail over whenever the machine is slow.
-LOSES = {"standalone": {"kill_store", "put_back", "flush"}, "cluster": {"kill_store", "put_back", "flush"}, "nats": {"kill_store"}}
+LOSES = {"memory": {"kill_node", "restart_node"}, "standalone": {"kill_store", "put_back", "flush"}, "cluster": {"kill_store", "put_back", "flush"}, "nats": {"kill_store"}}
 
 
 def plan(form, seed, seconds, kept=None, presence=False):
@@ -82,12 +82,15 @@ def plan(form, seed, seconds, kept=None, presence=False):
     # Those of presence come and go by themselves.
     broken += [] if presence else [CLIENTS]
     lanes = [steps(lane, chance, seconds) for lane in broken]
-    used = {step.fault for lane in lanes for step in lane}
-    may_lose = kept == "async" and (form == "sentinel" or bool(used & LOSES.get(form, set())))
-    claim = {"kept": kept, "dense": form != "nats", "may_lose": may_lose, "may_rewind": kept == "replica"}
     # A small history makes `trimmed` due now and then.
     history_messages = chance.choice((5_000, 5_000, 5_000, 40))
-    return Plan(form, seed, seconds, kept, lanes, presence, history_messages, claim)
+    return Plan(form, seed, seconds, kept, lanes, presence, history_messages, claim_of(form, kept, lanes))
+
+
+def claim_of(form, kept, lanes):
+    used = {step.fault for lane in lanes for step in lane}
+    may_lose = kept in ("async", "memory") and (form == "sentinel" or bool(used & LOSES.get(form, set())))
+    return {"kept": kept, "dense": form != "nats", "may_lose": may_lose, "may_rewind": kept == "replica"}
 
 
 def steps(lane, chance, seconds):

@@ -25,13 +25,15 @@ class Wire:
         self._ref = 1
 
     @classmethod
-    async def open(cls, lab, who, user, node):
+    async def open(cls, lab, who, user, node, nodejs=False):
         """As far as `connected`. Raises `Gone`."""
+        url = f"{node.url}?token={token(user)}"
         try:
             async with asyncio.timeout(OPEN_SECONDS):
-                socket = await connect(
-                    f"{node.url}?token={token(user)}", ssl=lab.tls, proxy=None, ping_interval=None, max_size=None, close_timeout=1
-                )
+                if nodejs:
+                    socket = await lab.nodejs.open(url)
+                else:
+                    socket = await connect(url, ssl=lab.tls, proxy=None, ping_interval=None, max_size=None, close_timeout=1)
                 wire = cls(lab.record, who, user, node, socket)
                 welcome = json.loads(await socket.recv())
         except (OSError, TimeoutError, WebSocketException) as why:
