@@ -13,6 +13,7 @@ from .nodejs import NodeSockets
 from .process import Ports, until
 from .record import Record
 from .redis import RedisError
+from .verdict import Violation
 from .wire import Gone, Wire
 from .world import ROOMS, Nats, Sentinel, Standalone, World
 
@@ -210,7 +211,8 @@ async def play(plan, folder, binary, identity, job):
         await lab.run()
     finally:
         await lab.close()
-    violations = checker.check(lab.record.events) + (presence.check(lab.record.events) if plan.presence else [])
+    panics = [Violation("panic", "", node.name, str(node.log)) for node in lab.world.nodes if "panicked at" in node.log.read_text()]
+    violations = panics + checker.check(lab.record.events) + (presence.check(lab.record.events) if plan.presence else [])
     return violations, told(lab.record.events)
 
 

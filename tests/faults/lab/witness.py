@@ -8,6 +8,10 @@ BAD_ERRORS = {"bad_json", "bad_message", "unknown_type", "bad_room", "forbidden"
 BAD_ERRORS |= {"rate_limited", "internal"}
 
 
+# A connection on which frames still come, and no answer for so long.
+UNANSWERED_SECONDS = 5.5
+
+
 def named(chat):
     """A message's own name: its content."""
     content = chat["content"]
@@ -46,8 +50,9 @@ class Seen:
 
 
 def gather(events, claim, verdict):
-    seen, asked = Seen(), {}
+    seen, asked, waiting = Seen(), {}, {}
     for event in events:
+        unanswered(waiting, event, verdict)
         if event["ev"] == "sent" and event["frame"]["type"] == "chat":
             chat_sent(seen, asked, event)
         elif event["ev"] == "got":
@@ -57,6 +62,18 @@ def gather(events, claim, verdict):
         elif event["ev"] == "end" and event["by"] == "server" and event["code"] in BAD_CLOSES:
             verdict.add("close", "", event["who"], f"{event['code']} {event['reason']}", event["t"])
     return seen
+
+
+def unanswered(waiting, event, verdict):
+    """Clients give a silent connection up much earlier, so one that lasts longer than this was alive."""
+    if event["ev"] == "sent":
+        waiting.setdefault(event["link"], {})[event["frame"]["ref"]] = event
+    elif event["ev"] == "got" and event["link"] in waiting:
+        waiting[event["link"]].pop(event["frame"].get("ref"), None)
+    elif event["ev"] == "end":
+        for sent in waiting.pop(event["link"], {}).values():
+            if event["t"] - sent["t"] > UNANSWERED_SECONDS:
+                verdict.add("unanswered", sent["frame"]["room"], event["who"], str(sent["frame"]), sent["t"])
 
 
 def answered(seen, asked, event, verdict):

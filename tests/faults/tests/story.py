@@ -14,7 +14,7 @@ class Story:
         self.t += 0.01
         event = {"t": round(self.t, 3), "who": who, "ev": ev, **fields}
         if who != "lab":
-            event |= {"user": who, "link": self.links.get(who, 0)}
+            event |= {"user": who, "link": (who, self.links.get(who, 0))}
         self.events.append(event)
 
     def got(self, who, kind, **fields):

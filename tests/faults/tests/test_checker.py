@@ -281,6 +281,22 @@ class Planted(Cases):
         story.ending("pq", [(1, "E1", "z", 1)], 1, "E1")
         self.finds(story, "invented")
 
+    def test_a_chat_that_is_never_answered(self):
+        story = self.begun()
+        story.says("p", 1)
+        story.t += 10
+        story.ends("p")
+        story.ending("q", [], 0, "E1")
+        self.finds(story, "unanswered")
+
+    def test_an_answer_given_twice(self):
+        story = self.begun()
+        ref = story.says("p", 1)
+        story.ok("p", ref, "E1", 1)
+        story.ok("p", ref, "E1", 1)
+        story.ending("", [(1, "E1", "p", 1)], 1, "E1")
+        self.finds(story, "answered twice")
+
     def test_an_inner_error_and_a_close_for_a_bug(self):
         story = self.begun()
         story.got("p", "error", ref="x", code="internal", message="")
