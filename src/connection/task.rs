@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::auth::Identity;
 use crate::config;
 use crate::connection::limits::{Bucket, Patience};
-use crate::connection::{Conn, Phase};
+use crate::connection::{Conn, Gate, Phase};
 use crate::hub::{MemberId, Room, User};
 use crate::limits::{CLOSE_LINGER, HARD_LIMIT_FACTOR, READ_PAUSE_MAX};
 use crate::net::limit_key;
@@ -381,14 +381,18 @@ impl Life {
         if !self.node.hub.is_shared() {
             return false;
         }
-        if self.conn.awaits_backplane() {
-            return true;
+        match self.conn.gate() {
+            Gate::Shut => true,
+            Gate::Open { refused } => {
+                if std::mem::take(&mut self.entering)
+                    && refused
+                    && let Some(room) = self.rooms.pop()
+                {
+                    self.leave_room(&room, false, crate::runtime::now_ms());
+                }
+                false
+            }
         }
-        if std::mem::take(&mut self.entering) && self.conn.take_refusal() {
-            self.rooms.pop();
-            self.shard.counters.leaves.inc();
-        }
-        false
     }
 
     /// Gone from the room, for everybody else; `closed` with its connection, which may be back in a moment.

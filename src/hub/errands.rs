@@ -182,7 +182,7 @@ impl Errands {
                 }
             };
             match due {
-                Some((_, room, user)) => room.leave_if_gone(&user),
+                Some((_, room, user)) => room.leave_if_gone(&user, now_ms),
                 None => return,
             }
         }

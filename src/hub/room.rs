@@ -133,6 +133,14 @@ impl State {
         self.members.iter().map(|count| *count as usize).sum()
     }
 
+    /// Who waits to be let in.
+    fn waiting(&self) -> usize {
+        match &self.log {
+            Log::Own(_) => 0,
+            Log::Shared(shared) => shared.waiting_outside(),
+        }
+    }
+
     /// Whether a connection of this user is here, on this node.
     fn holds(&self, user: &str) -> bool {
         match &self.log {
@@ -178,7 +186,7 @@ impl Room {
         if state.gone {
             return Joined::Gone;
         }
-        if !joining.again && self.rules.members_max > 0 && state.members() >= self.rules.members_max {
+        if !joining.again && self.rules.members_max > 0 && state.members() + state.waiting() >= self.rules.members_max {
             return Joined::Full;
         }
         if let Log::Shared(_) = state.log {

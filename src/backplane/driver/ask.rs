@@ -108,8 +108,8 @@ async fn put(driver: &Driver, room: &Arc<Room>, key: &RoomKey, ask: &Ask) -> Res
         }
         Ask::Older(seq) => {
             let page = backplane.before(key, *seq, PAGE_ENTRIES_MAX).await?;
-            room.on_older(*seq, page, now_ms());
-            return Ok(Progress::None);
+            let further = room.on_older(page, now_ms());
+            return Ok(if further { Progress::Some } else { Progress::None });
         }
         Ask::Users => {
             let users = backplane.users(key).await?;
