@@ -19,9 +19,10 @@ use crate::telemetry::metrics::Metrics;
 ///
 /// # Errors
 /// The engine could not be set up: a certificate, an address.
-pub fn connect(config: &Config, _metrics: &Arc<Metrics>) -> anyhow::Result<Option<Arc<dyn contract::Backplane>>> {
+pub fn connect(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Arc<dyn contract::Backplane>>> {
     match config.backplane.kind {
         BackplaneKind::Memory => Ok(None),
-        BackplaneKind::Redis | BackplaneKind::Nats => anyhow::bail!("not in this build"),
+        BackplaneKind::Nats => Ok(Some(nats::Nats::new(config, Arc::clone(metrics))?)),
+        BackplaneKind::Redis => anyhow::bail!("not in this build"),
     }
 }
