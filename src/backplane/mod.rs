@@ -6,7 +6,9 @@ pub mod driver;
 pub mod envelope;
 pub mod lineage;
 pub mod memory;
+pub mod nats;
 pub mod partition;
+pub mod redis;
 pub mod url;
 
 use std::sync::Arc;
@@ -18,9 +20,10 @@ use crate::telemetry::metrics::Metrics;
 ///
 /// # Errors
 /// The engine could not be set up: a certificate, an address.
-pub fn connect(config: &Config, _metrics: &Arc<Metrics>) -> anyhow::Result<Option<Arc<dyn contract::Backplane>>> {
+pub fn connect(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Arc<dyn contract::Backplane>>> {
     match config.backplane.kind {
         BackplaneKind::Memory => Ok(None),
-        BackplaneKind::Redis | BackplaneKind::Nats => anyhow::bail!("not in this build"),
+        BackplaneKind::Redis => Ok(Some(redis::Redis::new(config, Arc::clone(metrics))?)),
+        BackplaneKind::Nats => Ok(Some(nats::Nats::new(config, Arc::clone(metrics))?)),
     }
 }

@@ -44,7 +44,7 @@ use crate::websocket::frame::Opcode;
 const PIECES_PER_FLUSH: usize = 4;
 
 /// Chats of one connection that may be on their way to the backplane before no more is read from it.
-const SAYING_MAX: u16 = 128;
+const SAYING_MAX: u8 = 128;
 
 /// `expires_at` of a connection whose token never ends.
 pub const NEVER: u64 = u64::MAX;
@@ -113,13 +113,13 @@ struct State {
     /// The last of those was refused.
     refused: bool,
     /// Chats on their way to the backplane.
-    saying: u16,
+    saying: u8,
     /// An echo is in the middle of a frame: nothing of the outbox may come between its pieces.
     mid_reply: bool,
     /// Since when the bytes at the front wait, shard clock.
     stuck_since_ms: u64,
-    /// When the last ping left, shard clock; 0 when it has been answered.
-    pinged_ms: u64,
+    /// When the last ping left, the low half of the shard clock; 0 when it has been answered.
+    pinged_ms: u32,
 }
 
 /// How far the end has come. Holds rows of the table of closes by reference: there is one of these per connection.
@@ -429,7 +429,7 @@ impl Conn {
             }
             let verdict = state.liveness.on_visit();
             if verdict == Verdict::Ping {
-                state.pinged_ms = now_ms.max(1);
+                state.pinged_ms = low_half(now_ms).max(1);
             }
             verdict
         };
@@ -443,7 +443,7 @@ impl Conn {
     fn on_pong(&self, now_ms: u64) -> Option<u64> {
         let mut state = self.state.lock();
         let pinged_ms = std::mem::take(&mut state.pinged_ms);
-        (pinged_ms > 0).then(|| now_ms.saturating_sub(pinged_ms))
+        (pinged_ms > 0).then(|| u64::from(low_half(now_ms).wrapping_sub(pinged_ms)))
     }
 
     /// Counts a deliberate pause in reading as life: the sweeper must not end whom we stopped listening to.
@@ -589,6 +589,12 @@ impl Conn {
         state.replays.clear();
         std::mem::take(&mut state.outbox).frames()
     }
+}
+
+/// Enough of a clock to measure a round trip with, in half the room.
+#[expect(clippy::cast_possible_truncation, reason = "differences are taken modulo 2^32")]
+const fn low_half(now_ms: u64) -> u32 {
+    now_ms as u32
 }
 
 /// What a waiting connection holds back.

@@ -1,0 +1,423 @@
+//! Keeps the links of a shard: makes them, watches them, makes them anew.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use redis::{Pipeline, PushKind, Value, cmd};
+use tokio::time::MissedTickBehavior;
+
+use super::super::contract::{Draft, Failed, RoomKey, Scope};
+use super::Redis;
+use super::backoff::Backoff;
+use super::canary::PERMIT_LIFE;
+use super::error::{Said, judge};
+use super::info::Info;
+use super::kept::Publisher;
+use super::keys::CANARY;
+use super::link::Link;
+use super::log::{Limits, PUBLISH};
+use super::problem::Problem;
+use super::push::Pushes;
+use super::reply::{array, integer};
+use super::script::{Script, script};
+use super::settings::{Host, Kept};
+use super::shard::{Reason, Shard};
+use super::subscriptions::{LinkId, Step};
+use crate::telemetry::metrics::{CallKind, Link as LinkKind};
+
+/// Subscriptions asked for at once: their confirmations must come within the call timeout.
+const STEPS_MAX: usize = 500;
+
+/// Links that have held for so long are no reason to wait before they are made anew.
+const PROVEN: Duration = Duration::from_secs(5);
+
+static PERMIT: Script = script!("permit");
+
+/// The links of one shard, while they are good.
+struct Links {
+    command: Arc<Link>,
+    subscriber: Arc<Link>,
+    publisher: Option<Arc<Link>>,
+    pushes: Arc<Pushes>,
+    id: LinkId,
+    /// Hidden room for the canary; none where the shard holds no partition.
+    canary: Option<RoomKey>,
+}
+
+impl Redis {
+    /// Keeps the links of a shard until it is retired. Cancel safe.
+    pub(super) async fn keep(self: Arc<Self>, shard: Arc<Shard>) {
+        let retired = shard.retired.clone();
+        // Dropped with the shard's links: what waits for their answers hears that it is unknown.
+        let _retired = retired.run_until_cancelled(self.keep_links(&shard)).await;
+        shard.take_down(Reason::Closed);
+        shard.canary.failed(&self.started().readiness);
+        self.tell_up();
+    }
+
+    async fn keep_links(&self, shard: &Arc<Shard>) {
+        let (mut backoff, mut reason) = (Backoff::default(), Reason::Start);
+        let mut told = String::new();
+        loop {
+            match self.make_links(shard).await {
+                Ok(links) => {
+                    told.clear();
+                    tracing::info!(server = %links.command.host, "redis: connected");
+                    self.links_up(true, reason);
+                    self.note_first(None);
+                    let since = Instant::now();
+                    reason = self.watch(shard, &links).await;
+                    tracing::warn!(server = %links.command.host, reason = reason_word(reason), "redis: connecting anew");
+                    shard.take_down(reason);
+                    links.subscriber.close();
+                    if since.elapsed() > PROVEN {
+                        backoff.reset();
+                    }
+                }
+                Err(problem) => {
+                    shard.take_down(Reason::Closed);
+                    self.note_first(Some(&problem));
+                    let text = problem.to_string();
+                    // Once per kind of trouble, not per try.
+                    if text == told {
+                        tracing::debug!(problem = text, "redis: still away");
+                    } else if let Problem::Unfit(..) = problem {
+                        tracing::error!(problem = text, "redis: cannot be used");
+                    } else {
+                        tracing::warn!(problem = text, "redis: away");
+                    }
+                    told = text;
+                }
+            }
+            self.tell_up();
+            self.refresh.notify_one();
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
+    async fn make_links(&self, shard: &Arc<Shard>) -> Result<Links, Problem> {
+        let started = self.started();
+        shard.trust();
+        let host = match &shard.host {
+            Some(host) => host.clone(),
+            None => self.ask_sentinels().await?,
+        };
+        let pushes = Pushes::new(
+            self.keys.clone(),
+            Arc::clone(&started.sink),
+            Arc::clone(&started.readiness),
+            shard,
+            self.telemetry.clone(),
+        );
+        let (command, subscriber, publisher) = tokio::try_join!(
+            started.dialer.dial(&host, None::<Arc<Pushes>>),
+            started.dialer.dial(&host, Some(Arc::clone(&pushes))),
+            self.dial_publisher(&host),
+        )?;
+        let failed = |why| Problem::Failed(host.clone(), why);
+        let info = Info::ask(&command, &[]).await.map_err(failed)?;
+        let other = Info::ask(&subscriber, &["replication"]).await.map_err(failed)?;
+        self.check_mode(shard, &host, &info)?;
+        if !info.server().is_master {
+            return Err(Problem::NotMaster(host));
+        }
+        if info.server().replid != other.server().replid {
+            return Err(Problem::TwoServers(host));
+        }
+        let canary = self.canary_room(shard);
+        self.check(&command, &info, canary.as_ref(), shard).await?;
+        learn_time(shard, &command).await.map_err(failed)?;
+        let links = Links {
+            command,
+            subscriber,
+            publisher,
+            pushes,
+            id: self.next_link.fetch_add(1, Ordering::Relaxed) + 1,
+            canary,
+        };
+        self.take_up(shard, &links, &host).await?;
+        Ok(links)
+    }
+
+    async fn dial_publisher(&self, host: &Host) -> Result<Option<Arc<Link>>, super::dial::Unreachable> {
+        match self.settings.kept {
+            Kept::Replica(_) => self.started().dialer.dial(host, None::<Arc<Pushes>>).await.map(Some),
+            Kept::Async | Kept::Disk => Ok(None),
+        }
+    }
+
+    /// Subscribes to all that is wanted, and only then lets the links serve.
+    async fn take_up(&self, shard: &Arc<Shard>, links: &Links, host: &Host) -> Result<(), Problem> {
+        let started = self.started();
+        shard.set_subscriber(links.id);
+        shard.queue.clear();
+        let partitions = self.map.load().partitions_of(shard);
+        for room in self.subscriptions.begin(&partitions) {
+            shard.queue.push(room);
+        }
+        let moved = |_| Problem::Moved(host.clone());
+        if let Some(room) = links.canary.clone() {
+            let subscribe = [Step { room, subscribe: true }];
+            let confirmed = self.ask_steps(links, &subscribe).await.map_err(moved)?;
+            if let Some(Err(why)) = confirmed.first() {
+                return Err(self.no_channels(host, *why));
+            }
+        }
+        while !shard.queue.is_empty() {
+            self.work_off(shard, links).await.map_err(moved)?;
+        }
+        shard.canary.begin(&started.me);
+        let publisher = links.publisher.as_ref().and_then(|link| {
+            let Kept::Replica(wait) = self.settings.kept else {
+                return None;
+            };
+            let (publisher, run) = Publisher::new(Arc::clone(link), wait, self.settings.call_timeout);
+            started.tasks.spawn("redis publisher", run);
+            Some(publisher)
+        });
+        shard.set_links(Arc::clone(&links.command), publisher);
+        if self.is_cluster() {
+            started.sink.suspect(Scope::Partitions(&partitions));
+        } else {
+            started.sink.suspect(Scope::All);
+        }
+        self.tell_up();
+        Ok(())
+    }
+
+    /// Until something is wrong with them; says what. Cancel safe.
+    async fn watch(&self, shard: &Arc<Shard>, links: &Links) -> Reason {
+        let mut beat = tokio::time::interval(shard.canary.interval());
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let publisher_closed = async {
+            match &links.publisher {
+                Some(link) => link.closed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(publisher_closed);
+        loop {
+            let trouble = tokio::select! {
+                biased;
+                reason = shard.doubted() => Err(reason),
+                () = links.pushes.unasked() => Err(Reason::Unsubscribed),
+                () = links.subscriber.closed() => Err(Reason::Closed),
+                () = links.command.closed() => Err(Reason::Closed),
+                () = &mut publisher_closed => Err(Reason::Closed),
+                () = shard.queue.more() => self.catch_up(shard, links).await,
+                _ = beat.tick() => self.beat(shard, links).await,
+            };
+            if let Err(reason) = trouble {
+                return reason;
+            }
+            if beat.period() != shard.canary.interval() {
+                beat = tokio::time::interval(shard.canary.interval());
+                beat.reset();
+            }
+        }
+    }
+
+    async fn catch_up(&self, shard: &Arc<Shard>, links: &Links) -> Result<(), Reason> {
+        while !shard.queue.is_empty() {
+            self.work_off(shard, links).await?;
+        }
+        if let Some(moved) = shard.take_moved() {
+            self.started().sink.suspect(Scope::Partitions(&moved));
+        }
+        Ok(())
+    }
+
+    /// One batch of the queue.
+    async fn work_off(&self, shard: &Arc<Shard>, links: &Links) -> Result<(), Reason> {
+        let steps = self.subscriptions.steps(&shard.queue, links.id, STEPS_MAX);
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let results = self.ask_steps(links, &steps).await?;
+        for (step, result) in steps.iter().zip(results) {
+            self.subscriptions.done(step, links.id, result, &shard.queue);
+        }
+        Ok(())
+    }
+
+    async fn ask_steps(&self, links: &Links, steps: &[Step]) -> Result<Vec<Result<(), Failed>>, Reason> {
+        links.pushes.expect(steps);
+        let mut pipeline = Pipeline::with_capacity(steps.len());
+        for step in steps {
+            let mut command = cmd(if step.subscribe { "SSUBSCRIBE" } else { "SUNSUBSCRIBE" });
+            command.arg(self.keys.channel(&step.room));
+            pipeline.add_command(command);
+        }
+        let answers = links
+            .subscriber
+            .send_all(&pipeline)
+            .await
+            .map_err(|_| Reason::Timeout)?;
+        let results = steps
+            .iter()
+            .zip(answers)
+            .map(|(step, answer)| self.confirmation(step, answer));
+        let results = results.collect::<Result<_, _>>()?;
+        if links.pushes.was_unasked() {
+            Err(Reason::Unsubscribed)
+        } else {
+            Ok(results)
+        }
+    }
+
+    /// An answer to another question means that the link is out of step.
+    fn confirmation(&self, step: &Step, answer: Value) -> Result<Result<(), Failed>, Reason> {
+        match judge(answer) {
+            Ok(Value::Push { kind, data }) => {
+                let wanted = if step.subscribe {
+                    PushKind::SSubscribe
+                } else {
+                    PushKind::SUnsubscribe
+                };
+                let channel =
+                    matches!(data.first(), Some(Value::BulkString(it)) if *it == self.keys.channel(&step.room));
+                if kind == wanted && channel {
+                    Ok(Ok(()))
+                } else {
+                    Err(Reason::Unsubscribed)
+                }
+            }
+            Ok(_) => Err(Reason::Unsubscribed),
+            Err(Said::Moved(_) | Said::Ask(_)) => Err(Reason::Moved),
+            Err(said) => Ok(Err(said.into())),
+        }
+    }
+
+    /// Once a second: are both links with the same master, and does it hear itself?
+    async fn beat(&self, shard: &Arc<Shard>, links: &Links) -> Result<(), Reason> {
+        self.compare(links).await?;
+        if let Some(room) = &links.canary {
+            self.sing(shard, links, room).await;
+        }
+        let now = Instant::now();
+        if let Some(age) = shard.canary.peer_age(now) {
+            self.telemetry.peer_age(age);
+        }
+        if shard.canary.wants_permit(now) {
+            let granted = self.ask_permit().await;
+            shard.canary.permitted(granted, &self.started().readiness);
+        }
+        if shard.canary.is_link_deaf(now) {
+            Err(Reason::Canary)
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn compare(&self, links: &Links) -> Result<(), Reason> {
+        // A first replica that attaches changes the id between the two questions: they are asked again.
+        for is_last in [false, true] {
+            let section = ["replication"];
+            let (here, there) = tokio::join!(
+                Info::ask(&links.command, &section),
+                Info::ask(&links.subscriber, &section),
+            );
+            let (Ok(here), Ok(there)) = (here, there) else {
+                let is_out_of_step = links.pushes.was_unasked();
+                return Err(if is_out_of_step {
+                    Reason::Unsubscribed
+                } else {
+                    Reason::Timeout
+                });
+            };
+            let (here, there) = (here.server(), there.server());
+            if !here.is_master || !there.is_master {
+                return Err(Reason::Role);
+            }
+            if here.replid == there.replid {
+                return Ok(());
+            }
+            if is_last {
+                return Err(Reason::Replid);
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes the canary. Its link is the shard's own, whatever the map says.
+    async fn sing(&self, shard: &Arc<Shard>, links: &Links, room: &RoomKey) {
+        let asked = Instant::now();
+        let limits = Limits {
+            messages: 1,
+            bytes: 1_024,
+            age: Duration::from_secs(60),
+        };
+        let draft = Draft {
+            user: "".into(),
+            key: None,
+            envelope: shard.canary.next(asked).into(),
+        };
+        shard.canary.sending(asked);
+        // After a second nobody waits for it.
+        let Some(not_after) = shard.clock.in_ms(self.settings.call_timeout, asked) else {
+            return;
+        };
+        let (keys, args) = self.publish_call(room, &[draft], not_after, limits);
+        let answer = self.on_link(&links.command, &PUBLISH, &keys, &args).await;
+        self.telemetry
+            .call(CallKind::Canary, answer.as_ref().err().copied(), asked);
+        let time = answer.and_then(array).and_then(|mut answer| integer(answer.next()));
+        match time {
+            Ok(server_ms) => shard.clock.learn(server_ms, asked, Instant::now()),
+            Err(_) => shard.canary.failed(&self.started().readiness),
+        }
+    }
+
+    async fn ask_permit(&self) -> bool {
+        let (permits, leases) = (self.keys.control("permit"), self.keys.control("lease"));
+        let life = PERMIT_LIFE.as_millis().to_string();
+        let args = [self.started().me.as_bytes(), life.as_bytes()];
+        let granted = matches!(
+            self.call_ctl(&PERMIT, &[&permits, &leases], &args).await,
+            Ok(Value::Int(1))
+        );
+        self.telemetry.permit(granted);
+        granted
+    }
+
+    fn canary_room(&self, shard: &Arc<Shard>) -> Option<RoomKey> {
+        let partition = self.map.load().partitions_of(shard).first()?;
+        Some(RoomKey {
+            name: CANARY.into(),
+            partition,
+        })
+    }
+
+    fn links_up(&self, up: bool, reason: Reason) {
+        let kinds = [LinkKind::Command, LinkKind::Subscriber, LinkKind::Publish];
+        let used = if matches!(self.settings.kept, Kept::Replica(_)) {
+            3
+        } else {
+            2
+        };
+        for kind in &kinds[..used] {
+            self.telemetry.link_up(*kind, up);
+            if up {
+                self.telemetry.link_rebuilt(*kind, reason);
+            }
+        }
+    }
+}
+
+fn reason_word(reason: Reason) -> &'static str {
+    use crate::telemetry::metrics::Label as _;
+    reason.word()
+}
+
+/// `TIME`: deadlines of publishes need it from the first one on.
+async fn learn_time(shard: &Shard, command: &Link) -> Result<(), Failed> {
+    let asked = Instant::now();
+    let mut time = array(judge(command.send(&cmd("TIME")).await?)?)?;
+    let (seconds, micros) = (integer(time.next())?, integer(time.next())?);
+    shard.clock.forget();
+    shard
+        .clock
+        .learn(seconds * 1_000 + micros / 1_000, asked, Instant::now());
+    Ok(())
+}
