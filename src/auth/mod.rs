@@ -216,7 +216,7 @@ impl Policy {
     /// It is not good.
     pub fn verify(&self, token: &str, now: UnixSeconds) -> Result<Verified, Denied> {
         let verified = token::verify(token, &self.keys, self.rules, now)?;
-        if self.is_revoked(verified.identity(), None, now) {
+        if self.is_revoked(verified.identity(), now) {
             return Err(Denied::new(
                 DeniedWord::TokenRevoked,
                 "the user or the token is revoked",
@@ -225,12 +225,12 @@ impl Policy {
         Ok(verified)
     }
 
-    /// Whether a token that was good is revoked by now, or the connection of this session.
+    /// Whether a token that was good is revoked by now.
     ///
-    /// To be asked again once a connection can be found by those who end revoked ones: a revocation that came between the
-    /// verdict and that moment would miss it.
-    pub fn is_revoked(&self, identity: &Identity, session: Option<&str>, now: UnixSeconds) -> bool {
-        self.revoked.read().judge(identity, session, now).is_some()
+    /// To be asked again once its connection can be found by those who end revoked ones: a revocation that came between
+    /// the verdict and that moment would miss it.
+    pub fn is_revoked(&self, identity: &Identity, now: UnixSeconds) -> bool {
+        self.revoked.read().judge(identity, None, now).is_some()
     }
 
     /// What is revoked, shared with who hears of it.

@@ -89,7 +89,11 @@ impl<'a> Reader<'a> {
 
     async fn after(&self, seq: u64, limit: usize) -> Result<Found, Problem> {
         let found = self.scan(seq, limit + 1, false).await?;
-        let entries: Vec<Stored> = found.into_iter().filter(|stored| stored.seq > seq).take(limit).collect();
+        let entries: Vec<Stored> = found
+            .into_iter()
+            .filter(|stored| stored.seq > seq)
+            .take(limit)
+            .collect();
         // Asked after reading: what is dropped meanwhile is older than what shows that nothing is missing.
         let young = entries.first().is_none_or(|first| !self.is_old(first.stored_ms));
         if !young || !self.is_whole(seq, entries.first()).await? {
