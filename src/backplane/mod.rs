@@ -4,3 +4,4 @@ pub mod contract;
 pub mod envelope;
 pub mod lineage;
 pub mod partition;
+pub mod redis;

@@ -272,6 +272,7 @@ impl Life {
                 )
             });
         }
+        self.conn.set_identity(Arc::clone(&identity));
         self.identity = identity;
         let ends_at = verified.ends_at().unwrap_or(NEVER);
         if ends_at != self.conn.expires_at() {

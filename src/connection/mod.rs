@@ -21,6 +21,7 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
+use crate::auth::Identity;
 use crate::config;
 use crate::connection::heartbeat::{Liveness, Verdict};
 use crate::connection::outbox::Outbox;
@@ -87,6 +88,8 @@ pub struct Conn {
 struct State {
     /// `None` once the connection is over.
     transport: Option<Transport>,
+    /// As its newest token says; none of an echo.
+    identity: Option<Arc<Identity>>,
     outbox: Outbox,
     replays: Replays,
     waker: Option<Waker>,
@@ -146,9 +149,10 @@ pub enum Flushed {
 
 impl Conn {
     #[must_use]
-    pub fn new(member: MemberId, transport: Transport, expires_at: u64) -> Self {
+    pub fn new(member: MemberId, transport: Transport, identity: Option<Arc<Identity>>, expires_at: u64) -> Self {
         let state = State {
             transport: Some(transport),
+            identity,
             outbox: Outbox::default(),
             replays: Replays::default(),
             waker: None,
@@ -322,6 +326,26 @@ impl Conn {
             bytes: state.outbox.bytes() + unsent,
             age_ms: now_ms.saturating_sub(state.stuck_since_ms),
         })
+    }
+
+    /// Whose it is, as the newest token says.
+    #[must_use]
+    pub fn identity(&self) -> Option<Arc<Identity>> {
+        self.state.lock().identity.clone()
+    }
+
+    fn set_identity(&self, identity: Arc<Identity>) {
+        self.state.lock().identity = Some(identity);
+    }
+
+    /// Whether it is this user's.
+    #[must_use]
+    pub fn is_of(&self, user: &str) -> bool {
+        let state = self.state.lock();
+        state
+            .identity
+            .as_ref()
+            .is_some_and(|identity| *identity.user_id == *user)
     }
 
     /// Whether the connection must be replaced by a new one before its keys are used up.

@@ -401,7 +401,7 @@ impl Life {
 
     pub(super) fn reply(&self, frame: Frame) {
         self.shard.inbox.push(Command::Reply {
-            slot: self.member().slot,
+            member: self.member(),
             frame,
         });
     }

@@ -203,7 +203,8 @@ fn begin(
         Stream::Http2(stream) => Transport::Stream(Box::new(stream)),
     };
     let shard = peer.shard;
-    let conn = shard.register(transport, admitted.ends_at().unwrap_or(NEVER));
+    let identity = (kind != Kind::Echo).then(|| Arc::clone(admitted.identity()));
+    let conn = shard.register(transport, identity, admitted.ends_at().unwrap_or(NEVER));
     if kind == Kind::Echo {
         return tasks.spawn_here(Echo::new(node, shard, conn, early));
     }

@@ -19,10 +19,12 @@ pub use room::{Joined, Room};
 /// One connection, as the hub knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MemberId {
-    /// Index of the shard that serves it.
-    pub shard: u32,
-    /// Its number there; used again only after the shard has been told that it is gone.
+    /// Its number in its shard; used again only after the shard has been told that it is gone.
     pub slot: u32,
+    /// Index of the shard that serves it.
+    pub shard: u16,
+    /// Which of the connections that have had this slot: an answer that comes late finds nobody rather than a stranger.
+    pub life: u16,
 }
 
 /// The user behind a member.

@@ -105,8 +105,8 @@ impl Shard {
                 }
                 local.leave(room, slot);
             }
-            Command::Reply { slot, frame } => {
-                if let Some(conn) = local.conn(slot).cloned() {
+            Command::Reply { member, frame } => {
+                if let Some(conn) = local.same(member).cloned() {
                     self.queue(local, &conn, frame, now_ms);
                 }
             }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::hub::{Room, User};
+use crate::hub::{MemberId, Room, User};
 use crate::protocol::client::Ref;
 use crate::protocol::close::Close;
 use crate::websocket::encoded::Frame;
@@ -40,7 +40,7 @@ pub enum Command {
     /// A member goes.
     Leave { room: u64, slot: u32 },
     /// For one connection alone, in order with the rest.
-    Reply { slot: u32, frame: Frame },
+    Reply { member: MemberId, frame: Frame },
     /// A close, in order with the rest.
     Close {
         slot: u32,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+use crate::auth::Identity;
 use crate::connection::transport::Transport;
 use crate::connection::{Conn, NEVER};
 use crate::hub::MemberId;
@@ -60,6 +61,8 @@ pub(super) struct Members {
 pub(super) struct Local {
     conns: Vec<Option<Arc<Conn>>>,
     free: Vec<u32>,
+    /// Connections there have ever been.
+    lives: u16,
     rooms: Numbered<u64, Members>,
     /// Connections with something to write, each once.
     pub dirty: VecDeque<Arc<Conn>>,
@@ -82,12 +85,24 @@ pub(super) struct Queue<'a> {
 const STALE_EXPIRIES: usize = 1_024;
 
 impl Local {
-    pub fn register(&mut self, shard: u32, transport: Transport, expires_at: u64) -> Arc<Conn> {
+    pub fn register(
+        &mut self,
+        shard: u16,
+        transport: Transport,
+        identity: Option<Arc<Identity>>,
+        expires_at: u64,
+    ) -> Arc<Conn> {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.conns.push(None);
             u32::try_from(self.conns.len() - 1).expect("fewer than 2^32 descriptors per process")
         });
-        let conn = Arc::new(Conn::new(MemberId { shard, slot }, transport, expires_at));
+        self.lives = self.lives.wrapping_add(1);
+        let member = MemberId {
+            slot,
+            shard,
+            life: self.lives,
+        };
+        let conn = Arc::new(Conn::new(member, transport, identity, expires_at));
         self.conns[slot as usize] = Some(Arc::clone(&conn));
         self.watch_expiry(&conn);
         conn
@@ -102,6 +117,11 @@ impl Local {
 
     pub fn conn(&self, slot: u32) -> Option<&Arc<Conn>> {
         self.conns.get(slot as usize)?.as_ref()
+    }
+
+    /// The very connection that was asked for, not a later one in its slot.
+    pub fn same(&self, member: MemberId) -> Option<&Arc<Conn>> {
+        self.conn(member.slot).filter(|conn| conn.member == member)
     }
 
     pub fn conns(&self) -> impl Iterator<Item = &Arc<Conn>> {

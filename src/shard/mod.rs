@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::auth::Identity;
 use crate::config::Config;
 use crate::connection::transport::Transport;
 use crate::connection::{Conn, OutboxLimits};
@@ -88,12 +89,11 @@ impl Shard {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Takes a connection in.
-    pub fn register(&self, transport: Transport, expires_at: u64) -> Arc<Conn> {
+    /// Takes a connection in; an echo is nobody's.
+    pub fn register(&self, transport: Transport, identity: Option<Arc<Identity>>, expires_at: u64) -> Arc<Conn> {
         self.counters.connections_opened.inc();
-        self.local
-            .lock()
-            .register(u32::try_from(self.index).unwrap_or(u32::MAX), transport, expires_at)
+        let index = u16::try_from(self.index).unwrap_or(u16::MAX);
+        self.local.lock().register(index, transport, identity, expires_at)
     }
 
     /// Has the sweeper end the connection when its new token ends.

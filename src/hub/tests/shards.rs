@@ -88,7 +88,8 @@ impl Shards {
 
     pub fn member(shard: usize, slot: u32) -> MemberId {
         MemberId {
-            shard: u32::try_from(shard).expect("few"),
+            life: 0,
+            shard: u16::try_from(shard).expect("few"),
             slot,
         }
     }

@@ -1,0 +1,107 @@
+//! What the engine is told, in its own terms.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+/// A server's address, as it was given or told.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Host {
+    pub(super) name: String,
+    pub(super) port: u16,
+}
+
+impl Host {
+    /// Reads `127.0.0.1:6379`, `[::1]:6379` or, as Redis writes it, `::1:6379`.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (name, port) = text.rsplit_once(':')?;
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        Some(Self {
+            name: name.to_owned(),
+            port: port.parse().ok().filter(|port| *port > 0)?,
+        })
+    }
+}
+
+impl std::fmt::Display for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.name.contains(':') {
+            write!(f, "[{}]:{}", self.name, self.port)
+        } else {
+            write!(f, "{}:{}", self.name, self.port)
+        }
+    }
+}
+
+/// Where to look for the servers.
+#[derive(Debug, Clone)]
+pub(super) enum Places {
+    /// One server; one that says `cluster_enabled:1` is asked for the others.
+    One(Host),
+    /// Sentinels that know where the master of this name is.
+    Sentinels { hosts: Vec<Host>, master: String },
+    /// Some nodes of a Cluster.
+    Cluster(Vec<Host>),
+}
+
+/// What an acknowledged message has survived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    Async,
+    /// AOF with `appendfsync always`.
+    Disk,
+    /// So many replicas have it, or it is not acknowledged after this time.
+    Replica {
+        replicas: u32,
+        timeout: Duration,
+    },
+}
+
+/// The configuration of the engine.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) places: Places,
+    pub(super) user: Option<String>,
+    pub(super) password: Option<SecretString>,
+    pub(super) sentinel_password: Option<SecretString>,
+    pub(super) db: i64,
+    pub(super) tls: bool,
+    /// PEM roots; none: the system's.
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) prefix: String,
+    pub(super) kept: Kept,
+    pub(super) connect_timeout: Duration,
+    pub(super) call_timeout: Duration,
+    /// Messages, bytes and age that a room's log keeps.
+    pub(super) history_messages: usize,
+    pub(super) history_bytes: usize,
+    pub(super) history_age: Duration,
+    /// How long a `key` is remembered.
+    pub(super) key_window: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_read_as_they_are_written() {
+        for (text, shown) in [
+            ("127.0.0.1:6379", Some("127.0.0.1:6379")),
+            ("[::1]:6379", Some("[::1]:6379")),
+            ("::1:6379", Some("[::1]:6379")),
+            ("redis:1", Some("redis:1")),
+            ("redis", None),
+            ("redis:0", None),
+            ("redis:65536", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                Host::parse(text).map(|host| host.to_string()).as_deref(),
+                shown,
+                "{text}"
+            );
+        }
+    }
+}
