@@ -12,6 +12,8 @@
 //! ```
 
 mod calls;
+#[cfg(test)]
+mod child;
 mod clock;
 mod control;
 mod dial;
@@ -53,6 +55,7 @@ pub struct Redis {
     keys: Keys,
     map: ArcSwap<Map>,
     started: OnceLock<Started>,
+    order: presence::Order,
 }
 
 /// What is there from the start on.
@@ -73,6 +76,7 @@ impl Redis {
             keys: Keys::new(&settings.prefix, settings.db),
             map: ArcSwap::default(),
             started: OnceLock::new(),
+            order: presence::Order::default(),
             settings,
         })
     }

@@ -17,10 +17,16 @@ use super::super::contract::{Change, Failed, Incarnation, PARTITIONS, Presented,
 use super::Redis;
 use super::reply;
 use super::script::{Script, script};
-use batch::{Batch, Moved};
+use batch::{Batch, Move, Moved};
 
+static PRESENT: Script = script!("present");
 static HELD: Script = script!("held");
 static USERS: Script = script!("users");
+static RENEW: Script = script!("renew");
+static LAPSE: Script = script!("lapse");
+static BURY: Script = script!("bury");
+static LOOK: Script = script!("look");
+static REAPED: Script = script!("reaped");
 
 /// Calls to partitions that are on their way at once.
 const CALLS_AT_ONCE: usize = 64;
@@ -46,19 +52,15 @@ impl Redis {
         let mut order = self.order.0.lock().await;
         *order += 1;
         let number = *order;
-        let mut parts: BTreeMap<u16, Vec<&Change>> = BTreeMap::new();
+        let mut parts: BTreeMap<u16, Vec<Move<'_>>> = BTreeMap::new();
         for change in changes {
-            parts.entry(change.room.partition).or_default().push(change);
+            parts.entry(change.room.partition).or_default().push(change.into());
         }
-        let results: Vec<_> = stream::iter(parts)
-            .map(|(partition, changes)| async move {
-                let changes: Vec<_> = changes.into_iter().map(batch::Move::from).collect();
-                self.move_in(incarnation, number, partition, &changes).await
-            })
-            .buffer_unordered(CALLS_AT_ONCE)
-            .collect()
-            .await;
-        together(results)
+        let calls: Vec<_> = parts
+            .into_iter()
+            .map(|(partition, moves)| async move { self.move_in(incarnation, number, partition, &moves).await })
+            .collect();
+        together(stream::iter(calls).buffer_unordered(CALLS_AT_ONCE).collect().await)
     }
 
     /// [`super::Backplane::assert_held`]. Also looks for incarnations that hold something though nobody knows of a lease of theirs (a server lost the
@@ -67,15 +69,15 @@ impl Redis {
         let mut order = self.order.0.lock().await;
         *order += 1;
         let number = *order;
-        let mut parts: BTreeMap<u16, Vec<&Change>> = (0..PARTITIONS).map(|partition| (partition, vec![])).collect();
+        let mut parts: BTreeMap<u16, Vec<Move<'_>>> = (0..PARTITIONS).map(|partition| (partition, vec![])).collect();
         for change in held {
-            parts.entry(change.room.partition).or_default().push(change);
+            parts.entry(change.room.partition).or_default().push(change.into());
         }
-        let results: Vec<_> = stream::iter(parts)
+        let calls: Vec<_> = parts
+            .into_iter()
             .map(|(partition, held)| self.assert_partition(incarnation, number, partition, held))
-            .buffer_unordered(CALLS_AT_ONCE)
-            .collect()
-            .await;
+            .collect();
+        let results: Vec<_> = stream::iter(calls).buffer_unordered(CALLS_AT_ONCE).collect().await;
         let mut strangers: HashSet<Arc<str>> = HashSet::new();
         let results = results
             .into_iter()
@@ -98,16 +100,16 @@ impl Redis {
         incarnation: &Incarnation,
         number: u64,
         partition: u16,
-        held: Vec<&Change>,
+        held: Vec<Move<'_>>,
     ) -> Result<(Presented, Vec<Arc<str>>), Failed> {
-        let meant: HashSet<(&str, &str)> = held.iter().map(|change| (&*change.room.name, &*change.user)).collect();
+        let meant: HashSet<(&str, &str)> = held.iter().map(|enter| (enter.room, enter.user)).collect();
         let (recorded, others) = self.recorded(incarnation, partition).await?;
         let mut moves: Vec<_> = recorded
             .iter()
-            .filter_map(|place| batch::Move::leave(place))
+            .filter_map(|place| Move::leave(place))
             .filter(|leave| !meant.contains(&(leave.room, leave.user)))
             .collect();
-        moves.extend(held.into_iter().map(batch::Move::from));
+        moves.extend(held);
         let presented = self.move_in(incarnation, number, partition, &moves).await?;
         Ok((presented, others))
     }
@@ -126,7 +128,12 @@ impl Redis {
         let mut cursor = "0".to_owned();
         loop {
             let answer = self
-                .call(partition, &HELD, &keys.each_ref().map(Vec::as_slice), &[cursor.as_bytes()])
+                .call(
+                    partition,
+                    &HELD,
+                    &keys.each_ref().map(Vec::as_slice),
+                    &[cursor.as_bytes()],
+                )
                 .await?;
             let page = Held::read(answer)?;
             places.extend(page.places);
@@ -144,7 +151,7 @@ impl Redis {
         incarnation: &Incarnation,
         number: u64,
         partition: u16,
-        moves: &[batch::Move<'_>],
+        moves: &[Move<'_>],
     ) -> Result<Presented, Failed> {
         for (at, piece) in moves.chunks(batch::MOVES_MAX).enumerate() {
             let moved = self
@@ -164,7 +171,7 @@ impl Redis {
 
     async fn move_piece(&self, batch: &Batch<'_>) -> Result<Moved, Failed> {
         let answer = self
-            .call(batch.partition, &batch::PRESENT, &batch.keys(), &batch.args())
+            .call(batch.partition, &PRESENT, &batch.keys(), &batch.args())
             .await?;
         Moved::read(answer)
     }
@@ -226,5 +233,7 @@ impl Held {
 
 /// An array of texts.
 fn texts(value: Option<Value>) -> Result<Vec<String>, Failed> {
-    reply::array(value.unwrap_or(Value::Nil))?.map(|text| reply::text(Some(text))).collect()
+    reply::array(value.unwrap_or(Value::Nil))?
+        .map(|text| reply::text(Some(text)))
+        .collect()
 }

@@ -145,7 +145,7 @@ mod tests {
     fn a_set_of_partitions_holds_what_was_put_in() {
         let mut set = Partitions::default();
         assert_eq!(set.first(), None);
-        [63, 64, 1_023].map(|partition| set.insert(partition));
+        let _ = [63, 64, 1_023].map(|partition| set.insert(partition));
         assert_eq!(set.iter().collect::<Vec<_>>(), [63, 64, 1_023]);
         assert!(!set.contains(1_024));
     }

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use redis::{Cmd, Pipeline, Value};
 
-use super::super::super::contract::{Control, Failed, Sink};
+use super::super::super::contract::{Control, Failed, Refusal, Sink};
+use super::super::dial::Dialer;
 use super::super::error::judge;
 use super::super::link::Link;
+use super::super::topology::Place;
 use super::super::{Redis, reply};
 use super::{LOG, LOG_ENTRIES, revocation, subject};
 
@@ -32,6 +34,9 @@ const BLOCK_MS: u64 = 1_000;
 
 /// Entries in one answer.
 const READ_MAX: usize = 256;
+
+/// This link is told nothing unasked.
+type Unheard = tokio::sync::broadcast::Sender<redis::PushInfo>;
 
 /// Pauses between attempts.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -102,10 +107,27 @@ impl From<Failed> for Ended {
 impl Redis {
     /// The control log, read on a link of its own from the start on. Cancel safe.
     pub(in super::super) async fn follow_control(self: Arc<Self>) {
-        let Some(sink) = self.sink() else {
+        let Some(started) = self.started.get() else {
             return;
         };
-        tokio::join!(self.tick_control(&**sink), self.read_control(&**sink));
+        let dialer = match Dialer::new(&self.settings, started.tasks.clone()) {
+            Ok(dialer) => dialer,
+            Err(error) => return tracing::error!(%error, "control log: no connections can be made"),
+        };
+        let sink = &*started.sink;
+        tokio::join!(self.tick_control(sink), self.read_control(&dialer, sink));
+    }
+
+    /// A connection of its own to the server that commands go to.
+    async fn dial_control(&self, dialer: &Dialer) -> Option<Arc<Link>> {
+        let host = self.map.load().shard(Place::Control)?.command()?.host.clone();
+        match dialer.dial(&host, None::<Unheard>).await {
+            Ok(link) => Some(link),
+            Err(error) => {
+                tracing::debug!(%error, "control log: no connection");
+                None
+            }
+        }
     }
 
     /// Sees to the ticks. They go the way of all calls, so they also tell when that has come to another server, whose
@@ -130,13 +152,13 @@ impl Redis {
         }
     }
 
-    async fn read_control(&self, sink: &dyn Sink) {
+    async fn read_control(&self, dialer: &Dialer, sink: &dyn Sink) {
         let mut tail = Tail::default();
         let mut pause = PAUSE_MIN;
         loop {
             let since = Instant::now();
-            let ended = self.listen(&mut tail, sink).await;
-            self.control_link_ended(ended);
+            let ended = self.listen(dialer, &mut tail, sink).await;
+            tracing::debug!(?ended, "control log: the connection was given up");
             pause = if since.elapsed() > PAUSE_MAX {
                 PAUSE_MIN
             } else {
@@ -147,8 +169,8 @@ impl Redis {
     }
 
     /// Reads until something is wrong with the connection.
-    async fn listen(&self, tail: &mut Tail, sink: &dyn Sink) -> Ended {
-        let Ok(link) = self.dial_control().await else {
+    async fn listen(&self, dialer: &Dialer, tail: &mut Tail, sink: &dyn Sink) -> Ended {
+        let Some(link) = self.dial_control(dialer).await else {
             return Ended::Unreachable;
         };
         let log = self.keys.control("log");
@@ -168,7 +190,6 @@ impl Redis {
         if tail.resume(server, end) {
             sink.control_suspect();
         }
-        self.control_link_up();
         Ok(())
     }
 
@@ -202,7 +223,7 @@ impl Redis {
 fn end_of_log(answer: Value) -> Result<(String, Id), Failed> {
     let mut answer = reply::array(answer)?;
     let server = reply::text(answer.next())?;
-    let end = Id::parse(&reply::text(answer.next())?).unwrap_or_default();
+    let end = Id::parse(&reply::text(answer.next())?).ok_or(Refusal::Broken)?;
     Ok((server, end))
 }
 
@@ -228,7 +249,7 @@ fn entries(answer: Value) -> Result<Vec<LogEntry>, Failed> {
 
 fn entry(value: Value) -> Result<LogEntry, Failed> {
     let mut parts = reply::array(value)?;
-    let id = Id::parse(&reply::text(parts.next())?).unwrap_or_default();
+    let id = Id::parse(&reply::text(parts.next())?).ok_or(Refusal::Broken)?;
     let mut fields = reply::array(parts.next().unwrap_or(Value::Nil))?;
     let mut entry = LogEntry {
         id,
@@ -265,5 +286,68 @@ fn control(text: &str) -> Option<Control> {
             })
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backplane::contract::{Revocation, Subject};
+    use proptest::prelude::*;
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.into())
+    }
+
+    #[test]
+    fn a_reader_knows_what_it_missed() {
+        let mut tail = Tail::default();
+        assert!(tail.resume("A".into(), Id(5, 0)), "what was before is to be loaded");
+        assert!(!tail.step(Id(6, 0), Some(Id(5, 0))));
+        assert!(!tail.resume("A".into(), Id(9, 0)), "the rest can be read");
+        assert!(!tail.step(Id(7, 0), Some(Id(6, 0))));
+        assert!(tail.step(Id(9, 0), Some(Id(8, 0))), "trimmed");
+        assert!(tail.step(Id(9, 1), None), "somebody else wrote");
+        assert!(tail.resume("A".into(), Id(9, 0)), "wound back");
+        assert_eq!(tail.at, Id(9, 0));
+        assert!(!tail.step(Id(10, 0), Some(Id(9, 0))));
+        assert!(
+            tail.resume("B".into(), Id(12, 0)),
+            "another server may have lost revocations"
+        );
+        assert_eq!(tail.at, Id(10, 0));
+        assert!(tail.step(Id(13, 0), Some(Id::default())), "flushed");
+    }
+
+    #[test]
+    fn entries_are_read_from_either_protocol() {
+        let one = Value::Array(vec![
+            text("5-1"),
+            Value::Array(["f", "5-0", "c", "r 7 9 user:ann: a b", "new", "x"].map(text).to_vec()),
+        ]);
+        let list = Value::Array(vec![one]);
+        let expected = LogEntry {
+            id: Id(5, 1),
+            follows: Some(Id(5, 0)),
+            control: Some(Control::Revoke(Revocation {
+                subject: Subject::User("ann: a b".into()),
+                issued_before: 7,
+                forget_after: 9,
+            })),
+        };
+        let map = Value::Map(vec![(text("log"), list.clone())]);
+        assert_eq!(entries(map).as_deref(), Ok(&[expected][..]));
+        let pairs = Value::Array(vec![Value::Array(vec![text("log"), list])]);
+        assert_eq!(entries(pairs).map(|entries| entries.len()), Ok(1));
+        assert_eq!(entries(Value::Nil), Ok(vec![]));
+        assert!(entries(Value::Okay).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_from_the_network_panics(words in "[rkt] ([0-9-]{0,22} ){0,3}(user|session|token|x)?:?.{0,9}") {
+            let _ = control(&words);
+            let _ = Id::parse(&words);
+        }
     }
 }

@@ -2,7 +2,8 @@
 --
 -- KEYS 1 control log; ARGV 1 length of the log, 2 text (none: only looks), 3 ms: not if the newest entry is younger
 -- -> which server this is, the newest entry
-local server = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or ''
+local info = redis.pcall('INFO', 'replication')
+local server = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or ''
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 local newest = last and last[1] or '0-0'
 if #ARGV < 2 then return {server, newest} end

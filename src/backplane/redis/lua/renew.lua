@@ -10,7 +10,8 @@ elseif not ends then
   -- Reaped, or lost with the tail of a server: whatever it still holds somewhere must not stay for ever.
   redis.call('ZADD', KEYS[1], 0, ARGV[1])
 end
-local server = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or ''
+local info = redis.pcall('INFO', 'replication')
+local server = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or ''
 return {
   server, alive and '1' or '0',
   redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf'),

@@ -1,4 +1,5 @@
--- KEYS 1 revocations; ARGV 1 cursor -> which server this is, next cursor, of each: field, times
-local server = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or ''
+-- KEYS 1 revocations; ARGV 1 cursor -> which server this is, its time in s, next cursor, of each: field, times
+local info = redis.pcall('INFO', 'replication')
+local server = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or ''
 local page = redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', 256)
-return {server, page[1], page[2]}
+return {server, redis.call('TIME')[1], page[1], page[2]}

@@ -7,9 +7,6 @@ use redis::Value;
 use super::super::super::contract::{Change, Failed, Refusal, RoomKey};
 use super::super::keys::Keys;
 use super::super::reply;
-use super::super::script::{Script, script};
-
-pub(super) static PRESENT: Script = script!("present");
 
 /// Changes in one call: 256 take Redis about two milliseconds.
 pub(super) const MOVES_MAX: usize = 256;

@@ -12,15 +12,8 @@ use super::super::super::contract::{Failed, Incarnation, PARTITIONS, Renewal};
 use super::super::Redis;
 use super::super::calls::Invocation;
 use super::super::reply;
-use super::super::script::{Script, script};
 use super::batch::{self, Batch, Move, Moved};
-use super::texts;
-
-static RENEW: Script = script!("renew");
-static LAPSE: Script = script!("lapse");
-static BURY: Script = script!("bury");
-static LOOK: Script = script!("look");
-static REAPED: Script = script!("reaped");
+use super::{BURY, LAPSE, LOOK, REAPED, RENEW, texts};
 
 /// How long a buried incarnation is known by its tombstone. One that wakes up later is refused its lease, listed as
 /// ended by that, and reaped once more.
@@ -34,7 +27,7 @@ const PARTITIONS_AT_ONCE: usize = 4;
 
 impl Redis {
     /// [`super::super::Backplane::renew`]. An incarnation whose lease is not known, though it is none that begins, counts as ended.
-    pub(super) async fn renew_lease(
+    pub(in super::super) async fn renew_lease(
         &self,
         incarnation: &Incarnation,
         begin: bool,
@@ -48,27 +41,34 @@ impl Redis {
     }
 
     /// [`super::super::Backplane::reap`]. False also for an incarnation that is alive; nothing is done to it.
-    pub(super) async fn bury(&self, dead: &Incarnation) -> Result<bool, Failed> {
+    pub(in super::super) async fn bury(&self, dead: &Incarnation) -> Result<bool, Failed> {
         if self.lapse(false, std::slice::from_ref(dead)).await? != [false] {
             return Ok(false);
         }
         let holding = self.entomb(dead).await?;
         let went = AtomicU64::new(0);
-        let emptied: Result<Vec<bool>, Failed> = stream::iter(holding)
+        let calls: Vec<_> = holding
+            .into_iter()
             .map(|partition| self.empty(dead, partition, &went))
+            .collect();
+        let emptied: Result<Vec<bool>, Failed> = stream::iter(calls)
             .buffer_unordered(PARTITIONS_AT_ONCE)
             .try_collect()
             .await;
-        self.reaped_users(went.into_inner());
+        let went = went.into_inner();
+        if went > 0 {
+            tracing::info!(users = went, "presence: users of a node that ended have left");
+        }
         let done = emptied?.into_iter().all(|emptied| emptied);
         if done {
-            self.call_ctl(&REAPED, &[&self.keys.control("lease")], &[dead.as_bytes()]).await?;
+            self.call_ctl(&REAPED, &[&self.keys.control("lease")], &[dead.as_bytes()])
+                .await?;
         }
         Ok(done)
     }
 
     /// [`super::super::Backplane::resign`]. What is not moved out before an error is left to the other nodes: the lease has ended in any case.
-    pub(super) async fn give_back(&self, incarnation: &Incarnation) -> Result<(), Failed> {
+    pub(in super::super) async fn give_back(&self, incarnation: &Incarnation) -> Result<(), Failed> {
         self.lapse(true, std::slice::from_ref(incarnation)).await?;
         // Each round moves users out or finds none, and nobody can come in any more.
         while !self.bury(incarnation).await? {}
@@ -76,14 +76,18 @@ impl Redis {
     }
 
     /// Whether each has a lease; those without are listed as ended. `now`: theirs end.
-    pub(super) async fn lapse(&self, now: bool, incarnations: &[Incarnation]) -> Result<Vec<bool>, Failed> {
+    pub(in super::super) async fn lapse(&self, now: bool, incarnations: &[Incarnation]) -> Result<Vec<bool>, Failed> {
         if incarnations.is_empty() {
             return Ok(vec![]);
         }
         let now: &[u8] = if now { b"1" } else { b"0" };
-        let args: Vec<_> = std::iter::once(now).chain(incarnations.iter().map(|word| word.as_bytes())).collect();
+        let args: Vec<_> = std::iter::once(now)
+            .chain(incarnations.iter().map(|word| word.as_bytes()))
+            .collect();
         let answer = self.call_ctl(&LAPSE, &[&self.keys.control("lease")], &args).await?;
-        reply::array(answer)?.map(|alive| Ok(reply::integer(Some(alive))? == 1)).collect()
+        reply::array(answer)?
+            .map(|alive| Ok(reply::integer(Some(alive))? == 1))
+            .collect()
     }
 
     /// Puts a tombstone into every partition, so that nothing comes in any more; those that hold something.
@@ -114,7 +118,10 @@ impl Redis {
             let places = texts(Some(answer))?;
             let moves: Vec<_> = places.iter().filter_map(|place| Move::leave(place)).collect();
             // With nothing to move it clears the record away.
-            match self.move_piece(&Batch::new(&self.keys, dead, 0, partition, &moves)).await? {
+            match self
+                .move_piece(&Batch::new(&self.keys, dead, 0, partition, &moves))
+                .await?
+            {
                 Moved::Done { left } => went.fetch_add(left, Ordering::Relaxed),
                 Moved::Fenced | Moved::Stale | Moved::Unburied => return Ok(false),
             };
@@ -132,7 +139,7 @@ fn renewal(answer: Value) -> Result<Renewal, Failed> {
     if reply::integer(answer.next())? == 0 {
         return Ok(Renewal::Expired);
     }
-    let mut words = || Ok(texts(answer.next())?.into_iter().map(Arc::from).collect());
+    let mut words = || texts(answer.next()).map(|words| words.into_iter().map(Arc::from).collect());
     Ok(Renewal::Alive {
         server,
         nodes: words()?,
