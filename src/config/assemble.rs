@@ -1,15 +1,20 @@
 //! From settings to the typed `Config`. Every value is in range by now; what is missing keeps its place with
 //! something harmless, so that the checks can go on and all problems are told at once.
 
+use secrecy::ExposeSecret;
+
 use super::check;
 use super::problem::Problem;
 use super::read::Read;
 use super::schema::KEYS;
 use super::settings::Settings;
 use super::{
-    Auth, Backplane, BackplaneKind, Config, Drain, Echo, Heartbeat, History, Key, KeySource, Limits, Log, LogFormat,
-    Origin, Rooms, RuntimeKind, Server, Session, Tls, Traces,
+    Auth, Backplane, BackplaneKind, Config, Drain, Echo, Heartbeat, History, Kept, Key, KeySource, Limits, Log,
+    LogFormat, OnStale, Origin, Rooms, RuntimeKind, Server, Session, Tls, Traces,
 };
+use crate::backplane::url::BackplaneUrl;
+
+const SENTINEL_PASSWORD_FILE: &str = "backplane.sentinel_password_file";
 
 /// Where the key of an entry of `auth.keys` may come from: exactly one of these.
 const KEY_SOURCES: [&str; 4] = ["secret_file", "secret", "public_key_file", "jwks_file"];
@@ -18,6 +23,7 @@ const KEY_SOURCES: [&str; 4] = ["secret_file", "secret", "public_key_file", "jwk
 pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config {
     let secret = one_of(settings, ["session.secret", "session.secret_file"], problems);
     let headers = one_of(settings, ["traces.headers", "traces.headers_file"], problems);
+    let url = one_of(settings, ["backplane.url", "backplane.url_file"], problems);
     let keys = keys(settings, problems);
     let read = Read(settings);
     Config {
@@ -59,9 +65,7 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
             key_window: read.duration("rooms.key_window"),
             flush_window: read.duration("rooms.flush_window"),
         },
-        backplane: Backplane {
-            kind: BackplaneKind::Memory,
-        },
+        backplane: backplane(&read, url, problems),
         echo: Echo {
             enabled: read.flag("echo.enabled"),
             message_bytes: read.size("echo.message_bytes"),
@@ -103,6 +107,65 @@ fn server(read: &Read, problems: &mut Vec<Problem>) -> Server {
         header_timeout: read.duration("server.header_timeout"),
         header_bytes: read.size("server.header_bytes"),
         http_idle: read.duration("server.http_idle"),
+    }
+}
+
+/// `url` is the key that holds it.
+fn backplane(read: &Read, url: Option<String>, problems: &mut Vec<Problem>) -> Backplane {
+    let kind = match read.text("backplane.kind").as_str() {
+        "redis" => BackplaneKind::Redis,
+        "nats" => BackplaneKind::Nats,
+        _ => BackplaneKind::Memory,
+    };
+    let kept = match (kind, read.text("backplane.kept").as_str()) {
+        (BackplaneKind::Memory, _) => Kept::Memory,
+        (_, "disk") => Kept::Disk,
+        (_, "replica") => Kept::Replica,
+        _ => Kept::Async,
+    };
+    let on_stale = match read.text("backplane.on_stale").as_str() {
+        "pass" => OnStale::Pass,
+        _ => OnStale::Refuse,
+    };
+    let is_set = |key: &str| read.optional(key).is_some();
+    let sentinel_password = is_set(SENTINEL_PASSWORD_FILE)
+        .then(|| read.secret(SENTINEL_PASSWORD_FILE, problems))
+        .flatten();
+    Backplane {
+        kind,
+        url: url
+            .and_then(|key| backplane_url(read, &key, problems))
+            .unwrap_or_else(|| BackplaneUrl::local(kind == BackplaneKind::Nats)),
+        kept,
+        prefix: read.text("backplane.prefix"),
+        replicas: read.number("backplane.replicas"),
+        wait_timeout: read.duration("backplane.wait_timeout"),
+        ca_file: read.optional("backplane.ca_file").map(Into::into),
+        sentinel_password,
+        connect_timeout: read.duration("backplane.connect_timeout"),
+        call_timeout: read.duration("backplane.call_timeout"),
+        publish_timeout: read.duration("backplane.publish_timeout"),
+        leave_grace: read.duration("backplane.leave_grace"),
+        audit_interval: read.duration("backplane.audit_interval"),
+        lease: read.duration("backplane.lease"),
+        max_staleness: read.duration("backplane.max_staleness"),
+        on_stale,
+        unready_when_away: read.flag("backplane.unready_when_away"),
+        room_queue_messages: read.number("backplane.room_queue_messages"),
+        room_queue_bytes: read.size("backplane.room_queue_bytes"),
+        node_queue_bytes: read.size("backplane.node_queue_bytes"),
+    }
+}
+
+/// The URL is not quoted: it may hold a password, wherever a slip has put it.
+fn backplane_url(read: &Read, key: &str, problems: &mut Vec<Problem>) -> Option<BackplaneUrl> {
+    let text = read.secret(key, problems)?;
+    match BackplaneUrl::parse(text.expose_secret()) {
+        Ok(url) => Some(url),
+        Err(error) => {
+            problems.push(Problem::error(key, error.to_string(), error.remedy()));
+            None
+        }
     }
 }
 

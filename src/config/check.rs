@@ -1,5 +1,6 @@
 //! Rules that need more than one value, or a look at a file. Each says what is wrong and how to fix it.
 
+mod backplane;
 pub mod keys;
 mod origin;
 mod telemetry;
@@ -10,7 +11,7 @@ use std::net::SocketAddr;
 use secrecy::ExposeSecret;
 
 use super::problem::Problem;
-use super::{Config, Limits, Server};
+use super::{BackplaneKind, Config, Limits, Server};
 use crate::limits::ENVELOPE_BYTES_MAX;
 
 /// What keeps `config` from working, and what a person should know; `extra` adds what other parts find.
@@ -23,6 +24,7 @@ pub fn check(config: &Config, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Ve
     problems.extend(outboxes(&config.limits));
     problems.extend(rates(&config.limits));
     problems.extend(history(config));
+    problems.extend(backplane::check(config));
     problems.extend(telemetry::check(&config.log, &config.traces));
     problems.extend(extra(config));
     problems
@@ -97,7 +99,10 @@ fn identity(config: &Config) -> Vec<Problem> {
         )),
         None if config.session.enabled => problems.push(Problem::warning(
             "session.enabled",
-            "no session.secret_file: guests are signed out whenever the server restarts",
+            match config.backplane.kind {
+                BackplaneKind::Memory => "no session.secret_file: guests are signed out whenever the server restarts",
+                _ => "no session.secret_file: a guest of one node is none on the others, nor after a restart",
+            },
             "\"openssl rand -base64 48\" makes a secret; put it into a file and name that in session.secret_file",
         )),
         None => {}

@@ -258,7 +258,6 @@ fn read_word(words: &[String], text: &str, wrong: Mismatch) -> Result<Value, Mis
         return Ok(Value::Text(text.to_owned()));
     }
     let remedy = match super::suggest::nearest(text, words.iter().map(String::as_str)) {
-        _ if matches!(text, "redis" | "nats") => "this build has the memory backplane only".to_owned(),
         Some(word) => format!("did you mean \"{word}\"?"),
         None => String::new(),
     };

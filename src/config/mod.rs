@@ -25,6 +25,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use secrecy::SecretString;
 
+use crate::backplane::url::BackplaneUrl;
+
 pub use check::check;
 pub use load::{Effective, Loaded, Sources, default_config, load, load_with};
 pub use print::{PRODUCTION_TOML, effective_table, env_table, table_markdown};
@@ -209,14 +211,102 @@ pub struct Rooms {
     pub flush_window: Duration,
 }
 
+/// What carries rooms between nodes.
 #[derive(Debug, Clone)]
 pub struct Backplane {
     pub kind: BackplaneKind,
+    /// From `url` or `url_file`, else on this machine; nobody looks at it with the memory backplane.
+    pub url: BackplaneUrl,
+    /// `connected.kept`; always `Memory` with the memory backplane, and never with another.
+    pub kept: Kept,
+    /// What the names of everything stored begin with.
+    pub prefix: String,
+    /// Acknowledgements of replicas before an `ok`, with `Kept::Replica`.
+    pub replicas: u32,
+    /// How long those are waited for.
+    pub wait_timeout: Duration,
+    /// PEM roots for TLS; none: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// From `sentinel_password_file`.
+    pub sentinel_password: Option<SecretString>,
+    /// From dialling to a link that can be used.
+    pub connect_timeout: Duration,
+    /// How long an answer is waited for.
+    pub call_timeout: Duration,
+    /// How long a chat is tried.
+    pub publish_timeout: Duration,
+    /// A user leaves so long after the last connection was closed; between nodes only.
+    pub leave_grace: Duration,
+    /// How often each attached room is compared.
+    pub audit_interval: Duration,
+    /// Users of a node that is not heard of for this long leave; renewed five times in it.
+    pub lease: Duration,
+    /// After so long without word of revocations `on_stale` decides.
+    pub max_staleness: Duration,
+    pub on_stale: OnStale,
+    /// Not ready while commands fail too.
+    pub unready_when_away: bool,
+    /// Chats of one room that may wait for the backplane.
+    pub room_queue_messages: usize,
+    /// Bytes of those.
+    pub room_queue_bytes: usize,
+    /// Bytes that may wait for the backplane, of all rooms.
+    pub node_queue_bytes: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackplaneKind {
+    /// One node.
     Memory,
+    /// Redis or Valkey: one server, Sentinel or Cluster.
+    Redis,
+    /// NATS JetStream.
+    Nats,
+}
+
+impl BackplaneKind {
+    /// As in the configuration, metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Redis => "redis",
+            Self::Nats => "nats",
+        }
+    }
+}
+
+/// What an `ok` is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// Nothing beyond the process.
+    Memory,
+    /// Ordinary restarts; a crash or failover may lose a tail, told by `reset`.
+    Async,
+    /// Loss of power, with an honest disk.
+    Disk,
+    /// One failover.
+    Replica,
+}
+
+impl Kept {
+    /// As `connected.kept` has it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Async => "async",
+            Self::Disk => "disk",
+            Self::Replica => "replica",
+        }
+    }
+}
+
+/// What becomes of new sign-ins while revocations have not been heard of for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnStale {
+    /// 1013.
+    Refuse,
+    /// They are let in.
+    Pass,
 }
 
 #[derive(Debug, Clone)]

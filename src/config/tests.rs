@@ -99,7 +99,9 @@ fn the_struct_and_default_toml_have_the_same_keys() {
         }
     }
     assert!(fields.remove("auth.keys"));
-    let twins = ["session.secret_file", "traces.headers_file"];
+    let twins = ["session.secret_file", "traces.headers_file", "backplane.url_file"];
+    assert!(fields.remove("backplane.sentinel_password"));
+    fields.insert("backplane.sentinel_password_file".to_owned());
     let single = SCHEMA
         .entries
         .iter()
@@ -142,6 +144,13 @@ fn the_defaults_are_these() {
         (config.rooms.users_shown, config.rooms.flush_window),
         (100, Duration::ZERO)
     );
+    let backplane = &config.backplane;
+    assert_eq!((backplane.kind, backplane.kept), (BackplaneKind::Memory, Kept::Memory));
+    assert_eq!(
+        (backplane.prefix.as_str(), backplane.replicas, backplane.on_stale),
+        ("conclave", 1, OnStale::Refuse)
+    );
+    assert_eq!(backplane.url.hosts_shown(), "127.0.0.1:6379");
     assert_eq!((config.echo.message_bytes, config.echo.fragments), (17 << 20, 70_000));
     assert_eq!(
         (config.drain.grace, config.drain.time),
@@ -522,6 +531,63 @@ fn single_brackets_for_keys_are_explained() {
     let toml = NEEDED.replace("[[auth.keys]]", "[auth.keys]");
     let told = told(load(&place.sources(&toml)));
     assert_eq!(told, ["error auth.keys: expected entries, found table"]);
+}
+
+#[test]
+fn a_backplane_as_it_is_written() {
+    let place = Place::new();
+    place.write("url", "redis+sentinel://ann:canary-1@s1,s2/main/3\n");
+    place.write("sentinels", "canary-2\n");
+    let toml = "[backplane]\nkind = \"redis\"\nurl_file = \"DIR/url\"\nsentinel_password_file = \"DIR/sentinels\"\nkept = \"replica\"\non_stale = \"pass\"\nlease = \"5s\"\n";
+    let loaded = place.load(toml).unwrap_or_else(|problems| panic!("{problems}"));
+    let backplane = &loaded.config.backplane;
+    assert_eq!((backplane.kind, backplane.kept), (BackplaneKind::Redis, Kept::Replica));
+    assert_eq!(
+        (backplane.on_stale, backplane.lease),
+        (OnStale::Pass, Duration::from_secs(5))
+    );
+    assert_eq!(backplane.url.hosts_shown(), "s1:26379, s2:26379");
+    assert_eq!(
+        (backplane.url.user.as_deref(), backplane.url.database),
+        (Some("ann"), 3)
+    );
+    let exposed = |secret: &Option<secrecy::SecretString>| secret.as_ref().map(|s| s.expose_secret().to_owned());
+    assert_eq!(exposed(&backplane.url.password).as_deref(), Some("canary-1"));
+    assert_eq!(exposed(&backplane.sentinel_password).as_deref(), Some("canary-2"));
+    assert_eq!(loaded.warnings, []);
+    let shown = format!("{loaded:?}\n{}", effective_table(&loaded.effective));
+    assert!(!shown.contains("canary"), "{shown}");
+
+    let mut sources = place.sources(&format!("{NEEDED}{toml}"));
+    sources.environment = variables(&[("CONCLAVE_BACKPLANE__URL", "redis://:canary-3@n1,n2")]);
+    let loaded = load(&sources).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(loaded.config.backplane.url.hosts_shown(), "n1:6379, n2:6379");
+    let shown = format!("{loaded:?}\n{}", effective_table(&loaded.effective));
+    assert!(!shown.contains("canary"), "{shown}");
+    assert_eq!(loaded.warnings[0].key, "backplane.sentinel_password_file");
+}
+
+#[test]
+fn what_a_backplane_makes_worth_knowing() {
+    let place = Place::new();
+    for (toml, warning) in [
+        (
+            "kind = \"nats\"\nkept = \"disk\"\n",
+            "warning backplane.kept: holds only while",
+        ),
+        (
+            "kind = \"redis\"\nca_file = \"DIR/tls.crt\"\n",
+            "warning backplane.ca_file: backplane.url is one without TLS",
+        ),
+        (
+            "kind = \"redis\"\n[session]\nenabled = true\n",
+            "warning session.enabled: no session.secret_file: a guest of one node is none on the others",
+        ),
+    ] {
+        let told = told(place.load(&format!("[backplane]\n{toml}")));
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with(warning), "{told:?}");
+    }
 }
 
 #[test]

@@ -3,8 +3,7 @@
 use crate::auth::{self, Verb};
 use crate::connection::NEVER;
 use crate::connection::task::Life;
-use crate::hub::room::Joining;
-use crate::hub::room::{Said, Saying};
+use crate::hub::room::{Joining, Paged, Paging, Said, Saying};
 use crate::hub::{Joined, Position, Room};
 use crate::protocol::client::{self, ClientMessage, Page, Ref, Request, Since};
 use crate::protocol::close::{Close, DeniedWord};
@@ -120,10 +119,17 @@ impl Life {
         let room = self.joined(name)?;
         self.check_grant(name, Verb::Chat)?;
         let mut span = self.node.traces.publish(self.trace.as_deref(), traceparent);
+        let trace = span
+            .as_ref()
+            .and_then(|span| span.context())
+            .map(|context| context.to_string());
         let said = room.say(&Saying {
+            member: self.member(),
             user: &self.user(),
             content,
             key,
+            reference,
+            trace: trace.as_deref(),
             now_ms: runtime::now_ms(),
         });
         let (epoch, seq) = match said {
@@ -141,6 +147,10 @@ impl Life {
                     }
                 }
                 (epoch, seq)
+            }
+            Said::Later => {
+                self.conn.begin_saying();
+                return Ok(Done::Answered);
             }
             Said::Again { epoch, seq } => {
                 self.shard.counters.duplicate_publishes.inc();
@@ -203,6 +213,16 @@ impl Life {
             Failed::new(ErrorCode::Unavailable, "this node holds as many rooms as it may")
         })?;
         match joined {
+            Joined::Unavailable => {
+                return Err(Failed {
+                    retry_after_ms: Some(UNAVAILABLE_RETRY_MS),
+                    ..Failed::new(ErrorCode::Unavailable, "the backplane is away; try again")
+                });
+            }
+            Joined::Later => {
+                self.entering = !again;
+                self.conn.wait_for_answer();
+            }
             Joined::Full | Joined::Gone => {
                 self.node.metrics.limit_hit(Limit::RoomMembers);
                 return Err(Failed::new(
@@ -247,7 +267,23 @@ impl Life {
     fn history(&mut self, name: &str, page: Page, limit: usize, reference: Option<Ref<'_>>) -> Result<Done, Failed> {
         let room = self.joined(name)?;
         self.check_grant(name, Verb::History)?;
-        self.reply(room.history(page, limit, reference, runtime::now_ms()));
+        let paging = Paging {
+            member: self.member(),
+            page,
+            limit,
+            reference,
+            now_ms: runtime::now_ms(),
+        };
+        match room.history(&paging) {
+            Paged::Now(frame) => self.reply(frame),
+            Paged::Later => self.conn.wait_for_answer(),
+            Paged::Unavailable => {
+                return Err(Failed {
+                    retry_after_ms: Some(UNAVAILABLE_RETRY_MS),
+                    ..Failed::new(ErrorCode::Unavailable, "the backplane is away; try again")
+                });
+            }
+        }
         Ok(Done::Answered)
     }
 
@@ -310,7 +346,7 @@ impl Life {
 
     fn go_out(&mut self, room: &Arc<Room>) {
         self.rooms.retain(|joined| joined.id != room.id);
-        self.leave_room(room, runtime::now_ms());
+        self.leave_room(room, false, runtime::now_ms());
     }
 
     fn joined(&self, name: &str) -> Result<Arc<Room>, Failed> {

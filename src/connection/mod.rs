@@ -22,6 +22,7 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 
 use crate::auth::Identity;
+use crate::backplane::contract::Position;
 use crate::config;
 use crate::connection::heartbeat::{Liveness, Verdict};
 use crate::connection::outbox::Outbox;
@@ -41,6 +42,9 @@ use crate::websocket::frame::Opcode;
 
 /// Pieces written for one connection before the others have their turn: 64 KiB.
 const PIECES_PER_FLUSH: usize = 4;
+
+/// Chats of one connection that may be on their way to the backplane before no more is read from it.
+const SAYING_MAX: u8 = 128;
 
 /// `expires_at` of a connection whose token never ends.
 pub const NEVER: u64 = u64::MAX;
@@ -103,12 +107,19 @@ struct State {
     watched: bool,
     /// Its own task reads nothing from it, until it has read what it was sent.
     held_back: bool,
+    /// Requests whose answer the backplane still owes, less answers that came before the task knew that it had to wait:
+    /// while it is above zero nothing more is taken in.
+    gate: i8,
+    /// The last of those was refused.
+    refused: bool,
+    /// Chats on their way to the backplane.
+    saying: u8,
     /// An echo is in the middle of a frame: nothing of the outbox may come between its pieces.
     mid_reply: bool,
     /// Since when the bytes at the front wait, shard clock.
     stuck_since_ms: u64,
-    /// When the last ping left, shard clock; 0 when it has been answered.
-    pinged_ms: u64,
+    /// When the last ping left, the low half of the shard clock; 0 when it has been answered.
+    pinged_ms: u32,
 }
 
 /// How far the end has come. Holds rows of the table of closes by reference: there is one of these per connection.
@@ -121,6 +132,13 @@ pub enum Phase {
     Over(&'static Close),
     /// The stream broke under us: the peer has gone.
     Broken,
+}
+
+/// Whether a connection is listened to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    Shut,
+    Open { refused: bool },
 }
 
 /// What became of a pushed frame.
@@ -163,6 +181,9 @@ impl Conn {
             watched: false,
             held_back: false,
             mid_reply: false,
+            gate: 0,
+            refused: false,
+            saying: 0,
             stuck_since_ms: 0,
             pinged_ms: 0,
         };
@@ -188,13 +209,13 @@ impl Conn {
         state.mark_dirty()
     }
 
-    /// Begins to replay a room after `seq`. Returns the replay's generation, and whether the flusher must look.
-    pub fn begin_replay(&self, room: Arc<Room>, seq: u64) -> (u32, Pushed) {
+    /// Begins to replay a room after `at`. Returns the replay's generation, and whether the flusher must look.
+    pub fn begin_replay(&self, room: Arc<Room>, at: Position) -> (u32, Pushed) {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
             return (0, Pushed::Dropped);
         }
-        let generation = state.replays.begin(room, seq);
+        let generation = state.replays.begin(room, at);
         (generation, state.mark_dirty())
     }
 
@@ -328,6 +349,48 @@ impl Conn {
         })
     }
 
+    /// For the task: the answer to its request will come from the backplane.
+    fn wait_for_answer(&self) {
+        self.state.lock().gate += 1;
+    }
+
+    /// The shard has passed on that answer.
+    pub fn settle(&self, refused: bool) {
+        let mut state = self.state.lock();
+        state.gate -= 1;
+        state.refused |= refused;
+        state.wake();
+    }
+
+    /// For the task: a chat is on its way to the backplane.
+    fn begin_saying(&self) {
+        let mut state = self.state.lock();
+        state.saying = state.saying.saturating_add(1);
+    }
+
+    /// The shard has passed on what became of a chat.
+    pub fn end_saying(&self) {
+        let mut state = self.state.lock();
+        state.saying = state.saying.saturating_sub(1);
+        if state.saying == SAYING_MAX - 1 {
+            state.wake();
+        }
+    }
+
+    /// For the task: whether the backplane must answer before more is taken in; once it need not, whether the request
+    /// that was waited for was refused.
+    fn gate(&self) -> Gate {
+        let mut state = self.state.lock();
+        if state.gate > 0 || state.saying >= SAYING_MAX {
+            // We do not listen, so silence proves nothing.
+            state.liveness.on_heard();
+            return Gate::Shut;
+        }
+        Gate::Open {
+            refused: std::mem::take(&mut state.refused),
+        }
+    }
+
     /// Whose it is, as the newest token says.
     #[must_use]
     pub fn identity(&self) -> Option<Arc<Identity>> {
@@ -366,7 +429,7 @@ impl Conn {
             }
             let verdict = state.liveness.on_visit();
             if verdict == Verdict::Ping {
-                state.pinged_ms = now_ms.max(1);
+                state.pinged_ms = low_half(now_ms).max(1);
             }
             verdict
         };
@@ -380,7 +443,7 @@ impl Conn {
     fn on_pong(&self, now_ms: u64) -> Option<u64> {
         let mut state = self.state.lock();
         let pinged_ms = std::mem::take(&mut state.pinged_ms);
-        (pinged_ms > 0).then(|| now_ms.saturating_sub(pinged_ms))
+        (pinged_ms > 0).then(|| u64::from(low_half(now_ms).wrapping_sub(pinged_ms)))
     }
 
     /// Counts a deliberate pause in reading as life: the sweeper must not end whom we stopped listening to.
@@ -526,6 +589,12 @@ impl Conn {
         state.replays.clear();
         std::mem::take(&mut state.outbox).frames()
     }
+}
+
+/// Enough of a clock to measure a round trip with, in half the room.
+#[expect(clippy::cast_possible_truncation, reason = "differences are taken modulo 2^32")]
+const fn low_half(now_ms: u64) -> u32 {
+    now_ms as u32
 }
 
 /// What a waiting connection holds back.

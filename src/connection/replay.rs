@@ -6,10 +6,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::backplane::contract::Position;
 use crate::connection::outbox::Outbox;
 use crate::hub::MemberId;
 use crate::hub::room::{Cursor, PieceLimits, Replay as Piece, Room};
-use crate::protocol::server::{Reset, ResetReason};
+use crate::protocol::server::Reset;
 use crate::shard::inbox::Asked;
 use crate::telemetry::metrics::ShardCounters;
 use crate::websocket::encoded::Frame;
@@ -18,8 +19,8 @@ use crate::websocket::encoded::Frame;
 struct Replay {
     room: Arc<Room>,
     generation: u32,
-    /// The last seq handed out.
-    at: u64,
+    /// The last message handed out.
+    at: Position,
     /// Lists that were asked for meanwhile: they are answered at the end, since a list says where one stands.
     held: Vec<Asked>,
 }
@@ -69,9 +70,9 @@ impl Replays {
         }
     }
 
-    /// Begins after `seq`; a second replay of the same room takes the place of the first, and answers what that one
+    /// Begins after `at`; a second replay of the same room takes the place of the first, and answers what that one
     /// would have. Returns its generation.
-    pub fn begin(&mut self, room: Arc<Room>, seq: u64) -> u32 {
+    pub fn begin(&mut self, room: Arc<Room>, at: Position) -> u32 {
         let held = self.end(room.id);
         let running = self.0.get_or_insert_default();
         running.generation = running.generation.wrapping_add(1);
@@ -79,7 +80,7 @@ impl Replays {
         running.replays.push_back(Replay {
             room,
             generation,
-            at: seq,
+            at,
             held,
         });
         generation
@@ -150,7 +151,7 @@ impl Replays {
             let cursor = Cursor {
                 member,
                 generation: replay.generation,
-                seq: replay.at,
+                at: &replay.at,
             };
             let piece = replay.room.replay(&cursor, limits, &replay.held, |frame, is_chat| {
                 messages += u64::from(is_chat);
@@ -163,15 +164,15 @@ impl Replays {
                     replay.at = at;
                     running.replays.push_back(replay);
                 }
-                Piece::Trimmed { epoch, seq } => {
+                Piece::Reset { to, reason } => {
                     let reset = Reset {
                         room_json: &replay.room.name_json,
-                        epoch: &epoch,
-                        seq,
-                        reason: ResetReason::Trimmed,
+                        epoch: &to.epoch,
+                        seq: to.seq,
+                        reason,
                     };
                     outbox.push(Frame::text(|out| reset.write(out)), now_ms);
-                    replay.at = seq;
+                    replay.at = to;
                     running.replays.push_back(replay);
                 }
                 Piece::CaughtUp(at) => {

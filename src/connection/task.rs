@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::auth::Identity;
 use crate::config;
 use crate::connection::limits::{Bucket, Patience};
-use crate::connection::{Conn, Phase};
+use crate::connection::{Conn, Gate, Phase};
 use crate::hub::{MemberId, Room, User};
 use crate::limits::{CLOSE_LINGER, HARD_LIMIT_FACTOR, READ_PAUSE_MAX};
 use crate::net::limit_key;
@@ -101,6 +101,8 @@ pub(super) struct Life {
     ending: bool,
     /// The peer broke the protocol: what comes cannot be parsed any more.
     deaf: bool,
+    /// The last room was asked for, and the backplane has yet to let us in.
+    pub(super) entering: bool,
     /// The peer said close first, or left; with its code.
     left_by_peer: Option<u16>,
 }
@@ -159,6 +161,7 @@ impl Task {
             opened_ms: shard.now_ms(),
             ending: false,
             deaf: false,
+            entering: false,
             left_by_peer: None,
             node,
             shard,
@@ -199,7 +202,7 @@ impl Task {
                 self.aside().pause = None;
                 self.life.conn.heard();
             }
-            if self.life.conn.is_held_back(&self.life.shard.outbox_limits) {
+            if self.life.conn.is_held_back(&self.life.shard.outbox_limits) || self.life.awaits_backplane() {
                 return Poll::Pending;
             }
             if self.life.node.is_behind() {
@@ -252,6 +255,9 @@ impl Task {
                     life.on_event(event, now_ns);
                     if life.ending {
                         return life.discard(&mut self.assembler, &mut plain[used..]);
+                    }
+                    if life.awaits_backplane() {
+                        break;
                     }
                 }
                 Ok(None) => break,
@@ -370,10 +376,29 @@ impl Life {
         }
     }
 
-    /// Gone from the room, for everybody else.
-    pub(super) fn leave_room(&self, room: &Arc<Room>, now_ms: u64) {
+    /// Whether the backplane owes an answer without which nothing more is taken in. A room that it refused is not ours.
+    fn awaits_backplane(&mut self) -> bool {
+        if !self.node.hub.is_shared() {
+            return false;
+        }
+        match self.conn.gate() {
+            Gate::Shut => true,
+            Gate::Open { refused } => {
+                if std::mem::take(&mut self.entering)
+                    && refused
+                    && let Some(room) = self.rooms.pop()
+                {
+                    self.leave_room(&room, false, crate::runtime::now_ms());
+                }
+                false
+            }
+        }
+    }
+
+    /// Gone from the room, for everybody else; `closed` with its connection, which may be back in a moment.
+    pub(super) fn leave_room(&self, room: &Arc<Room>, closed: bool, now_ms: u64) {
         self.shard.counters.leaves.inc();
-        if room.leave(self.member(), &self.identity.user_id, now_ms) {
+        if room.leave(self.member(), &self.identity.user_id, closed, now_ms) {
             self.node.hub.count_is_due(room);
         }
     }
@@ -501,7 +526,7 @@ impl Drop for Life {
     fn drop(&mut self) {
         let now_ms = crate::runtime::now_ms();
         for room in std::mem::take(&mut self.rooms) {
-            self.leave_room(&room, now_ms);
+            self.leave_room(&room, true, now_ms);
         }
         let ended = self.conn.phase().end();
         let dropped = self.conn.finish() as u64;

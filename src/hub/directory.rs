@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::config;
+use crate::hub::errands::Errands;
 use crate::hub::room::{Joined, Joining, Room, Rules, Swept};
 use crate::shard::inbox::Inbox;
 
@@ -47,9 +48,9 @@ pub struct Totals {
 
 impl Hub {
     #[must_use]
-    pub fn new(config: &config::Config, inboxes: Arc<[Arc<Inbox>]>) -> Self {
+    pub fn new(config: &config::Config, inboxes: Arc<[Arc<Inbox>]>, errands: Option<Arc<Errands>>) -> Self {
         Self {
-            rules: Arc::new(Rules::new(config)),
+            rules: Arc::new(Rules::new(config, errands)),
             inboxes,
             maps: (0..MAPS).map(|_| Mutex::default()).collect(),
             hasher: std::hash::RandomState::new(),
@@ -77,6 +78,41 @@ impl Hub {
                     return Ok((room, joined));
                 }
             }
+        }
+    }
+
+    /// Whether a backplane numbers what is said, for all nodes.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.rules.errands.is_some()
+    }
+
+    /// What the rooms want of the backplane.
+    #[must_use]
+    pub fn errands(&self) -> Option<&Arc<Errands>> {
+        self.rules.errands.as_ref()
+    }
+
+    /// The room of that name, if this node has it.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<Arc<Room>> {
+        self.map_of(name).lock().get(name).cloned()
+    }
+
+    /// Takes a room that has ended out of the directory.
+    pub fn forget(&self, room: &Arc<Room>) {
+        let mut map = self.map_of(&room.name).lock();
+        if map.get(&room.name).is_some_and(|known| known.id == room.id) {
+            map.remove(&room.name);
+            self.rooms.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Visits every room, one map at a time.
+    pub fn visit(&self, mut visit: impl FnMut(&Arc<Room>)) {
+        for map in &self.maps {
+            let rooms: Vec<Arc<Room>> = map.lock().values().cloned().collect();
+            rooms.iter().for_each(&mut visit);
         }
     }
 
@@ -141,9 +177,12 @@ impl Hub {
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash do")]
+    fn map_of(&self, name: &str) -> &Mutex<Names> {
+        &self.maps[(self.hasher.hash_one(name) as usize) % MAPS]
+    }
+
     fn room(&self, name: &str) -> Result<Arc<Room>, TooManyRooms> {
-        let map = (self.hasher.hash_one(name) as usize) % MAPS;
-        let mut map = self.maps[map].lock();
+        let mut map = self.map_of(name).lock();
         if let Some(room) = map.get(name) {
             return Ok(Arc::clone(room));
         }

@@ -18,40 +18,46 @@ pub struct Kept {
 
 #[derive(Debug)]
 struct Entry {
+    seq: u64,
     time_ms: u64,
     frame: Frame,
 }
 
-/// A ring of the newest messages, in order, without holes: the entry at `i` has the seq `first + i`.
-#[derive(Debug)]
+/// The newest messages, in order, without holes.
+#[derive(Debug, Default)]
 pub struct History {
     entries: VecDeque<Entry>,
-    /// The seq of the oldest entry, or of the next one when there is none.
-    first: u64,
+    /// The seq before the oldest entry: what comes after it is here.
+    base: u64,
     bytes: usize,
 }
 
-impl Default for History {
-    fn default() -> Self {
+impl History {
+    /// Begins after `seq`, with nothing.
+    #[must_use]
+    pub fn after_seq(seq: u64) -> Self {
         Self {
-            entries: VecDeque::new(),
-            first: 1,
-            bytes: 0,
+            base: seq,
+            ..Self::default()
         }
     }
-}
 
-impl History {
     /// The seq of the newest message ever kept; 0 before the first.
     #[must_use]
     pub fn head(&self) -> u64 {
-        self.first + self.entries.len() as u64 - 1
+        self.entries.back().map_or(self.base, |entry| entry.seq)
     }
 
     /// The oldest seq that is still here; one above the head when nothing is.
     #[must_use]
     pub fn first(&self) -> u64 {
-        self.first
+        self.entries.front().map_or(self.base + 1, |entry| entry.seq)
+    }
+
+    /// The oldest seq whose successors are all here.
+    #[must_use]
+    pub fn base(&self) -> u64 {
+        self.base
     }
 
     #[must_use]
@@ -71,11 +77,41 @@ impl History {
         self.bytes
     }
 
-    /// Appends the message with the seq `head() + 1`, and forgets what is too old or too much.
-    pub fn push(&mut self, time_ms: u64, frame: Frame, kept: &Kept) {
+    /// Appends the successor of `head()`, and forgets what is too old or too much.
+    pub fn push(&mut self, seq: u64, time_ms: u64, frame: Frame, kept: &Kept) {
         self.bytes += frame.bytes().len();
-        self.entries.push_back(Entry { time_ms, frame });
+        self.entries.push_back(Entry { seq, time_ms, frame });
         self.trim(time_ms, kept);
+    }
+
+    /// Puts the message with the seq `base()` in front, of which `follows` is the predecessor; false if it does not fit any
+    /// more.
+    pub fn push_older(&mut self, follows: u64, time_ms: u64, frame: Frame, kept: &Kept) -> bool {
+        let bytes = frame.bytes().len();
+        if self.entries.len() >= kept.messages || self.bytes + bytes > kept.bytes {
+            return false;
+        }
+        self.bytes += bytes;
+        self.entries.push_front(Entry {
+            seq: self.base,
+            time_ms,
+            frame,
+        });
+        self.base = follows;
+        true
+    }
+
+    /// Forgets what lies above `seq`, as if it had never been said. What lies below stays, unless nothing ties it to
+    /// `seq`.
+    pub fn rewind(&mut self, seq: u64) {
+        while self.entries.back().is_some_and(|entry| entry.seq > seq) {
+            if let Some(entry) = self.entries.pop_back() {
+                self.bytes -= entry.frame.bytes().len();
+            }
+        }
+        if self.head() != seq {
+            *self = Self::after_seq(seq);
+        }
     }
 
     /// Forgets what is too old or too much. The numbers go on from where they were.
@@ -87,8 +123,8 @@ impl History {
                 break;
             }
             self.bytes -= entry.frame.bytes().len();
+            self.base = entry.seq;
             self.entries.pop_front();
-            self.first += 1;
         }
         // A burst must not leave its ring behind.
         if self.entries.capacity() > 64 && self.entries.len() < self.entries.capacity() / 4 {
@@ -99,27 +135,19 @@ impl History {
     /// Whether everything after `seq` is still here, and `seq` has been said at all.
     #[must_use]
     pub fn covers(&self, seq: u64) -> bool {
-        seq <= self.head() && seq + 1 >= self.first
+        self.base <= seq && seq <= self.head()
     }
 
     /// The messages after `seq`, ascending; those that were forgotten are missing at the front.
     pub fn after(&self, seq: u64) -> impl Iterator<Item = (u64, &Frame)> {
-        let skip = seq.saturating_add(1).saturating_sub(self.first);
-        let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(self.entries.len());
-        self.entries
-            .range(skip..)
-            .enumerate()
-            .map(move |(i, entry)| (self.first + (skip + i) as u64, &entry.frame))
+        let skip = self.entries.partition_point(|entry| entry.seq <= seq);
+        self.entries.range(skip..).map(|entry| (entry.seq, &entry.frame))
     }
 
     /// The messages before `seq`, descending.
     pub fn before(&self, seq: u64) -> impl Iterator<Item = (u64, &Frame)> {
-        let end = usize::try_from(seq.saturating_sub(self.first))
-            .unwrap_or(usize::MAX)
-            .min(self.entries.len());
-        (0..end)
-            .rev()
-            .map(move |i| (self.first + i as u64, &self.entries[i].frame))
+        let end = self.entries.partition_point(|entry| entry.seq < seq);
+        self.entries.range(..end).rev().map(|entry| (entry.seq, &entry.frame))
     }
 }
 
@@ -141,7 +169,7 @@ mod tests {
     fn filled(count: u64) -> History {
         let mut history = History::default();
         for i in 0..count {
-            history.push(i, frame(10), &KEPT);
+            history.push(i + 1, i, frame(10), &KEPT);
         }
         history
     }
@@ -173,12 +201,36 @@ mod tests {
         assert_eq!((history.first(), history.head()), (3, 3));
         history.trim(99_000, &KEPT);
         assert_eq!((history.first(), history.head(), history.bytes()), (4, 3, 0));
-        history.push(99_001, frame(900), &KEPT);
-        history.push(99_002, frame(900), &KEPT);
+        history.push(4, 99_001, frame(900), &KEPT);
+        history.push(5, 99_002, frame(900), &KEPT);
         assert_eq!(
             (history.first(), history.head()),
             (5, 5),
             "two of 900 bytes do not fit 1,000"
+        );
+    }
+
+    #[test]
+    fn older_messages_are_put_in_front_until_it_is_full() {
+        let mut history = History::after_seq(9);
+        assert!(history.push_older(7, 0, frame(10), &KEPT), "numbers may have gaps");
+        assert!(history.push_older(6, 0, frame(10), &KEPT));
+        assert_eq!(history.after(0).map(|(seq, _)| seq).collect::<Vec<_>>(), [7, 9]);
+        assert!(history.covers(6) && !history.covers(5));
+        assert!(history.push_older(5, 0, frame(10), &KEPT));
+        assert!(!history.push_older(4, 0, frame(10), &KEPT), "three are kept");
+        assert_eq!((history.first(), history.base(), history.head()), (6, 5, 9));
+    }
+
+    #[test]
+    fn a_rewind_forgets_what_lies_above_and_whatever_is_not_tied_to_it() {
+        let mut history = filled(3);
+        history.rewind(2);
+        assert_eq!((history.base(), history.head(), history.len()), (0, 2, 2));
+        history.rewind(7);
+        assert_eq!(
+            (history.base(), history.head(), history.len(), history.bytes()),
+            (7, 7, 0, 0)
         );
     }
 }

@@ -4,6 +4,7 @@
 //! of the shard that has them, under the room's lock, so that all shards see one order.
 
 pub mod directory;
+pub mod errands;
 pub mod history;
 pub mod keys;
 pub mod presence;

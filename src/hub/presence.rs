@@ -66,6 +66,25 @@ impl Presence {
         }
     }
 
+    /// Makes `user` one of those who are here, whatever its connections; true if it was not.
+    pub fn place(&mut self, user: &User, users_shown: usize) -> bool {
+        let new = self.enter(user, users_shown);
+        if !new && let Some(present) = self.users.get_mut(&user.id) {
+            present.connections = 1;
+        }
+        new
+    }
+
+    /// Who is here but not among `there`.
+    pub fn users_besides<T>(&self, there: &std::collections::HashMap<&str, T>) -> Vec<User> {
+        let gone = self.users.iter().filter(|(id, _)| !there.contains_key(&***id));
+        gone.map(|(id, present)| User {
+            id: Arc::clone(id),
+            json: Arc::clone(&present.json),
+        })
+        .collect()
+    }
+
     /// One connection of `user` less; the user's JSON if it was the last.
     pub fn leave(&mut self, user: &str, users_shown: usize) -> Option<Arc<str>> {
         let (index, _, present) = self.users.get_full_mut(user)?;
@@ -80,8 +99,8 @@ impl Presence {
     /// The users that `list` names to `user`, comma-separated: at most `users_shown`, `user` among them.
     pub fn shown_to(&mut self, user: &User, users_shown: usize) -> Arc<str> {
         let everyone = self.users.len() <= users_shown;
-        let index = self.users.get_index_of(&user.id).unwrap_or(0);
-        if everyone || index < users_shown {
+        let index = self.users.get_index_of(&user.id);
+        if index.is_some_and(|index| everyone || index < users_shown) {
             return Arc::clone(self.shown.all.get_or_insert_with(|| joined(&self.users, users_shown)));
         }
         let others = self

@@ -4,21 +4,30 @@
 //! command to each shard that has members. Inboxes are FIFO and fed under the lock, so every member on every
 //! shard sees one order (README, How it is built).
 
+mod asks;
+pub mod shared;
+
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::backplane::contract::Position as Place;
+use crate::backplane::lineage::{Lineage, Verdict};
 use crate::config;
+use crate::hub::errands::Errands;
 use crate::hub::history::{History, Kept};
 use crate::hub::keys::Keys;
 use crate::hub::presence::Presence;
-use crate::hub::{MemberId, Position, User};
-use crate::limits::REPLAY_PIECE_BYTES;
+use crate::hub::{MemberId, User};
 use crate::protocol::client::{Page, Ref};
-use crate::protocol::server;
+use crate::protocol::server::{self, ResetReason};
 use crate::shard::inbox::{Asked, Command, From, Inbox};
 use crate::websocket::encoded::Frame;
+
+pub use asks::{Cursor, Joined, Joining, Paged, Paging, Pending, PieceLimits, Replay, Said, Saying};
+use shared::Shared;
 
 /// Bytes of chats in one `history` reply; a page that would be longer ends early and says `more`. Half of the
 /// default outbox, so that asking for history does not make a slow reader of anybody.
@@ -40,6 +49,8 @@ pub struct Rules {
     pub key_window: std::time::Duration,
     /// Connections in one room; 0 means no limit.
     pub members_max: usize,
+    /// Where rooms ask the backplane; none with the memory backplane, whose rooms number by themselves.
+    pub errands: Option<Arc<Errands>>,
 }
 
 /// A room tells the node what it keeps when that has changed by so much: a number that all cores share is not
@@ -55,8 +66,9 @@ impl Rules {
     }
 
     #[must_use]
-    pub fn new(config: &config::Config) -> Self {
+    pub fn new(config: &config::Config, errands: Option<Arc<Errands>>) -> Self {
         Self {
+            errands,
             kept: Kept {
                 messages: config.history.messages,
                 bytes: config.history.bytes,
@@ -90,14 +102,14 @@ impl std::fmt::Debug for Room {
 }
 
 struct State {
-    /// Who numbers the chats: a random word, never used again.
-    epoch: Arc<str>,
+    /// Who numbered the chats: random words, never used again.
+    lineage: Lineage,
     history: History,
     /// Bytes of `history` that the node knows of.
     reported_bytes: usize,
     /// When the last chat was said.
     said_ms: u64,
-    keys: Keys,
+    log: Log,
     presence: Presence,
     /// Connections per shard.
     members: Box<[u32]>,
@@ -107,110 +119,49 @@ struct State {
     gone: bool,
 }
 
+/// Who numbers what is said.
+enum Log {
+    /// The room itself, with the keys that it has taken lately.
+    Own(Keys),
+    /// The backplane, for all nodes.
+    Shared(Box<Shared>),
+}
+
 impl State {
     /// Connections.
     fn members(&self) -> usize {
         self.members.iter().map(|count| *count as usize).sum()
     }
-}
 
-/// A member comes in.
-#[derive(Debug)]
-pub struct Joining<'a> {
-    pub member: MemberId,
-    pub user: &'a User,
-    pub since: Option<Position<'a>>,
-    pub reference: Option<Ref<'a>>,
-    /// It is in the room already: only the list and the replay are wanted.
-    pub again: bool,
-    pub now_ms: u64,
-}
+    /// Who waits to be let in.
+    fn waiting(&self) -> usize {
+        match &self.log {
+            Log::Own(_) => 0,
+            Log::Shared(shared) => shared.waiting_outside(),
+        }
+    }
 
-/// What became of a join.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Joined {
-    /// In, and if it asked with `since`, whether everything missed will be replayed.
-    In {
-        recovered: Option<bool>,
-        count_is_due: bool,
-    },
-    /// `limits.room_members`
-    Full,
-    /// The room was removed a moment ago; look it up again.
-    Gone,
-}
-
-/// What is said.
-#[derive(Debug)]
-pub struct Saying<'a> {
-    pub user: &'a User,
-    /// Raw JSON.
-    pub content: &'a str,
-    pub key: Option<&'a str>,
-    pub now_ms: u64,
-}
-
-/// What became of it.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Said {
-    /// Kept, and on its way to `members` connections.
-    New { epoch: Arc<str>, seq: u64, members: usize },
-    /// The key was taken before: the first message's place.
-    Again { epoch: Arc<str>, seq: u64 },
-    /// Not accepted: a shard is too far behind, or too many keys are remembered.
-    Unavailable,
-}
-
-/// Where a replay stands.
-#[derive(Debug)]
-pub struct Cursor {
-    pub member: MemberId,
-    /// Which of the connection's replays it is.
-    pub generation: u32,
-    /// The last seq handed out.
-    pub seq: u64,
-}
-
-/// How much of a replay may be put into an outbox at once.
-#[derive(Debug, Clone, Copy)]
-pub struct PieceLimits {
-    pub bytes: usize,
-    pub frames: usize,
-}
-
-impl PieceLimits {
-    /// Half of what may wait for a connection, so that a replay never makes a slow reader of anybody.
-    #[must_use]
-    pub fn within(bytes: usize, frames: usize) -> Self {
-        Self {
-            bytes: REPLAY_PIECE_BYTES.min(bytes / 2),
-            frames: (frames / 2).max(1),
+    /// Whether a connection of this user is here, on this node.
+    fn holds(&self, user: &str) -> bool {
+        match &self.log {
+            Log::Own(_) => self.presence.holds(user),
+            Log::Shared(shared) => shared.holds(user),
         }
     }
 }
 
-/// A piece of a replay.
-#[derive(Debug)]
-pub enum Replay {
-    /// Read on from this seq when these have left.
-    Piece(u64),
-    /// That was all, up to this seq; the room has told the shard so, in order with its chats.
-    CaughtUp(u64),
-    /// Up to this seq, which is all; but the member has left already and lists that it asked for cannot be true any
-    /// more. Its shard will come to the leave, and answer them.
-    Leaving(u64),
-    /// The next messages were forgotten meanwhile: say `reset` and read on from this seq.
-    Trimmed { epoch: Arc<str>, seq: u64 },
-}
-
 impl Room {
     pub(super) fn new(id: u64, name: Arc<str>, rules: Arc<Rules>, inboxes: Arc<[Arc<Inbox>]>) -> Self {
+        let (lineage, log) = match &rules.errands {
+            None => (Lineage::new(random_word(), 1), Log::Own(Keys::default())),
+            Some(_) => (Lineage::default(), Log::Shared(Box::default())),
+        };
         let state = State {
-            epoch: random_word(),
+            lineage,
             history: History::default(),
             reported_bytes: 0,
             said_ms: 0,
-            keys: Keys::default(),
+            log,
             presence: Presence::default(),
             members: vec![0; inboxes.len()].into(),
             count_is_due: false,
@@ -235,24 +186,40 @@ impl Room {
         if state.gone {
             return Joined::Gone;
         }
-        if !joining.again && self.rules.members_max > 0 && state.members() >= self.rules.members_max {
+        if !joining.again && self.rules.members_max > 0 && state.members() + state.waiting() >= self.rules.members_max {
             return Joined::Full;
         }
-        let first = !joining.again && state.presence.enter(joining.user, self.rules.users_shown);
-        let count_is_due = first && self.announce(state, true, joining.user, joining.now_ms);
-        if !joining.again {
-            state.members[joining.member.shard as usize] += 1;
+        if let Log::Shared(_) = state.log {
+            return self.join_shared(state, joining);
         }
-        let recovered = joining
-            .since
-            .map(|since| *since.epoch == *state.epoch && state.history.covers(since.seq));
+        let first = !joining.again && state.presence.enter(joining.user, self.rules.users_shown);
+        let count_is_due = first && self.announce(state, true, joining.user, None, joining.now_ms);
+        let recovered = joining.since.map(|since| {
+            state.lineage.judge(since.epoch, since.seq, state.history.head()) == Verdict::Good
+                && state.history.covers(since.seq)
+        });
+        self.enter(state, joining, recovered);
+        Joined::In {
+            recovered,
+            count_is_due,
+        }
+    }
+
+    /// Tells the shard of a member what it is to hear first, and counts it.
+    fn enter(self: &Arc<Self>, state: &mut State, joining: &Joining<'_>, recovered: Option<bool>) {
+        if !joining.again {
+            state.members[usize::from(joining.member.shard)] += 1;
+        }
         let from = match (joining.since, recovered) {
             // Who is in already may be in the middle of another replay: this one takes its place, however short.
-            (Some(since), Some(true)) if joining.again || since.seq < state.history.head() => From::After(since.seq),
+            (Some(since), Some(true)) if joining.again || since.seq < state.history.head() => From::After(Place {
+                epoch: since.epoch.into(),
+                seq: since.seq,
+            }),
             _ => From::Head,
         };
         let list = self.list_frame(state, joining.user, joining.reference, recovered, joining.now_ms);
-        self.inboxes[joining.member.shard as usize].push(Command::Enter {
+        self.inbox(joining.member).push(Command::Enter {
             room: Arc::clone(self),
             slot: joining.member.slot,
             list,
@@ -260,21 +227,27 @@ impl Room {
                 .then(|| Asked::new(joining.user, joining.reference, recovered)),
             from,
         });
-        Joined::In {
-            recovered,
-            count_is_due,
-        }
     }
 
-    /// Lets a member out; true if a `count` became due.
-    pub fn leave(&self, member: MemberId, user: &Arc<str>, now_ms: u64) -> bool {
+    /// Lets a member out; true if a `count` became due. `closed`: its connection ended, and it may be back in a moment.
+    pub fn leave(self: &Arc<Self>, member: MemberId, user: &Arc<str>, closed: bool, now_ms: u64) -> bool {
         let mut state = self.state.lock();
         let state = &mut *state;
-        state.members[member.shard as usize] = state.members[member.shard as usize].saturating_sub(1);
-        self.inboxes[member.shard as usize].push(Command::Leave {
+        if let Log::Shared(shared) = &mut state.log
+            && shared.stop_waiting(member)
+        {
+            return false;
+        }
+        let members = &mut state.members[usize::from(member.shard)];
+        *members = members.saturating_sub(1);
+        self.inbox(member).push(Command::Leave {
             room: self.id,
             slot: member.slot,
         });
+        if let Log::Shared(_) = state.log {
+            self.leave_shared(state, user, closed, now_ms);
+            return false;
+        }
         match state.presence.leave(user, self.rules.users_shown) {
             Some(json) => self.announce(
                 state,
@@ -283,6 +256,7 @@ impl Room {
                     id: Arc::clone(user),
                     json,
                 },
+                None,
                 now_ms,
             ),
             None => false,
@@ -290,18 +264,22 @@ impl Room {
     }
 
     /// Numbers, keeps and hands on what a member says.
-    pub fn say(&self, saying: &Saying<'_>) -> Said {
+    pub fn say(self: &Arc<Self>, saying: &Saying<'_>) -> Said {
         let mut state = self.state.lock();
         let state = &mut *state;
+        let keys = match &mut state.log {
+            Log::Own(keys) => keys,
+            Log::Shared(shared) => return self.say_shared(shared, saying),
+        };
         if let Some(key) = saying.key {
-            state.keys.trim(saying.now_ms, self.rules.key_window);
-            if let Some(seq) = state.keys.seq_of(&saying.user.id, key) {
+            keys.trim(saying.now_ms, self.rules.key_window);
+            if let Some(seq) = keys.seq_of(&saying.user.id, key) {
                 return Said::Again {
-                    epoch: Arc::clone(&state.epoch),
+                    epoch: state.lineage.epoch(),
                     seq,
                 };
             }
-            if state.keys.check_room().is_err() {
+            if keys.check_room().is_err() {
                 return Said::Unavailable;
             }
         }
@@ -318,12 +296,24 @@ impl Room {
             time_ms: saying.now_ms,
         };
         let frame = Frame::text(|out| chat.write(out));
-        state.history.push(saying.now_ms, frame.clone(), &self.rules.kept);
-        state.said_ms = saying.now_ms;
-        self.report(state, saying.now_ms);
-        if let Some(key) = saying.key {
-            state.keys.take(&saying.user.id, key, seq, saying.now_ms);
+        if let Some(key) = saying.key
+            && let Log::Own(keys) = &mut state.log
+        {
+            keys.take(&saying.user.id, key, seq, saying.now_ms);
         }
+        let members = self.hand_on(state, seq, saying.now_ms, frame);
+        Said::New {
+            epoch: state.lineage.epoch(),
+            seq,
+            members,
+        }
+    }
+
+    /// Keeps a chat and hands it to the members; says how many those are.
+    fn hand_on(&self, state: &mut State, seq: u64, time_ms: u64, frame: Frame) -> usize {
+        state.history.push(seq, time_ms, frame.clone(), &self.rules.kept);
+        state.said_ms = time_ms;
+        self.report(state, time_ms);
         let mut members = 0;
         for (_, inbox, count) in self.with_members(state) {
             members += count as usize;
@@ -332,18 +322,14 @@ impl Room {
                 frame: frame.clone(),
             });
         }
-        Said::New {
-            epoch: Arc::clone(&state.epoch),
-            seq,
-            members,
-        }
+        members
     }
 
     /// Answers `list`, in order with the chats: the reply tells a client where it stands.
     pub fn list(&self, member: MemberId, user: &User, reference: Option<Ref<'_>>, now_ms: u64) {
         let mut state = self.state.lock();
         let frame = self.list_frame(&mut state, user, reference, None, now_ms);
-        self.inboxes[member.shard as usize].push(Command::List {
+        self.inbox(member).push(Command::List {
             room: self.id,
             slot: member.slot,
             frame,
@@ -351,9 +337,25 @@ impl Room {
         });
     }
 
-    /// The frame that answers `history`.
-    pub fn history(&self, page: Page, limit: usize, reference: Option<Ref<'_>>, now_ms: u64) -> Frame {
+    /// Answers `history`.
+    pub fn history(self: &Arc<Self>, asked: &Paging<'_>) -> Paged {
         let mut state = self.state.lock();
+        if let Log::Shared(shared) = &mut state.log
+            && !shared.is_complete()
+        {
+            return self.page_later(shared, asked);
+        }
+        Paged::Now(self.history_frame(&mut state, asked.page, asked.limit, asked.reference, asked.now_ms))
+    }
+
+    fn history_frame(
+        &self,
+        state: &mut State,
+        page: Page,
+        limit: usize,
+        reference: Option<Ref<'_>>,
+        now_ms: u64,
+    ) -> Frame {
         state.history.trim(now_ms, &self.rules.kept);
         let history = &state.history;
         let mut bytes = 0;
@@ -384,11 +386,22 @@ impl Room {
                 (taken, more)
             }
         };
-        let payloads: Vec<&[u8]> = messages.iter().map(|(_, frame)| frame.payload()).collect();
+        let epoch = state.lineage.epoch();
+        let mut payloads: Vec<Cow<'_, [u8]>> = messages.iter().map(|(_, frame)| frame.payload().into()).collect();
+        if let (Some((seq, _)), Some(payload)) = (messages.first(), payloads.first_mut()) {
+            // The first of each epoch names it, unless that is the newest.
+            let theirs = state.lineage.epoch_of(*seq);
+            if theirs != epoch {
+                if let Some(named) = with_epoch(payload, *seq, &theirs) {
+                    *payload = named.into();
+                }
+            }
+        }
+        let payloads: Vec<&[u8]> = payloads.iter().map(|payload| &**payload).collect();
         let reply = server::History {
             reference,
             room_json: &self.name_json,
-            epoch: &state.epoch,
+            epoch: &epoch,
             messages: &payloads,
             first: history.first(),
             more,
@@ -403,21 +416,18 @@ impl Room {
     /// every later one reaches the shard after that word.
     pub fn replay(
         &self,
-        cursor: &Cursor,
+        cursor: &Cursor<'_>,
         limits: PieceLimits,
         asked: &[Asked],
         mut take: impl FnMut(Frame, bool),
     ) -> Replay {
         let mut state = self.state.lock();
         let state = &mut *state;
-        if !state.history.covers(cursor.seq) {
-            return Replay::Trimmed {
-                epoch: Arc::clone(&state.epoch),
-                seq: state.history.first() - 1,
-            };
+        if let Some((to, reason)) = self.lost(state, cursor.at) {
+            return Replay::Reset { to, reason };
         }
-        let (mut at, mut bytes, mut frames) = (cursor.seq, 0, 0);
-        for (seq, frame) in state.history.after(cursor.seq) {
+        let (mut at, mut bytes, mut frames) = (cursor.at.seq, 0, 0);
+        for (seq, frame) in state.history.after(at) {
             bytes += frame.bytes().len();
             frames += 1;
             if frames > 1 && (bytes > limits.bytes || frames > limits.frames) {
@@ -426,12 +436,22 @@ impl Room {
             take(frame.clone(), true);
             at = seq;
         }
+        // Before anything was handed out the epoch is the client's own word for the same place.
+        let place = |seq| Place {
+            epoch: if seq == cursor.at.seq {
+                Arc::clone(&cursor.at.epoch)
+            } else {
+                state.lineage.epoch_of(seq)
+            },
+            seq,
+        };
         if at < state.history.head() {
-            return Replay::Piece(at);
+            return Replay::Piece(place(at));
         }
-        if asked.iter().any(|asked| !state.presence.holds(&asked.user.id)) {
-            return Replay::Leaving(at);
+        if asked.iter().any(|asked| !state.holds(&asked.user.id)) {
+            return Replay::Leaving(place(at));
         }
+        let at = place(at);
         let now_ms = crate::runtime::now_ms();
         for asked in asked {
             take(
@@ -439,12 +459,31 @@ impl Room {
                 false,
             );
         }
-        self.inboxes[cursor.member.shard as usize].push(Command::CaughtUp {
+        self.inbox(cursor.member).push(Command::CaughtUp {
             room: self.id,
             slot: cursor.member.slot,
             generation: cursor.generation,
         });
         Replay::CaughtUp(at)
+    }
+
+    /// Where a replay must begin anew, and why, if the room no longer has what follows `at`.
+    fn lost(&self, state: &State, at: &Place) -> Option<(Place, ResetReason)> {
+        let (lineage, history) = (&state.lineage, &state.history);
+        let newest = |seq| Place {
+            epoch: lineage.epoch(),
+            seq,
+        };
+        match lineage.judge(&at.epoch, at.seq, history.head()) {
+            Verdict::Good if history.covers(at.seq) => None,
+            Verdict::Good => {
+                let seq = history.base();
+                let epoch = lineage.epoch_of(seq);
+                Some((Place { epoch, seq }, ResetReason::Trimmed))
+            }
+            Verdict::Forked(seq) => Some((newest(seq.min(history.head())), ResetReason::Rewound)),
+            Verdict::Unknown => Some((newest(history.head()), ResetReason::Epoch)),
+        }
     }
 
     /// Sends the count that is due; true if it must wait for a later tick.
@@ -468,28 +507,38 @@ impl Room {
         self.to_members(&state, |room| Command::Presence {
             room,
             frame: frame.clone(),
+            except: None,
         });
         false
     }
 
     /// Forgets what is too old, and says what is left.
-    pub(super) fn sweep(&self, now_ms: u64) -> Swept {
+    pub(super) fn sweep(self: &Arc<Self>, now_ms: u64) -> Swept {
         let mut state = self.state.lock();
         let state = &mut *state;
         state.history.trim(now_ms, &self.rules.kept);
-        state.keys.trim(now_ms, self.rules.key_window);
         self.report(state, now_ms);
+        let keys = match &mut state.log {
+            Log::Own(keys) => keys,
+            Log::Shared(_) => return self.sweep_shared(state, now_ms),
+        };
+        keys.trim(now_ms, self.rules.key_window);
         if state.presence.count() > 0 {
             return Swept::Inhabited;
         }
-        state.gone = state.history.is_empty() && state.keys.is_empty();
-        if state.gone {
-            self.rules
-                .node_bytes
-                .fetch_sub(signed(state.reported_bytes), Ordering::Relaxed);
-            return Swept::Gone;
+        if state.history.is_empty() && keys.is_empty() {
+            return self.end(state);
         }
         Swept::Deserted { said_ms: state.said_ms }
+    }
+
+    /// From now on nobody may use this room: the next look-up makes a new one.
+    fn end(&self, state: &mut State) -> Swept {
+        state.gone = true;
+        self.rules
+            .node_bytes
+            .fetch_sub(signed(state.reported_bytes), Ordering::Relaxed);
+        Swept::Gone
     }
 
     /// Forgets everything that was said; who comes back is told that it cannot be recovered.
@@ -503,6 +552,10 @@ impl Room {
                 ..self.rules.kept
             },
         );
+        if let Log::Shared(shared) = &mut state.log {
+            // The log still has it.
+            shared.is_incomplete();
+        }
         self.report(state, now_ms);
     }
 
@@ -534,7 +587,9 @@ impl Room {
 
     /// Tells the members that a user came or went. In a large room a `count` becomes due instead: 10,000 joins
     /// must not become 50 million frames. True if it became due just now.
-    fn announce(&self, state: &mut State, joined: bool, user: &User, now_ms: u64) -> bool {
+    ///
+    /// `except`: a user who is not told, since it is about itself.
+    fn announce(&self, state: &mut State, joined: bool, user: &User, except: Option<&Arc<str>>, now_ms: u64) -> bool {
         if state.presence.count() > self.rules.users_shown {
             if !std::mem::replace(&mut state.count_is_due, true) {
                 // A room that has just filled up waits like any other of its size.
@@ -553,8 +608,13 @@ impl Room {
         self.to_members(state, |room| Command::Presence {
             room,
             frame: frame.clone(),
+            except: except.cloned(),
         });
         false
+    }
+
+    fn inbox(&self, member: MemberId) -> &Inbox {
+        &self.inboxes[usize::from(member.shard)]
     }
 
     fn to_members(&self, state: &State, command: impl Fn(u64) -> Command) {
@@ -580,18 +640,31 @@ impl Room {
         now_ms: u64,
     ) -> Frame {
         let users = state.presence.shown_to(user, self.rules.users_shown);
+        // Who has just come may not be known to all nodes yet, but always to itself.
+        let unknown = usize::from(!state.presence.holds(&user.id));
+        let as_of_ms = (self.rules.errands.as_ref()).map_or(now_ms, |errands| errands.as_of_ms(now_ms));
         let list = server::List {
             reference,
             room_json: &self.name_json,
             users_json: &users,
-            count: state.presence.count(),
-            epoch: &state.epoch,
+            count: state.presence.count() + unknown,
+            epoch: &state.lineage.epoch(),
             seq: state.history.head(),
-            as_of_ms: now_ms,
+            as_of_ms,
             recovered,
         };
         Frame::text(|out| list.write(out))
     }
+}
+
+/// A chat's JSON with its epoch named; none if it is already.
+fn with_epoch(payload: &[u8], seq: u64, epoch: &str) -> Option<Vec<u8>> {
+    // Quotes inside of names are escaped, so this can only be the field.
+    let needle = format!(r#""seq":{seq},"#);
+    let at = memchr::memmem::find(payload, needle.as_bytes())?;
+    let (head, tail) = payload.split_at(at + needle.len());
+    let named = tail.starts_with(br#""epoch":"#);
+    (!named).then(|| [head, br#""epoch":"#, server::quote(epoch).as_bytes(), b",", tail].concat())
 }
 
 fn signed(bytes: usize) -> i64 {

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::config;
-use crate::hub::room::{Joining, Said, Saying};
+use crate::hub::room::{Joining, Paged, Paging, Said, Saying};
 use crate::hub::{Hub, Joined, Position, Room, User};
 use crate::protocol::client::{Page, Ref};
 use crate::shard::inbox::{Command, Inbox};
@@ -293,7 +293,7 @@ impl Play {
         });
         Self {
             world,
-            hub: Hub::new(&config, inboxes),
+            hub: Hub::new(&config, inboxes, None),
             tabs: tabs.collect(),
             shards,
             reference: Reference::new(world.kept, KEY_WINDOW_MS),
@@ -370,7 +370,7 @@ impl Play {
                 self.tabs[tab].asked.remove(&self.next_ref);
                 return;
             }
-            Joined::Gone => panic!("the hub looks again"),
+            Joined::Gone | Joined::Later | Joined::Unavailable => panic!("the hub looks again, and asks nobody"),
             Joined::In { recovered: found, .. } => {
                 assert!(!full, "{room} was full");
                 assert_eq!(found, recovered, "since {since:?} in {room}");
@@ -383,9 +383,23 @@ impl Play {
         self.learn_epoch(room, &entered);
     }
 
+    fn page(&self, room: &Arc<Room>, page: Page, limit: usize) -> Value {
+        let paging = Paging {
+            member: Shards::member(0, 0),
+            page,
+            limit,
+            reference: None,
+            now_ms: self.now_ms,
+        };
+        match room.history(&paging) {
+            Paged::Now(frame) => value(frame.payload()),
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// Tells the reference what the room calls its epoch; asking for history also forgets what is too old.
-    fn learn_epoch(&mut self, name: &'static str, room: &Room) {
-        let page = value(room.history(Page::Latest, 1, None, self.now_ms).payload());
+    fn learn_epoch(&mut self, name: &'static str, room: &Arc<Room>) {
+        let page = self.page(room, Page::Latest, 1);
         self.reference.trim(name, self.now_ms);
         self.reference.epoch_is(name, text(&page["epoch"]));
     }
@@ -395,7 +409,7 @@ impl Play {
             return;
         };
         let this = &self.tabs[tab];
-        if room.leave(Shards::member(this.shard, this.slot), &this.user.id, self.now_ms) {
+        if room.leave(Shards::member(this.shard, this.slot), &this.user.id, false, self.now_ms) {
             self.hub.count_is_due(&room);
         }
         self.reference.leave(name, &this.user.id);
@@ -426,6 +440,9 @@ impl Play {
         let key = key.map(|key| key.to_string());
         let user = self.tabs[tab].user.clone();
         let said = room.say(&Saying {
+            member: Shards::member(0, 0),
+            reference: None,
+            trace: None,
             user: &user,
             content: &content,
             key: key.as_deref(),
@@ -438,7 +455,7 @@ impl Play {
                 assert_eq!(members, self.reference.members(name));
             }
             Said::Again { epoch, seq } => assert_eq!(due, (false, epoch.to_string(), seq), "{name}, key {key:?}"),
-            Said::Unavailable => panic!("the shards are not behind"),
+            Said::Later | Said::Unavailable => panic!("the shards are not behind"),
         }
     }
 
@@ -460,7 +477,7 @@ impl Play {
         let Some(room) = self.tabs[tab].rooms.get(name).cloned() else {
             return;
         };
-        let reply = value(room.history(page, limit, None, self.now_ms).payload());
+        let reply = self.page(&room, page, limit);
         self.reference.trim(name, self.now_ms);
         let (seqs, more) = self.reference.page(name, page, limit);
         let found: Vec<u64> = reply["messages"]

@@ -1,5 +1,6 @@
 //! The process: what all its parts share, its threads and tasks, and the phases of its end.
 
+mod cluster;
 mod drain;
 mod node;
 mod rates;
@@ -8,6 +9,7 @@ mod tasks;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use cluster::Cluster;
 pub use drain::Drain;
 pub use node::Node;
 pub use rates::Rate;

@@ -12,7 +12,7 @@ use crate::http::session::Sessions;
 use crate::hub::Hub;
 use crate::net::certificates::Certificates;
 use crate::net::permits::Permits;
-use crate::runtime::{Drain, Rate, Tasks};
+use crate::runtime::{Cluster, Drain, Rate, Tasks};
 use crate::shard::Shard;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Traces;
@@ -28,7 +28,9 @@ pub struct Node {
     pub refusals: Refusals,
     pub permits: Arc<Permits>,
     pub certificates: Arc<Certificates>,
-    pub hub: Hub,
+    pub hub: Arc<Hub>,
+    /// None with the memory backplane.
+    pub cluster: Option<Cluster>,
     pub shards: Box<[Arc<Shard>]>,
     /// `limits.user_messages_per_second`
     pub user_rate: Rate<Arc<str>>,

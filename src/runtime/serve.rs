@@ -13,16 +13,19 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::auth::keys::Keys;
 use crate::auth::{Policy, Refusals};
+use crate::backplane;
+use crate::backplane::contract::Backplane;
 use crate::config::{Config, RuntimeKind};
 use crate::http::health::Health;
 use crate::http::session::Sessions;
 use crate::http::{admin, routes};
 use crate::hub::Hub;
+use crate::hub::errands::Errands;
 use crate::net::acceptor::{self, Acceptor};
 use crate::net::certificates::Certificates;
 use crate::net::listener::{self, Listener, Peer};
 use crate::net::permits::Permits;
-use crate::runtime::{Drain, Node, Rate, Tasks, drain, now_ms};
+use crate::runtime::{Cluster, Drain, Node, Rate, Tasks, drain, now_ms};
 use crate::shard::Shard;
 use crate::shard::inbox::Inbox;
 use crate::telemetry::logs;
@@ -101,12 +104,22 @@ fn shard_count(config: &Config) -> usize {
 }
 
 pub(super) fn build(config: Config, traces: Traces, shards: usize) -> anyhow::Result<Arc<Node>> {
+    build_on(config, traces, shards, backplane::connect)
+}
+
+/// As [`build`], on the backplane that `connect` makes.
+pub(super) fn build_on(
+    config: Config,
+    traces: Traces,
+    shards: usize,
+    connect: impl FnOnce(&Config, &Arc<Metrics>) -> anyhow::Result<Option<Arc<dyn Backplane>>>,
+) -> anyhow::Result<Arc<Node>> {
     let config = Arc::new(config);
     let metrics = Metrics::install(BuildInfo {
         version: env!("CARGO_PKG_VERSION"),
         revision: crate::cli::COMMIT,
         rustc: crate::cli::RUSTC,
-        backplane: "memory",
+        backplane: config.backplane.kind.as_str(),
     });
     if let Some(counts) = traces.counts() {
         metrics.register_traces(counts);
@@ -133,11 +146,17 @@ pub(super) fn build(config: Config, traces: Traces, shards: usize) -> anyhow::Re
     let shards = (inboxes.iter().enumerate())
         .map(|(index, inbox)| Shard::new(index, shards, Arc::clone(inbox), &config, Arc::clone(&metrics)))
         .collect();
+    let backplane = connect(&config, &metrics)?;
+    let errands =
+        (backplane.as_ref()).map(|_| Arc::new(Errands::new(&config.backplane, Arc::clone(&metrics), traces.clone())));
+    let hub = Arc::new(Hub::new(&config, inboxes, errands));
+    let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub));
     let node = Arc::new(Node {
         refusals: Refusals::new(config.auth.refusals_per_second, config.auth.refusals_burst),
         user_rate: Rate::new(limits.user_messages_per_second),
         address_rate: Rate::new(limits.address_messages_per_second),
-        hub: Hub::new(&config, inboxes),
+        hub,
+        cluster,
         health: Health::new(),
         tasks: Tasks::default(),
         drain: Drain::default(),
@@ -284,6 +303,9 @@ fn control(
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        if let Some(cluster) = &node.cluster {
+            cluster.start(node).await?;
+        }
         node.certificates.watch(&node.tasks);
         keep_house(node);
         node.health.ready();
@@ -312,6 +334,9 @@ fn control(
             () = drain::drain(node, stop_listening) => {}
             _ = terminate.recv() => exit_at_once(),
             _ = interrupt.recv() => exit_at_once(),
+        }
+        if let Some(cluster) = &node.cluster {
+            cluster.stop().await;
         }
         Ok(())
     })

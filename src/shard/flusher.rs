@@ -8,15 +8,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::connection::{Conn, Flushed, Held, Pushed};
-use crate::hub::Room;
+use crate::hub::{MemberId, Room};
 use crate::limits::FLUSHES_PER_YIELD;
 use crate::protocol::close::Close;
 use crate::protocol::error::ErrorCode;
 use crate::protocol::server;
 use crate::shard::Shard;
-use crate::shard::inbox::{Asked, Command, From};
+use crate::shard::inbox::{Asked, Command, From, Settled};
 use crate::shard::members::{Local, Queue};
-use crate::telemetry::metrics::{PanicPlace, SlowConsumer};
+use crate::telemetry::metrics::{PanicPlace, Recovery, SlowConsumer};
 use crate::websocket::encoded::Frame;
 
 /// One broadcast in so many is timed; a histogram entry for each would cost more than the broadcast.
@@ -67,7 +67,7 @@ impl Shard {
     fn obey(&self, local: &mut Local, command: Command, now_ms: u64) {
         match command {
             Command::Chat { room, frame } => self.chat(local, room, &frame, now_ms),
-            Command::Presence { room, frame } => self.presence(local, room, &frame, now_ms),
+            Command::Presence { room, frame, except } => self.presence(local, room, &frame, except.as_deref(), now_ms),
             Command::Enter {
                 room,
                 slot,
@@ -110,6 +110,20 @@ impl Shard {
                     self.queue(local, &conn, frame, now_ms);
                 }
             }
+            Command::Said { member, frame, kept } => {
+                match kept {
+                    Some(true) => self.counters.publishes.inc(),
+                    Some(false) => self.counters.duplicate_publishes.inc(),
+                    None => self.metrics.error_sent(ErrorCode::Unavailable.as_str()),
+                }
+                if let Some(conn) = local.same(member).cloned() {
+                    conn.end_saying();
+                    if let Some(frame) = frame {
+                        self.queue(local, &conn, frame, now_ms);
+                    }
+                }
+            }
+            Command::Settled { member, frame, settled } => self.settle(local, member, frame, settled, now_ms),
             Command::Close {
                 slot,
                 close,
@@ -154,13 +168,36 @@ impl Shard {
             From::Head => {
                 members.live.insert(slot, conn);
             }
-            From::After(seq) => {
-                let (generation, begun) = conn.begin_replay(Arc::clone(&room), seq);
+            From::After(at) => {
+                let (generation, begun) = conn.begin_replay(Arc::clone(&room), at);
                 members.replaying.insert(slot, (Arc::clone(&conn), generation));
                 if begun == Pushed::Dirty {
                     local.dirty.push_back(conn);
                 }
             }
+        }
+    }
+
+    fn settle(&self, local: &mut Local, member: MemberId, frame: Option<Frame>, settled: Settled, now_ms: u64) {
+        match settled {
+            Settled::In {
+                recovered: Some(recovered),
+            } => {
+                self.metrics.history_recovery(if recovered {
+                    Recovery::Recovered
+                } else {
+                    Recovery::NotRecovered
+                });
+                self.counters.replays.add(u64::from(recovered));
+            }
+            Settled::In { recovered: None } | Settled::Paged => {}
+            Settled::Refused(code) => self.metrics.error_sent(code.as_str()),
+        }
+        if let Some(conn) = local.same(member).cloned() {
+            if let Some(frame) = frame {
+                self.queue(local, &conn, frame, now_ms);
+            }
+            conn.settle(matches!(settled, Settled::Refused(_)));
         }
     }
 
@@ -198,11 +235,12 @@ impl Shard {
         }
     }
 
-    fn presence(&self, local: &mut Local, room: u64, frame: &Frame, now_ms: u64) {
+    fn presence(&self, local: &mut Local, room: u64, frame: &Frame, except: Option<&str>, now_ms: u64) {
         let (members, mut queue) = local.room_and_queue(room);
         let Some(members) = members else { return };
         let replaying = members.replaying.values().map(|(conn, _)| conn);
-        self.queue_all(members.live.values().chain(replaying), frame, now_ms, &mut queue);
+        let told = (members.live.values().chain(replaying)).filter(|conn| except.is_none_or(|user| !conn.is_of(user)));
+        self.queue_all(told, frame, now_ms, &mut queue);
         let late = queue.late;
         self.cut(local, late, now_ms);
     }

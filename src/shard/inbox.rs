@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::backplane::contract::Position;
 use crate::hub::{MemberId, Room, User};
 use crate::protocol::client::Ref;
 use crate::protocol::close::Close;
+use crate::protocol::error::ErrorCode;
 use crate::websocket::encoded::Frame;
 
 /// One thing to do. Commands about a room are pushed under that room's lock, so that every shard meets them
@@ -18,7 +20,12 @@ pub enum Command {
     /// A chat, to the members of the room that are live; replays find it in history.
     Chat { room: u64, frame: Frame },
     /// `join`, `left` or `count`, to every member of the room.
-    Presence { room: u64, frame: Frame },
+    Presence {
+        room: u64,
+        frame: Frame,
+        /// The user whom it is about, who is not told.
+        except: Option<Arc<str>>,
+    },
     /// A member comes: `list` first, then what it missed, then live.
     Enter {
         room: Arc<Room>,
@@ -41,6 +48,19 @@ pub enum Command {
     Leave { room: u64, slot: u32 },
     /// For one connection alone, in order with the rest.
     Reply { member: MemberId, frame: Frame },
+    /// What became of a chat that went to the backplane: its answer, and whether it was kept as a new one, kept before, or
+    /// not (none).
+    Said {
+        member: MemberId,
+        frame: Option<Frame>,
+        kept: Option<bool>,
+    },
+    /// What became of a request that had to wait for the backplane: its answer, if it is not on its way already.
+    Settled {
+        member: MemberId,
+        frame: Option<Frame>,
+        settled: Settled,
+    },
     /// A close, in order with the rest.
     Close {
         slot: u32,
@@ -51,6 +71,18 @@ pub enum Command {
     Answer { slot: u32, code: Option<u16> },
     /// The connection is gone and has left every room: its slot may be used again.
     Gone { slot: u32 },
+}
+
+/// How a request that waited came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// The member is in; with what became of its `since`.
+    In {
+        recovered: Option<bool>,
+    },
+    /// A page of history.
+    Paged,
+    Refused(ErrorCode),
 }
 
 /// Who asked for a list, and as what it is answered.
@@ -80,12 +112,12 @@ impl Asked {
 }
 
 /// Where an entering member begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum From {
     /// With the next chat.
     Head,
-    /// With the successor of this seq, read from history.
-    After(u64),
+    /// With the successor of this position, read from history.
+    After(Position),
 }
 
 /// Commands in one inbox above which no connection of this node is read from until the flusher has caught up. One

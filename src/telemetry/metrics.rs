@@ -5,6 +5,7 @@
 //! at the start, with zeros for every label value there can be. The recorder belongs to one
 //! `Metrics`, so several nodes may live in one process.
 
+mod backplane;
 mod handles;
 pub mod http;
 pub mod labels;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use parking_lot::Mutex;
 
+pub use self::backplane::{Backplane, Presence, Revocation};
 use self::handles::{Counters, Registrar, Words};
 pub use self::labels::*;
 pub use self::scrape::Gauges;
@@ -38,7 +40,7 @@ pub struct BuildInfo {
     pub revision: &'static str,
     /// Compiler it was built with.
     pub rustc: &'static str,
-    /// Kind of the backplane: `memory`.
+    /// Kind of the backplane: `memory`, `redis` or `nats`.
     pub backplane: &'static str,
 }
 
@@ -71,6 +73,9 @@ pub struct Metrics {
     certificate_expiry: metrics::Gauge,
     panics_caught: Counters<PanicPlace>,
     drain_phases: Vec<metrics::Gauge>,
+    backplane: Backplane,
+    presence: Presence,
+    revocation: Revocation,
     _upkeep: Upkeep,
 }
 
@@ -108,6 +113,9 @@ impl Metrics {
             certificate_expiry: new.gauge(&names::CERTIFICATE_EXPIRY, &[]),
             panics_caught: new.counters(&names::PANICS_CAUGHT),
             drain_phases: new.gauges::<DrainPhase>(&names::DRAIN_PHASE),
+            backplane: Backplane::register(&new, build.backplane),
+            presence: Presence::register(&new),
+            revocation: Revocation::register(&new),
             _upkeep: Upkeep::start(handle.clone(), new.gauge(&names::UPKEEP, &[])),
             handle,
             recorder,
@@ -144,6 +152,26 @@ impl Metrics {
         let mut text = self.handle.render();
         seconds.write(&mut text);
         text
+    }
+
+    /// What is heard of the backplane.
+    pub fn backplane(&self) -> &Backplane {
+        &self.backplane
+    }
+
+    /// Who is present, on all nodes.
+    pub fn presence(&self) -> &Presence {
+        &self.presence
+    }
+
+    /// Who is revoked, on all nodes.
+    pub fn revocation(&self) -> &Revocation {
+        &self.revocation
+    }
+
+    /// Nodes that are alive, this one included.
+    pub fn nodes(&self, nodes: usize) {
+        self.sources.set_nodes(nodes);
     }
 
     /// A TCP connection got as far as `result`.

@@ -14,6 +14,7 @@
 mod harness;
 
 mod admission;
+mod backplane;
 mod echo;
 mod heartbeat;
 mod history;

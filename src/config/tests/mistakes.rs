@@ -18,7 +18,7 @@ fn one_mistake_is_told_once_with_line_and_remedy() {
         ("[server]\nreload_poll = \"1s\"\n", 10, "server.reload_poll", "unknown key", "did you mean \"reload_poll\" in [tls]?"),
         ("[drain]\nzzz = 1\n", 10, "drain.zzz", "unknown key", "known keys of drain are grace, time"),
         ("isuer = \"a\"\n", 9, "auth.keys[0].isuer", "unknown key", "did you mean \"issuer\"?"),
-        ("[backplane]\nkind = \"redis\"\n", 10, "backplane.kind", "found \"redis\"", "this build has the memory backplane only"),
+        ("[backplane]\nkind = \"redsi\"\n", 10, "backplane.kind", "found \"redsi\"", "did you mean \"redis\"?"),
         ("[server]\nruntime = \"percore\"\n", 10, "server.runtime", "expected \"per-core\" or \"shared\"", "did you mean \"per-core\"?"),
         // Kinds.
         ("[heartbeat]\ninterval = 30\n", 10, "heartbeat.interval", "expected a duration with its unit such as \"30s\", found the number 30", "1s to 10m; the default is 30s"),
@@ -66,6 +66,31 @@ fn one_mistake_is_told_once_with_line_and_remedy() {
         ("[limits]\nunsent_low_water = \"1MiB\"\n", 10, "limits.unsent_low_water", "would never be reached", "half"),
         ("[limits]\nbytes_per_second = 1000\n", 10, "limits.bytes_per_second", "could never pass", "raise it"),
         ("[history]\nbytes = \"16KiB\"\n", 10, "history.bytes", "promises that it is kept", "history.messages = 0"),
+        // The backplane.
+        ("[backplane]\nurl = \"redis://:hun/ter2@n1\"\n", 10, "backplane.url", "user or password", "%2F"),
+        ("[backplane]\nurl = \"hunter2@n1\"\n", 10, "backplane.url", "no scheme", "redis://"),
+        ("[backplane]\nurl = 6379\n", 10, "backplane.url", "expected text", "it takes text"),
+        ("[backplane]\nkind = \"redis\"\nurl = \"redis+sentinel://:hunter2@s1,s2\"\n", 11, "backplane.url", "without the name of the master", "/mymaster"),
+        ("[backplane]\nkind = \"redis\"\nurl = \"redis+cluster://:hunter2@n1/1\"\n", 11, "backplane.url", "Redis Cluster has none", "leave it out"),
+        ("[backplane]\nkind = \"redis\"\nurl = \"nats://hunter2@n1\"\n", 11, "backplane.url", "not a URL of backplane.kind, \"redis\"", "redis://"),
+        ("[backplane]\nkind = \"nats\"\nurl = \"redis://:hunter2@n1\"\n", 11, "backplane.url", "not a URL of backplane.kind, \"nats\"", "nats://"),
+        ("[backplane]\nurl = \"redis://n1\"\nurl_file = \"DIR/jwt\"\n", 10, "backplane.url", "both set", "the file is safer"),
+        ("[backplane]\nurl_file = \"DIR/none\"\n", 10, "backplane.url_file", "file not found", "correct the path"),
+        ("[backplane]\nurl_file = \"DIR/short\"\n", 10, "backplane.url_file", "no scheme", "redis://"),
+        ("[backplane]\nkept = \"memory\"\n", 10, "backplane.kept", "found \"memory\"", "\"async\" or \"disk\" or \"replica\""),
+        ("[backplane]\nkind = \"nats\"\nkept = \"replica\"\n", 11, "backplane.kept", "JetStream does not say", "use \"async\""),
+        ("[backplane]\nprefix = \"\"\n", 10, "backplane.prefix", "not a word", "conclave-staging"),
+        ("[backplane]\nprefix = \"a{b}\"\n", 10, "backplane.prefix", "not a word", "\".\""),
+        ("[backplane]\nprefix = \"012345678901234567890123456789012\"\n", 10, "backplane.prefix", "not a word", "1 to 32"),
+        ("[backplane]\nkind = \"nats\"\nprefix = \"a.b\"\n", 11, "backplane.prefix", "streams", "1 to 32"),
+        ("[backplane]\nkind = \"redis\"\nlease = \"3s\"\n", 11, "backplane.lease", "less than 4 times backplane.call_timeout, 1s", "raise it"),
+        ("[backplane]\nkind = \"redis\"\nkept = \"replica\"\nwait_timeout = \"2s\"\n", 12, "backplane.wait_timeout", "not less than backplane.publish_timeout, 2s", "lower it"),
+        ("[backplane]\nkind = \"redis\"\npublish_timeout = \"30s\"\n[rooms]\nkey_window = \"30s\"\n", 11, "backplane.publish_timeout", "could be kept twice", "rooms.key_window"),
+        ("[backplane]\nkind = \"redis\"\nca_file = \"DIR/none\"\n", 11, "backplane.ca_file", "file not found", "correct the path"),
+        ("[backplane]\nkind = \"redis\"\nca_file = \"DIR/tls.key\"\n", 11, "backplane.ca_file", "no PEM certificates", "authority"),
+        ("[backplane]\nkind = \"redis\"\nsentinel_password_file = \"DIR/none\"\n", 11, "backplane.sentinel_password_file", "file not found", "correct the path"),
+        ("[backplane]\nkind = \"redis\"\nroom_queue_bytes = \"16KiB\"\n", 11, "backplane.room_queue_bytes", "cannot hold one chat", "at least 73728"),
+        ("[backplane]\nkind = \"redis\"\nnode_queue_bytes = \"1MiB\"\n", 11, "backplane.node_queue_bytes", "are less than", "raise it"),
         ("[log]\nlevel = \"inof\"\n", 10, "log.level", "unknown level \"inof\"", "did you mean \"info\"?"),
         ("[traces]\nendpoint = \"127.0.0.1:4318\"\n", 10, "traces.endpoint", "not a", "http://127.0.0.1:4318"),
         ("[traces]\nheaders = [\"hunter2\"]\n", 10, "traces.headers", "a header without \"=\"", "name=value"),
@@ -82,6 +107,6 @@ fn one_mistake_is_told_once_with_line_and_remedy() {
             _ => 0,
         };
         assert_eq!(found, line, "{toml}\n{problem}");
-        assert!(!problems.to_string().contains("hunter2"), "{toml}\n{problem}");
+        assert!(!problems.to_string().contains("hun"), "{toml}\n{problem}");
     }
 }

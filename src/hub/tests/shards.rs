@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use crate::backplane::contract::Position;
 use crate::hub::room::{Cursor, PieceLimits, Replay};
 use crate::hub::{MemberId, Room};
 use crate::protocol::error::ErrorCode;
@@ -20,7 +21,7 @@ pub struct PieceSize {
 struct Running {
     room: Arc<Room>,
     generation: u32,
-    at: u64,
+    at: Position,
     held: Vec<Asked>,
 }
 
@@ -132,7 +133,7 @@ impl Shards {
                     self.hand(shard, slot, frame.clone(), false);
                 }
             }
-            Command::Presence { room, frame } => {
+            Command::Presence { room, frame, .. } => {
                 let Some(members) = self.shards[shard].rooms.get(&room) else {
                     return;
                 };
@@ -186,7 +187,11 @@ impl Shards {
                 }
             }
             Command::Gone { slot } => self.shards[shard].conns[slot as usize] = None,
-            Command::Reply { .. } | Command::Close { .. } | Command::Answer { .. } => {
+            Command::Reply { .. }
+            | Command::Said { .. }
+            | Command::Settled { .. }
+            | Command::Close { .. }
+            | Command::Answer { .. } => {
                 panic!("the hub does not say this")
             }
         }
@@ -267,7 +272,7 @@ impl Shards {
         let cursor = Cursor {
             member,
             generation: running.generation,
-            seq: running.at,
+            at: &running.at,
         };
         let limits = PieceLimits {
             bytes: self.piece.bytes,
@@ -288,15 +293,15 @@ impl Shards {
                 running.at = at;
                 conn.replays.push_back(running);
             }
-            Replay::Trimmed { epoch, seq } => {
+            Replay::Reset { to, reason } => {
                 let reset = server::Reset {
                     room_json: &running.room.name_json,
-                    epoch: &epoch,
-                    seq,
-                    reason: server::ResetReason::Trimmed,
+                    epoch: &to.epoch,
+                    seq: to.seq,
+                    reason,
                 };
                 taken.push((Frame::text(|out| reset.write(out)), false));
-                running.at = seq;
+                running.at = to;
                 conn.replays.push_back(running);
             }
             Replay::CaughtUp(at) => {

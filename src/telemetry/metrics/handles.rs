@@ -62,6 +62,24 @@ impl Registrar<'_> {
         )
     }
 
+    /// One counter for each value of the second label, all with the same first one.
+    pub fn counters_of<L: Label>(&self, definition: &Definition, first: &str) -> Counters<L> {
+        let each = L::ALL
+            .iter()
+            .map(|label| self.counter(definition, &[first, label.word()]));
+        Counters(each.collect(), PhantomData)
+    }
+
+    /// One counter for each word as second label, all with the same first one; the last word is `other`.
+    pub fn words_of(&self, definition: &Definition, first: &str, words: &'static [&'static str]) -> Words {
+        Words(
+            words
+                .iter()
+                .map(|word| (*word, self.counter(definition, &[first, word])))
+                .collect(),
+        )
+    }
+
     /// One counter for each way a socket may end; the last way is `other`.
     pub fn closes(
         &self,

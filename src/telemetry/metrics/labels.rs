@@ -80,12 +80,75 @@ labels! {
         Serving = "serving", Grace = "grace", Closing = "closing", Deadline = "deadline",
         Stopped = "stopped",
     }
+    /// What a link to the backplane is for.
+    Link {
+        Command = "command", Subscriber = "subscriber", Publish = "publish", Control = "control",
+        Sentinel = "sentinel",
+    }
+    /// Why a link was made anew.
+    Reason {
+        Start = "start", Closed = "closed", Timeout = "timeout", Canary = "canary", Role = "role",
+        Replid = "replid", Unsubscribed = "unsubscribed", SwitchMaster = "switch_master", Moved = "moved",
+    }
+    /// What the backplane was asked.
+    CallKind {
+        Publish = "publish", Attach = "attach", Range = "range", Before = "before", Heads = "heads",
+        Users = "users", Present = "present", Renew = "renew", Reap = "reap", Control = "control",
+        Canary = "canary", Wait = "wait",
+    }
+    /// What the log answered to a room that asked what it had missed.
+    RepairResult { Ok = "ok", Trimmed = "trimmed", Rewound = "rewound", Epoch = "epoch", None = "none" }
+    /// What became of a message that the backplane told of: `old` was delivered already, `foreign` is of another
+    /// epoch, `behind` leaves a hole or met a full inbox and is fetched from the log.
+    Wakeup {
+        Delivered = "delivered", Old = "old", Foreign = "foreign", Behind = "behind",
+        Unreadable = "unreadable",
+    }
+    /// What comparing a room's head came to.
+    AuditResult { Same = "same", Behind = "behind", Failed = "failed" }
+    /// Whether this node may fail its readiness.
+    PermitResult { Granted = "granted", Denied = "denied" }
+    /// What this node told of a user.
+    PresenceChange { Enter = "enter", Leave = "leave" }
+    /// What became of a presence event; after `missed` the room's users are read again.
+    PresenceResult { Applied = "applied", Old = "old", Missed = "missed" }
+    /// What renewing the lease came to.
+    RenewalResult { Ok = "ok", Expired = "expired", Failed = "failed" }
+    /// Whom a revocation or a kick is about.
+    SubjectKind { User = "user", Session = "session", Token = "token" }
     /// What became of a finished span.
     SpanFate { Exported = "exported", Failed = "failed", Dropped = "dropped" }
 }
 
 /// Stands for any word that is not in its list.
 pub const OTHER: &str = "other";
+
+/// What a call of the backplane comes to: done, perhaps done, or a word of `backplane::contract::Refusal`.
+pub const CALL_RESULTS: &[&str] = &[
+    "ok",
+    "unknown",
+    "away",
+    "late",
+    "full",
+    "unsafe",
+    "broken",
+    "forbidden",
+    OTHER,
+];
+
+/// Why a chat was answered `unavailable`: what the call came to, or a queue that was full before it.
+pub const REFUSED_REASONS: &[&str] = &[
+    "unknown",
+    "away",
+    "late",
+    "full",
+    "unsafe",
+    "broken",
+    "forbidden",
+    "room_queue",
+    "node_queue",
+    OTHER,
+];
 
 /// Reason words of a close with 1008, and of `auth` errors (PROTOCOL.md section 1).
 pub const AUTH_REASONS: &[&str] = &[

@@ -40,6 +40,10 @@ const BROADCAST: &[f64] = &[
 ];
 /// Round trips of pings: a LAN to a phone in a tunnel.
 const PING: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+/// Calls of the backplane, canaries: 100 µs to the longest timeouts.
+const BACKPLANE: &[f64] = &[
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
 /// Lives of connections: a second to a day.
 const LIFE: &[f64] = &[1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 43_200.0, 86_400.0];
 
@@ -111,6 +115,36 @@ metrics! {
     RECOVERIES Counter "conclave_history_recoveries_total" ["result"]: "Joins with a position by result.";
     REPLAYS Counter "conclave_replays_total" []: "Replays that were started.";
     REPLAYED_MESSAGES Counter "conclave_replayed_messages_total" []: "Messages sent by replays.";
+
+    BACKPLANE_UP Gauge "conclave_backplane_up" ["backend"]: "1 while the backplane as a whole can be reached.";
+    BACKPLANE_LINK_UP Gauge "conclave_backplane_link_up" ["link"]: "1 while every link of this sort can be used.";
+    BACKPLANE_LINK_REBUILDS Counter "conclave_backplane_link_rebuilds_total" ["link", "reason"]: "Links that were made anew, by why.";
+    BACKPLANE_LAG Histogram "conclave_backplane_lag_seconds" [] in BACKPLANE: "From publishing a canary to receiving it.";
+    BACKPLANE_PEER_AGE Gauge "conclave_backplane_peer_age_seconds" []: "How long ago the quietest live peer was last heard of.";
+    BACKPLANE_CALLS Counter "conclave_backplane_calls_total" ["call", "result"]: "Calls of the backplane by what they came to.";
+    BACKPLANE_CALL_DURATION Histogram "conclave_backplane_call_duration_seconds" ["call"] in BACKPLANE: "Calls of the backplane, whatever they came to.";
+    BACKPLANE_QUEUE_MESSAGES Gauge "conclave_backplane_publish_queue_messages" []: "Chats that wait for the backplane.";
+    BACKPLANE_QUEUE_BYTES Gauge "conclave_backplane_publish_queue_bytes" []: "Bytes of chats that wait for the backplane.";
+    BACKPLANE_REFUSED Counter "conclave_backplane_refused_total" ["reason"]: "Chats that were answered unavailable.";
+    BACKPLANE_REPAIRS Counter "conclave_backplane_repairs_total" ["result"]: "Times a room asked the log what it had missed, by answer.";
+    BACKPLANE_WAKEUPS Counter "conclave_backplane_wakeups_total" ["result"]: "Messages that the backplane told of, by what became of them.";
+    BACKPLANE_AUDITS Counter "conclave_backplane_audits_total" ["result"]: "Rooms whose head was compared with the backplane's.";
+    BACKPLANE_AUDIT_DURATION Histogram "conclave_backplane_audit_duration_seconds" [] in BACKPLANE: "One comparison of all rooms.";
+    BACKPLANE_ATTACHED_ROOMS Gauge "conclave_backplane_attached_rooms" []: "Rooms that this node hears of from the backplane.";
+    BACKPLANE_PERMITS Counter "conclave_backplane_permits_total" ["result"]: "Times this node asked whether it may fail its readiness.";
+    BACKPLANE_UNREADY Gauge "conclave_backplane_unready" []: "1 while readiness fails because of the backplane.";
+    PRESENCE_CHANGES Counter "conclave_presence_changes_total" ["change"]: "Users whose first connection on this node came or last one went, as told to the backplane.";
+    PRESENCE_EVENTS Counter "conclave_presence_events_total" ["result"]: "Users who came or went on any node, as told by the backplane.";
+    PRESENCE_RENEWALS Counter "conclave_presence_lease_renewals_total" ["result"]: "Renewals of the lease that keeps this node's users present.";
+    PRESENCE_REAPED Counter "conclave_presence_reaped_users_total" []: "Users of dead nodes that this one moved out.";
+    PRESENCE_INCARNATIONS Counter "conclave_presence_incarnations_total" []: "Incarnations that this node took; more than one means that a lease ended.";
+    PRESENCE_QUEUE Gauge "conclave_presence_queue" []: "Changes that wait for the backplane.";
+    REVOCATION_ENTRIES Gauge "conclave_revocation_entries" []: "Revocations that this node knows.";
+    REVOCATION_EFFECT Histogram "conclave_revocation_effect_seconds" [] in BACKPLANE: "From a revocation to the end of the last connection that it hit here.";
+    REVOCATION_STALENESS Gauge "conclave_revocation_staleness_seconds" []: "How long ago this node last knew that it had missed no revocation.";
+    REVOCATION_CLOSED Counter "conclave_revocation_connections_closed_total" ["kind"]: "Connections ended by a revocation or a kick.";
+    REVOCATION_RELOADS Counter "conclave_revocation_reloads_total" []: "Times all revocations were loaded again.";
+    KICKS Counter "conclave_kicks_total" []: "Kicks that were carried out on this node.";
 
     NODES Gauge "conclave_nodes" []: "Nodes that this one knows, itself included.";
     READY Gauge "conclave_ready" []: "1 while the node wants new connections.";

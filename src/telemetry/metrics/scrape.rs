@@ -1,6 +1,7 @@
 //! What is read only when somebody looks: shard counters, gauges, the process.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -53,6 +54,8 @@ pub(super) struct Sources {
     runtimes: Mutex<Vec<Handle>>,
     readers: Mutex<Vec<Reader>>,
     spans: Mutex<Option<Arc<SpanCounts>>>,
+    /// Nodes that are alive, this one included.
+    nodes: AtomicUsize,
     process: Process,
     sums: Vec<Sum>,
     messages: Vec<(Direction, Kind, metrics::Counter)>,
@@ -69,6 +72,7 @@ impl Sources {
             runtimes: Mutex::default(),
             readers: Mutex::default(),
             spans: Mutex::default(),
+            nodes: AtomicUsize::new(1),
             process: Process::register(new),
             sums: sums(new),
             messages: messages(new),
@@ -95,6 +99,10 @@ impl Sources {
         *self.spans.lock() = Some(counts);
     }
 
+    pub fn set_nodes(&self, nodes: usize) {
+        self.nodes.store(nodes, Relaxed);
+    }
+
     /// Brings every handle up to date.
     pub fn read(&self) -> Seconds {
         let (seconds, fd_limit) = self.process.read(&self.runtimes.lock());
@@ -104,7 +112,7 @@ impl Sources {
             connections: shards.iter().map(|shard| shard.connections()).sum(),
             send_queue_bytes: queued_bytes(&shards),
             fd_limit,
-            nodes: 1,
+            nodes: self.nodes.load(Relaxed) as u64,
             ..Gauges::default()
         };
         drop(shards);

@@ -13,15 +13,20 @@
 #![allow(dead_code, reason = "a toolbox: not every tool is in use at all times")]
 
 pub mod client;
+pub mod cluster;
 pub mod collector;
 pub mod frames;
 pub mod http2;
 pub mod metrics;
+pub mod nats;
 pub mod node;
+pub mod ports;
 pub mod process;
 pub mod prometheus;
 pub mod records;
+pub mod redis;
 pub mod request;
+pub mod sentinel;
 pub mod tls;
 pub mod token;
 
@@ -29,8 +34,12 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use client::{Client, Frame};
+pub use cluster::RedisCluster;
+pub use nats::NatsServer;
 pub use node::{Builder, Node, node};
+pub use redis::{Redis, redis};
 pub use request::{Answer, Ask};
+pub use sentinel::Sentinels;
 
 /// How long any event is waited for: long, because the machine may be busy, and a pass never takes it.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -41,4 +50,11 @@ pub async fn within<T>(what: &str, event: impl Future<Output = T>) -> T {
         Ok(value) => value,
         Err(_) => panic!("waited {} s for {what}", PATIENCE.as_secs()),
     }
+}
+
+/// Fails the test when a server that it starts is not installed.
+pub fn needs(command: &str, package: &str) {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| folder.join(command).is_file());
+    assert!(found, "{command} is not in PATH: apt-get install {package}");
 }

@@ -94,6 +94,14 @@ impl Process {
         .await
     }
 
+    /// Waits until a line of its output has `words` in it.
+    pub async fn said(&self, words: &str) {
+        self.wait(words, |seen| {
+            seen.stdout.iter().any(|line| line.contains(words)).then_some(())
+        })
+        .await;
+    }
+
     pub async fn wait_exit(&self) -> ExitStatus {
         self.wait("the end of the process", |seen| seen.exit).await
     }
@@ -117,7 +125,7 @@ impl Drop for Process {
         drop(child);
         if thread::panicking() {
             let seen = self.seen();
-            eprintln!("--- the node said:\n{}\n{}", seen.stdout.join("\n"), seen.stderr);
+            eprintln!("--- it said:\n{}\n{}", seen.stdout.join("\n"), seen.stderr);
         }
     }
 }

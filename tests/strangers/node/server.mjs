@@ -16,13 +16,19 @@ function fail(text) {
   throw new Error(text);
 }
 
+// A run that is cut short takes its servers with it.
+const alive = new Set();
+process.on("exit", () => alive.forEach((child) => child.kill("SIGKILL")));
+process.once("SIGTERM", () => process.exit(143));
+
 /** A process, its output line by line, and its end. */
 export class Running {
   lines = [];
   #waiting = [];
 
-  constructor(args, { env = {}, cwd } = {}) {
-    this.child = spawn(BINARY, args, { env: { ...process.env, ...env }, cwd, stdio: ["ignore", "pipe", "pipe"] });
+  constructor(args, { command = BINARY, env = {}, cwd, stdin = "ignore" } = {}) {
+    this.child = spawn(command, args, { env: { ...process.env, ...env }, cwd, stdio: [stdin, "pipe", "pipe"] });
+    alive.add(this.child);
     for (const stream of [this.child.stdout, this.child.stderr]) {
       createInterface({ input: stream }).on("line", (line) => {
         this.lines.push(line);
@@ -31,7 +37,10 @@ export class Running {
     }
     this.ended = new Promise((resolve, reject) => {
       this.child.on("error", reject);
-      this.child.on("close", (code, signal) => resolve({ code, signal }));
+      this.child.on("close", (code, signal) => {
+        alive.delete(this.child);
+        resolve({ code, signal });
+      });
     });
   }
 

@@ -1,0 +1,71 @@
+//! Between the rooms of this node and the backplane: fetches what rooms want ([`Errands`]), asks, and brings the answers
+//! back. What an answer means is decided by the room; this only sees to it that every question is asked, one at a time per
+//! room, and asked again while it makes sense.
+
+mod ask;
+mod audit;
+mod counts;
+mod ear;
+mod presence;
+mod publish;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backplane::contract::Backplane;
+use crate::config;
+use crate::hub::Hub;
+use crate::hub::errands::Errands;
+use crate::runtime::Tasks;
+
+pub use ear::{Ear, News};
+use presence::Presence;
+
+/// Everything that the tasks share.
+pub struct Driver {
+    backplane: Arc<dyn Backplane>,
+    hub: Arc<Hub>,
+    errands: Arc<Errands>,
+    audit_interval: Duration,
+    suspects: audit::Suspects,
+    presence: Presence,
+}
+
+impl Driver {
+    /// For the rooms of `hub`, which must be shared.
+    ///
+    /// # Panics
+    /// The hub's rooms number by themselves.
+    #[must_use]
+    pub fn new(config: &config::Backplane, backplane: Arc<dyn Backplane>, hub: Arc<Hub>) -> Arc<Self> {
+        let errands = Arc::clone(hub.errands().expect("a hub of shared rooms"));
+        Arc::new(Self {
+            backplane,
+            hub,
+            errands,
+            audit_interval: config.audit_interval,
+            suspects: audit::Suspects::default(),
+            presence: Presence::new(config.lease),
+        })
+    }
+
+    /// Spawns the services.
+    pub fn start(self: &Arc<Self>, tasks: &Tasks) {
+        tasks.spawn("publish", publish::run(Arc::clone(self)));
+        tasks.spawn("ask", ask::run(Arc::clone(self)));
+        tasks.spawn("audit", audit::run(Arc::clone(self)));
+        tasks.spawn("presence", presence::run(Arc::clone(self)));
+    }
+
+    /// At the end of a node: its users leave now, and not when its lease ends.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what was not said is found out by the others when the lease ends.
+    pub async fn resign(&self) {
+        if let Some(incarnation) = self.presence.incarnation()
+            && let Err(error) = self.backplane.resign(&incarnation).await
+        {
+            tracing::warn!(%error, "the backplane was not told that this node ends; its users leave when its lease does");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What is asked of a room, and what it answers.
+
+use std::sync::Arc;
+
+use crate::backplane::contract::Position as Place;
+use crate::hub::{MemberId, Position, User};
+use crate::limits::REPLAY_PIECE_BYTES;
+use crate::protocol::client::{Page, Ref};
+use crate::protocol::server::ResetReason;
+
+/// A member comes in.
+#[derive(Debug)]
+pub struct Joining<'a> {
+    pub member: MemberId,
+    pub user: &'a User,
+    pub since: Option<Position<'a>>,
+    pub reference: Option<Ref<'a>>,
+    /// It is in the room already: only the list and the replay are wanted.
+    pub again: bool,
+    pub now_ms: u64,
+}
+
+/// What became of a join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Joined {
+    /// In, and if it asked with `since`, whether everything missed will be replayed.
+    In {
+        recovered: Option<bool>,
+        count_is_due: bool,
+    },
+    /// The log must be asked first: [`crate::shard::inbox::Command::Settled`] brings the answer.
+    Later,
+    /// `limits.room_members`
+    Full,
+    /// The backplane is away, and without it nobody knows where the room stands.
+    Unavailable,
+    /// The room was removed a moment ago; look it up again.
+    Gone,
+}
+
+/// What is said.
+#[derive(Debug)]
+pub struct Saying<'a> {
+    pub member: MemberId,
+    pub user: &'a User,
+    /// Raw JSON.
+    pub content: &'a str,
+    pub key: Option<&'a str>,
+    pub reference: Option<Ref<'a>>,
+    /// `traceparent` of the publish, for the nodes that hand it on.
+    pub trace: Option<&'a str>,
+    pub now_ms: u64,
+}
+
+/// What became of it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Kept, and on its way to `members` connections.
+    New { epoch: Arc<str>, seq: u64, members: usize },
+    /// The key was taken before: the first message's place.
+    Again { epoch: Arc<str>, seq: u64 },
+    /// On its way to the backplane: [`crate::shard::inbox::Command::Said`] brings the answer.
+    Later,
+    /// Not accepted: a shard is too far behind, too much waits for the backplane, or it is away.
+    Unavailable,
+}
+
+/// `history` is asked for.
+#[derive(Debug)]
+pub struct Paging<'a> {
+    pub member: MemberId,
+    pub page: Page,
+    pub limit: usize,
+    pub reference: Option<Ref<'a>>,
+    pub now_ms: u64,
+}
+
+/// A page of history, or word that the log must be asked first.
+#[derive(Debug)]
+pub enum Paged {
+    Now(crate::websocket::encoded::Frame),
+    /// [`crate::shard::inbox::Command::Settled`] brings the answer.
+    Later,
+    Unavailable,
+}
+
+/// Where a replay stands.
+#[derive(Debug)]
+pub struct Cursor<'a> {
+    pub member: MemberId,
+    /// Which of the connection's replays it is.
+    pub generation: u32,
+    /// The last message handed out.
+    pub at: &'a Place,
+}
+
+/// How much of a replay may be put into an outbox at once.
+#[derive(Debug, Clone, Copy)]
+pub struct PieceLimits {
+    pub bytes: usize,
+    pub frames: usize,
+}
+
+impl PieceLimits {
+    /// Half of what may wait for a connection, so that a replay never makes a slow reader of anybody.
+    #[must_use]
+    pub fn within(bytes: usize, frames: usize) -> Self {
+        Self {
+            bytes: REPLAY_PIECE_BYTES.min(bytes / 2),
+            frames: (frames / 2).max(1),
+        }
+    }
+}
+
+/// A piece of a replay.
+#[derive(Debug)]
+pub enum Replay {
+    /// Read on from here when these have left.
+    Piece(Place),
+    /// That was all, up to here; the room has told the shard so, in order with its chats.
+    CaughtUp(Place),
+    /// Up to here, which is all; but the member has left already and lists that it asked for cannot be true any
+    /// more. Its shard will come to the leave, and answer them.
+    Leaving(Place),
+    /// The next messages were forgotten meanwhile, or what was handed out is no longer part of the log: say `reset` and
+    /// read on from here.
+    Reset { to: Place, reason: ResetReason },
+}
+
+/// A chat on its way to the backplane: whom to answer.
+#[derive(Debug)]
+pub struct Pending {
+    pub member: MemberId,
+    /// The raw JSON of the `ref`.
+    pub reference: Option<Box<str>>,
+    /// Tried until then.
+    pub until_ms: u64,
+}

@@ -1,0 +1,272 @@
+//! What the log answers, and what comes of it for the members.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::super::{Room, State};
+use super::{Repaired, shared};
+use crate::backplane::contract::{Entry, Opened, Page, Position as Place, Range, Users};
+use crate::backplane::cursor::{self, Repair};
+use crate::backplane::envelope::Envelope;
+use crate::hub::User;
+use crate::hub::history::{History, Kept};
+use crate::protocol::server::{self, ResetReason};
+use crate::shard::inbox::Command;
+use crate::telemetry::traces::TraceContext;
+use crate::websocket::encoded::Frame;
+
+impl Room {
+    /// Whether every shard can be told more.
+    pub fn can_hand_on(&self) -> bool {
+        let state = self.state.lock();
+        !self.with_members(&state).any(|(_, inbox, _)| inbox.is_full())
+    }
+
+    pub fn on_attached(self: &Arc<Self>, opened: Opened, now_ms: u64) -> bool {
+        self.with(|state| {
+            let Opened { head, lineage, users } = opened;
+            let at = Place {
+                epoch: lineage.epoch(),
+                seq: head,
+            };
+            let was = shared(&mut state.log).at.replace(at.clone());
+            state.lineage = lineage;
+            match was {
+                None => state.history = History::after_seq(head),
+                Some(was) => {
+                    if let Some(to) = cursor::reopened(&was, head, &state.lineage) {
+                        self.reset(state, to, ResetReason::Epoch);
+                    } else {
+                        shared(&mut state.log).at = Some(was);
+                    }
+                }
+            }
+            let log = shared(&mut state.log);
+            log.complete = head == 0 || (log.complete && !log.reopen);
+            log.reopen = false;
+            // What came between the question and its answer met a room that did not know where it stood.
+            log.behind = log.missed;
+            log.repairs_done = log.repairs_begun;
+            let count_is_due = self.take_users(state, users, now_ms);
+            self.settle_waiting(state, now_ms);
+            count_is_due
+        })
+    }
+
+    /// What follows where the room stood when the driver asked.
+    pub fn on_range(self: &Arc<Self>, range: Range, now_ms: u64) -> Option<Repaired> {
+        self.with(|state| {
+            let at = shared(&mut state.log).at.clone()?;
+            let lineage = range.lineage.clone();
+            let repaired = match cursor::repair(&at, range) {
+                Repair::Deliver { entries, again } => {
+                    state.lineage = lineage;
+                    let delivered = !entries.is_empty();
+                    for entry in entries {
+                        self.deliver(state, &entry);
+                    }
+                    let log = shared(&mut state.log);
+                    log.behind = again || log.missed;
+                    if !again {
+                        log.repairs_done = log.repairs_begun;
+                    }
+                    delivered.then_some(Repaired::Delivered)
+                }
+                Repair::Reset { to, reason } => {
+                    state.lineage = lineage;
+                    self.reset(state, to, reason);
+                    Some(Repaired::Reset(reason))
+                }
+                Repair::Open => {
+                    shared(&mut state.log).reopen = true;
+                    None
+                }
+            };
+            self.settle_waiting(state, now_ms);
+            repaired
+        })
+    }
+
+    /// Older messages, up to the oldest that is held.
+    ///
+    /// True if the room has come further.
+    pub fn on_older(self: &Arc<Self>, page: Page, now_ms: u64) -> bool {
+        self.with(|state| {
+            let (mut full, mut taken) = (false, 0);
+            for entry in page.entries.iter().rev() {
+                if entry.position.seq != state.history.base() {
+                    // Either the history has moved on since the question, or the log is another one.
+                    shared(&mut state.log).behind = true;
+                    return false;
+                }
+                if !self.take_older(state, entry) {
+                    full = true;
+                    break;
+                }
+                taken += 1;
+            }
+            let log = shared(&mut state.log);
+            log.complete = full || !page.more;
+            if log.complete {
+                log.wants_older = false;
+            }
+            self.report(state, now_ms);
+            self.settle_waiting(state, now_ms);
+            full || taken > 0 || !page.more
+        })
+    }
+
+    fn take_older(&self, state: &mut State, entry: &Entry) -> bool {
+        let kept = if self.rules.node_bytes_over() > 0 {
+            Kept {
+                bytes: self.rules.kept.bytes / 4,
+                ..self.rules.kept
+            }
+        } else {
+            self.rules.kept
+        };
+        let seq = entry.position.seq;
+        let first_of_epoch = seq > 1 && state.lineage.epoch_of(seq - 1) != state.lineage.epoch_of(seq);
+        let frame = self.frame(entry, first_of_epoch);
+        let frame = frame.unwrap_or_else(|| self.reset_frame(&entry.position, ResetReason::Trimmed));
+        state.history.push_older(entry.follows, entry.time_ms, frame, &kept)
+    }
+
+    pub fn on_users(self: &Arc<Self>, users: Users, now_ms: u64) -> bool {
+        self.with(|state| self.take_users(state, users, now_ms))
+    }
+
+    /// The subscription has ended; true if nobody came meanwhile and the room may go.
+    pub fn on_detached(&self) -> bool {
+        self.with(|state| {
+            let deserted = state.members() == 0;
+            let log = shared(&mut state.log);
+            log.detach = false;
+            log.at = None;
+            log.complete = false;
+            let deserted = deserted && log.waiting.is_empty() && log.queue.is_empty() && !log.publishing;
+            let gone = deserted && log.held.is_empty();
+            if gone {
+                self.end(state);
+            }
+            gone
+        })
+    }
+
+    /// The successor of where the room stands.
+    pub(super) fn deliver(&self, state: &mut State, entry: &Entry) {
+        let log = shared(&mut state.log);
+        let Some(at) = &mut log.at else { return };
+        let new_epoch = at.epoch != entry.position.epoch;
+        *at = entry.position.clone();
+        state.lineage.extend(&entry.position.epoch, entry.position.seq);
+        let seq = entry.position.seq;
+        match self.frame(entry, new_epoch) {
+            Some(frame) => {
+                let members = self.hand_on(state, seq, entry.time_ms, frame);
+                self.trace(entry, members);
+            }
+            None => {
+                // Nobody can read it, but it has its number: those who count are told where they stand.
+                let frame = self.reset_frame(&entry.position, ResetReason::Trimmed);
+                self.hand_on(state, seq, entry.time_ms, frame);
+            }
+        }
+    }
+
+    fn frame(&self, entry: &Entry, names_epoch: bool) -> Option<Frame> {
+        let envelope = match Envelope::parse(&entry.envelope) {
+            Ok(envelope) => envelope,
+            Err(_) => {
+                tracing::warn!(seq = entry.position.seq, "a message in the backplane cannot be read");
+                return None;
+            }
+        };
+        let chat = server::Chat {
+            room_json: &self.name_json,
+            seq: entry.position.seq,
+            epoch: names_epoch.then_some(&entry.position.epoch),
+            from_json: envelope.from.get(),
+            content: envelope.content.get(),
+            time_ms: entry.time_ms,
+        };
+        Some(Frame::text(|out| chat.write(out)))
+    }
+
+    /// One span per node for the fan-out of a traced publish.
+    fn trace(&self, entry: &Entry, members: usize) {
+        let traces = &self.errands().traces;
+        if traces.counts().is_none() {
+            return;
+        }
+        let trace = Envelope::parse(&entry.envelope)
+            .ok()
+            .and_then(|envelope| envelope.trace);
+        let publish = trace.and_then(TraceContext::parse);
+        if let Some(mut fan_out) = traces.fan_out(publish.as_ref(), 0, members) {
+            fan_out.delivered(members);
+        }
+    }
+
+    /// The room stands elsewhere now, and says so to everybody who followed it.
+    pub(super) fn reset(&self, state: &mut State, to: Place, reason: ResetReason) {
+        let frame = self.reset_frame(&to, reason);
+        let log = shared(&mut state.log);
+        match reason {
+            ResetReason::Rewound => state.history.rewind(to.seq),
+            ResetReason::Trimmed => {
+                state.history = History::after_seq(to.seq);
+                log.complete = true;
+            }
+            ResetReason::Epoch => {
+                state.history = History::after_seq(to.seq);
+                log.complete = to.seq == 0;
+            }
+        }
+        log.at = Some(to);
+        for (_, inbox, _) in self.with_members(state) {
+            inbox.push(Command::Chat {
+                room: self.id,
+                frame: frame.clone(),
+            });
+        }
+    }
+
+    fn reset_frame(&self, to: &Place, reason: ResetReason) -> Frame {
+        let reset = server::Reset {
+            room_json: &self.name_json,
+            epoch: &to.epoch,
+            seq: to.seq,
+            reason,
+        };
+        Frame::text(|out| reset.write(out))
+    }
+
+    /// A user is here now or is not, in the eyes of all nodes. True if a `count` became due.
+    pub(super) fn present(&self, state: &mut State, user: &User, here: bool, time_ms: u64) -> bool {
+        let changed = if here {
+            state.presence.place(user, self.rules.users_shown)
+        } else {
+            state.presence.leave(&user.id, self.rules.users_shown).is_some()
+        };
+        changed && self.announce(state, here, user, Some(&user.id), time_ms)
+    }
+
+    fn take_users(&self, state: &mut State, users: Users, now_ms: u64) -> bool {
+        let log = shared(&mut state.log);
+        (log.users_version, log.users_behind) = (users.version, log.users_missed);
+        let mut count_is_due = false;
+        let there: HashMap<&str, ()> = users.users.iter().map(|(id, _)| (&**id, ())).collect();
+        for user in state.presence.users_besides(&there) {
+            count_is_due |= self.present(state, &user, false, now_ms);
+        }
+        for (id, json) in &users.users {
+            let user = User {
+                id: Arc::clone(id),
+                json: Arc::clone(json),
+            };
+            count_is_due |= self.present(state, &user, true, now_ms);
+        }
+        count_is_due
+    }
+}

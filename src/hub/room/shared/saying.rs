@@ -1,0 +1,152 @@
+//! Chats on their way to the backplane, in each sender's order.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::super::{Pending, Room, Said, Saying};
+use super::{Shared, shared, unavailable};
+use crate::backplane::contract::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, Draft, Outcome, Refusal};
+use crate::backplane::envelope;
+use crate::protocol::client::Ref;
+use crate::protocol::server;
+use crate::shard::inbox::Command;
+use crate::websocket::encoded::Frame;
+
+impl Room {
+    pub(in crate::hub::room) fn say_shared(self: &Arc<Self>, shared: &mut Shared, saying: &Saying<'_>) -> Said {
+        let errands = self.errands();
+        if !errands.is_up() {
+            errands.metrics.backplane().refused(Refusal::Away.as_str());
+            return Said::Unavailable;
+        }
+        let envelope = envelope::seal(&saying.user.json, saying.content, saying.trace);
+        let (bytes, bounds) = (envelope.len(), &errands.bounds);
+        let node_bytes = errands.queued_bytes.load(Ordering::Relaxed);
+        let room_full = shared.queue.len() >= bounds.room_messages || shared.queue_bytes + bytes > bounds.room_bytes;
+        if room_full || node_bytes + bytes > bounds.node_bytes {
+            let queue = if room_full { "room_queue" } else { "node_queue" };
+            errands.metrics.backplane().refused(queue);
+            return Said::Unavailable;
+        }
+        let timeout_ms = u64::try_from(bounds.publish_timeout.as_millis()).unwrap_or(u64::MAX);
+        let pending = Pending {
+            member: saying.member,
+            reference: saying.reference.map(|reference| reference.as_json().into()),
+            until_ms: saying.now_ms.saturating_add(timeout_ms),
+        };
+        let draft = Draft {
+            user: Arc::clone(&saying.user.id),
+            key: saying.key.map(Into::into),
+            envelope,
+        };
+        self.queued(shared, bytes.cast_signed(), 1);
+        shared.queue.push_back((pending, draft));
+        if !std::mem::replace(&mut shared.publishing, true) {
+            errands.publish.push(Arc::clone(self));
+        }
+        Said::Later
+    }
+
+    fn queued(&self, shared: &mut Shared, bytes: isize, messages: isize) {
+        let errands = self.errands();
+        shared.queue_bytes = shared.queue_bytes.wrapping_add_signed(bytes);
+        // Two's complement: adding a negative number is a subtraction.
+        errands.queued_bytes.fetch_add(bytes.cast_unsigned(), Ordering::Relaxed);
+        errands
+            .queued_messages
+            .fetch_add(messages.cast_unsigned(), Ordering::Relaxed);
+    }
+
+    /// The next chats to publish, at most one call's worth; empty when there are none, and then the driver lets go of the
+    /// room. Those that have waited too long are answered.
+    pub fn next_batch(&self, now_ms: u64) -> Vec<Draft> {
+        self.with(|state| {
+            let shared = shared(&mut state.log);
+            let (mut batch, mut bytes) = (Vec::new(), 0);
+            while let Some((pending, draft)) = shared.queue.front() {
+                let late = pending.until_ms <= now_ms;
+                bytes += draft.envelope.len();
+                if !late && !batch.is_empty() && (batch.len() >= BATCH_MESSAGES_MAX || bytes > BATCH_BYTES_MAX) {
+                    break;
+                }
+                let Some((pending, draft)) = shared.queue.pop_front() else {
+                    break;
+                };
+                self.queued(shared, -draft.envelope.len().cast_signed(), -1);
+                if late {
+                    bytes -= draft.envelope.len();
+                    self.answer(pending, &Outcome::Unknown);
+                } else {
+                    shared.in_flight.push(pending);
+                    batch.push(draft);
+                }
+            }
+            shared.publishing = !batch.is_empty();
+            batch
+        })
+    }
+
+    /// What became of the batch. True if some of it is to be tried again, in a moment: those are first in the queue.
+    pub fn published(&self, batch: Vec<Draft>, outcomes: &[Outcome], now_ms: u64) -> bool {
+        self.with(|state| {
+            let shared = shared(&mut state.log);
+            let pendings = std::mem::take(&mut shared.in_flight);
+            let mut again = Vec::new();
+            for ((pending, draft), outcome) in pendings.into_iter().zip(batch).zip(outcomes) {
+                let may_pass = match outcome {
+                    Outcome::Refused(refusal) => refusal.may_pass(),
+                    // Only a key makes a second try harmless.
+                    Outcome::Unknown => draft.key.is_some(),
+                    Outcome::New(_) | Outcome::Again(_) => false,
+                };
+                if may_pass && pending.until_ms > now_ms {
+                    again.push((pending, draft));
+                } else {
+                    self.answer(pending, outcome);
+                }
+            }
+            let retry = !again.is_empty();
+            for (pending, draft) in again.into_iter().rev() {
+                self.queued(shared, draft.envelope.len().cast_signed(), 1);
+                shared.queue.push_front((pending, draft));
+            }
+            retry
+        })
+    }
+
+    pub(super) fn answer(&self, pending: Pending, outcome: &Outcome) {
+        let reference = pending.reference.as_deref().and_then(Ref::from_json);
+        let (place, kept) = match outcome {
+            Outcome::New(place) => (Some(place), Some(true)),
+            Outcome::Again(place) => (Some(place), Some(false)),
+            Outcome::Refused(_) | Outcome::Unknown => (None, None),
+        };
+        let frame = match place {
+            Some(place) => reference.map(|reference| {
+                let done = server::Done {
+                    reference,
+                    expires: None,
+                    kept: Some(server::Kept {
+                        room_json: &self.name_json,
+                        epoch: &place.epoch,
+                        seq: place.seq,
+                    }),
+                };
+                Frame::text(|out| done.write(out))
+            }),
+            None => {
+                let reason = match outcome {
+                    Outcome::Refused(refusal) => refusal.as_str(),
+                    _ => "unknown",
+                };
+                self.errands().metrics.backplane().refused(reason);
+                Some(unavailable(reference))
+            }
+        };
+        self.inbox(pending.member).push(Command::Said {
+            member: pending.member,
+            frame,
+            kept,
+        });
+    }
+}

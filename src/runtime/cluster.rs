@@ -1,0 +1,53 @@
+//! A node among others: its backplane, and what works between that and its rooms.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::backplane::contract::Backplane;
+use crate::backplane::driver::{Driver, Ear};
+use crate::config::Config;
+use crate::hub::Hub;
+use crate::runtime::Node;
+
+/// How long the others may take to hear that this node ends; after that its lease tells them.
+const RESIGN: Duration = Duration::from_secs(1);
+
+/// What only a node with a shared backplane has.
+pub struct Cluster {
+    backplane: Arc<dyn Backplane>,
+    driver: Arc<Driver>,
+}
+
+impl Cluster {
+    pub(super) fn new(config: &Config, backplane: Arc<dyn Backplane>, hub: &Arc<Hub>) -> Self {
+        Self {
+            driver: Driver::new(&config.backplane, Arc::clone(&backplane), Arc::clone(hub)),
+            backplane,
+        }
+    }
+
+    /// Makes the links and starts what uses them.
+    ///
+    /// # Errors
+    /// The backplane answered, and can never do what is asked of it; with the remedy.
+    pub(super) async fn start(&self, node: &Arc<Node>) -> anyhow::Result<()> {
+        let ear = Ear::new(
+            Arc::clone(&self.driver),
+            Box::new(|news| drop(news)),
+            node.health.clone(),
+            node.config.backplane.unready_when_away,
+        );
+        Arc::clone(&self.backplane).start(ear, &node.tasks).await?;
+        self.driver.start(&node.tasks);
+        Ok(())
+    }
+
+    /// Says goodbye.
+    pub(super) async fn stop(&self) {
+        if timeout(RESIGN, self.driver.resign()).await.is_err() {
+            tracing::warn!("the backplane did not answer at the end; the users here leave when the lease does");
+        }
+    }
+}

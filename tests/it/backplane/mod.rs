@@ -1,0 +1,3 @@
+//! Rooms across nodes: every engine under one suite, on real servers.
+
+mod servers;
