@@ -10,7 +10,7 @@ pub mod keys;
 pub mod presence;
 pub mod room;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 //! replays read on at random points by shards that follow the rules of the real one.
 
 mod reference;
-mod shards;
+pub mod shards;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

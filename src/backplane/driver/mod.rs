@@ -8,6 +8,8 @@ mod counts;
 mod ear;
 mod presence;
 mod publish;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -13,7 +13,7 @@ mod node;
 mod people;
 mod presence;
 #[cfg(test)]
-mod rewind;
+pub mod rewind;
 mod ring;
 mod room;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::hub::room::{Cursor, PieceLimits, Replay};
 use crate::hub::{MemberId, Room};
 use crate::protocol::error::ErrorCode;
 use crate::protocol::server;
-use crate::shard::inbox::{Asked, Command, From, Inbox};
+use crate::shard::inbox::{Asked, Command, From, Inbox, Settled};
 use crate::websocket::encoded::Frame;
 
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +53,8 @@ pub struct Shards {
     piece: PieceSize,
     /// Tab, frame, and whether it is a list that had to wait for the end of a replay.
     delivered: Vec<(usize, Frame, bool)>,
+    /// Slots whose request to the backplane came out.
+    pub settled: Vec<(u32, Settled)>,
 }
 
 impl Shards {
@@ -66,6 +68,7 @@ impl Shards {
             shards: inboxes.iter().map(shard).collect(),
             piece,
             delivered: Vec::new(),
+            settled: Vec::new(),
         }
     }
 
@@ -187,11 +190,18 @@ impl Shards {
                 }
             }
             Command::Gone { slot } => self.shards[shard].conns[slot as usize] = None,
-            Command::Reply { .. }
-            | Command::Said { .. }
-            | Command::Settled { .. }
-            | Command::Close { .. }
-            | Command::Answer { .. } => {
+            Command::Said { member, frame, .. } => {
+                if let Some(frame) = frame {
+                    self.hand(shard, member.slot, frame, false);
+                }
+            }
+            Command::Settled { member, frame, settled } => {
+                if let Some(frame) = frame {
+                    self.hand(shard, member.slot, frame, false);
+                }
+                self.settled.push((member.slot, settled));
+            }
+            Command::Reply { .. } | Command::Close { .. } | Command::Answer { .. } => {
                 panic!("the hub does not say this")
             }
         }

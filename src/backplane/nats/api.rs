@@ -1,0 +1,349 @@
+//! JetStream's requests, as far as they are used. Those that read ask a stream's leader: any other copy may be behind.
+
+use async_nats::{HeaderMap, Message, StatusCode};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::clock::millis;
+use super::link::Link;
+use super::problem::{ApiError, Problem, optional};
+
+/// When the publishing node took it, in ms since the Unix epoch by the server's clock. The server's own time does not
+/// come with what it tells live, and a message must have one time.
+pub(super) const TIME: &str = "Conclave-Time";
+
+/// Messages of one turn of [`scan`]; what one subscription can hold.
+const TURN_MESSAGES: usize = 256;
+
+/// A message as a stream has it.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    pub subject: String,
+    pub seq: u64,
+    /// When the server stored it, in ms since the Unix epoch.
+    pub stored_ms: u64,
+    /// [`TIME`], or when it was stored.
+    pub time_ms: u64,
+    pub payload: Bytes,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ack {
+    pub seq: u64,
+    /// Its id was known: `seq` is the first one's.
+    pub duplicate: bool,
+}
+
+/// What a stream says of itself.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(super) struct Info {
+    #[serde(default)]
+    pub config: Value,
+    /// When it was made: never the same for two streams of one name.
+    #[serde(default)]
+    pub created: String,
+    #[serde(default)]
+    pub state: State,
+    #[serde(default)]
+    pub cluster: Option<Cluster>,
+    /// Of the subjects that were asked for, all pages.
+    #[serde(default)]
+    total: usize,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(super) struct State {
+    #[serde(default)]
+    pub last_seq: u64,
+    #[serde(default)]
+    subjects: Option<serde_json::Map<String, Value>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(super) struct Cluster {
+    #[serde(default)]
+    pub leader: Option<String>,
+}
+
+impl Link {
+    /// One request of JetStream's API.
+    pub async fn api<T: DeserializeOwned>(&self, call: &str, body: &impl Serialize) -> Result<T, Problem> {
+        let body = serde_json::to_vec(body).map_err(|_| Problem::BROKEN)?;
+        let answer = self.ask(format!("$JS.API.{call}"), None, body.into()).await?;
+        read(&answer.payload)
+    }
+
+    /// Stores a message.
+    pub async fn store(&self, subject: String, headers: HeaderMap, payload: Bytes) -> Result<Ack, Problem> {
+        #[derive(Deserialize)]
+        struct Answer {
+            seq: u64,
+            #[serde(default)]
+            duplicate: bool,
+        }
+        let answer = self.ask(subject, Some(headers), payload).await?;
+        let Answer { seq, duplicate } = read(&answer.payload)?;
+        Ok(Ack { seq, duplicate })
+    }
+
+    /// Stores a message if the newest of its subject has this seq; 0 means that there is none.
+    pub async fn store_after(&self, subject: String, last: u64, payload: Bytes) -> Result<Ack, Problem> {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Expected-Last-Subject-Sequence", last.to_string());
+        self.store(subject, headers, payload).await
+    }
+
+    /// The newest message of a subject, which may have wildcards.
+    pub async fn newest(&self, stream: &str, subject: &str) -> Result<Option<Stored>, Problem> {
+        self.message(stream, json!({"last_by_subj": subject})).await
+    }
+
+    /// The first message of a subject at or after `seq`.
+    pub async fn next(&self, stream: &str, subject: &str, seq: u64) -> Result<Option<Stored>, Problem> {
+        self.message(stream, json!({"next_by_subj": subject, "seq": seq})).await
+    }
+
+    pub async fn at(&self, stream: &str, seq: u64) -> Result<Option<Stored>, Problem> {
+        self.message(stream, json!({"seq": seq})).await
+    }
+
+    async fn message(&self, stream: &str, which: Value) -> Result<Option<Stored>, Problem> {
+        #[derive(Deserialize)]
+        struct Answer {
+            message: Raw,
+        }
+        let answer: Option<Answer> = optional(self.api(&format!("STREAM.MSG.GET.{stream}"), &which).await)?;
+        answer
+            .map(|answer| answer.message.decode().ok_or(Problem::BROKEN))
+            .transpose()
+    }
+
+    /// Removes one message. True for the one who removed it, of however many try.
+    pub async fn remove(&self, stream: &str, seq: u64) -> Result<bool, Problem> {
+        let body = json!({"seq": seq, "no_erase": true});
+        let removed: Option<Value> = optional(self.api(&format!("STREAM.MSG.DELETE.{stream}"), &body).await)?;
+        Ok(removed.is_some())
+    }
+
+    /// Removes everything of a subject.
+    pub async fn purge(&self, stream: &str, subject: &str) -> Result<(), Problem> {
+        let _: Value = self
+            .api(&format!("STREAM.PURGE.{stream}"), &json!({"filter": subject}))
+            .await?;
+        Ok(())
+    }
+
+    pub async fn info(&self, stream: &str) -> Result<Info, Problem> {
+        self.api(&format!("STREAM.INFO.{stream}"), &json!({})).await
+    }
+
+    /// The subjects of a stream that `filter` matches, and the stream's newest seq when the first were read.
+    pub async fn subjects(&self, stream: &str, filter: &str) -> Result<(Vec<String>, Info), Problem> {
+        let mut found = Vec::new();
+        let mut first = None;
+        loop {
+            let body = json!({"subjects_filter": filter, "offset": found.len()});
+            let mut page: Info = self.api(&format!("STREAM.INFO.{stream}"), &body).await?;
+            let subjects = page.state.subjects.take().unwrap_or_default();
+            let is_last = subjects.is_empty() || found.len() + subjects.len() >= page.total;
+            found.extend(subjects.into_iter().map(|(subject, _)| subject));
+            let info = first.get_or_insert(page);
+            if is_last {
+                return Ok((found, std::mem::take(info)));
+            }
+        }
+    }
+
+    /// Messages of a subject from `from` on, ascending, at most `max`. A copy of the stream may answer that is behind: the
+    /// caller knows how far it should go.
+    pub async fn scan(&self, which: &Scan<'_>) -> Result<Vec<Stored>, Problem> {
+        let consumer: Consumer = self
+            .api(&format!("CONSUMER.CREATE.{}", which.stream), &which.consumer())
+            .await?;
+        let wanted = usize::try_from(consumer.num_pending)
+            .unwrap_or(usize::MAX)
+            .min(which.max);
+        let found = self.turns(which.stream, &consumer.name, wanted).await;
+        // If this is lost, the server forgets the consumer by itself.
+        let delete = format!("$JS.API.CONSUMER.DELETE.{}.{}", which.stream, consumer.name);
+        self.say(delete, self.inbox(), Bytes::new()).await?;
+        found
+    }
+
+    async fn turns(&self, stream: &str, consumer: &str, wanted: usize) -> Result<Vec<Stored>, Problem> {
+        let mut found = Vec::with_capacity(wanted.min(TURN_MESSAGES));
+        if wanted == 0 {
+            return Ok(found);
+        }
+        let inbox = self.inbox();
+        let mut messages = self.subscribe(inbox.clone()).await?;
+        while found.len() < wanted {
+            let turn = (wanted - found.len()).min(TURN_MESSAGES);
+            let body = json!({"batch": turn, "no_wait": true}).to_string();
+            let next = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
+            self.say(next, inbox.clone(), body.into()).await?;
+            for _ in 0..turn {
+                let Some(message) = self.await_next(&mut messages).await? else {
+                    return Ok(found);
+                };
+                found.push(message);
+            }
+        }
+        Ok(found)
+    }
+
+    /// `None` when the consumer has no more.
+    async fn await_next(&self, messages: &mut async_nats::Subscriber) -> Result<Option<Stored>, Problem> {
+        use crate::backplane::contract::{Failed, Refusal};
+        // A message that comes later than this is dropped with the subscription.
+        let next = tokio::select! {
+            biased;
+            () = self.gone.cancelled() => None,
+            next = tokio::time::timeout(self.call_timeout(), messages.next()) => next.ok().flatten(),
+        };
+        let message = next.ok_or(Failed::Unknown)?;
+        match message.status {
+            Some(StatusCode::NO_RESPONDERS) => Err(Failed::Refused(Refusal::Away).into()),
+            Some(_) => Ok(None),
+            None => consumed(message).map(Some).ok_or(Problem::BROKEN),
+        }
+    }
+}
+
+/// Which messages [`Link::scan`] reads.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scan<'a> {
+    pub stream: &'a str,
+    pub subject: &'a str,
+    pub from: u64,
+    pub max: usize,
+    /// Without payload.
+    pub bare: bool,
+}
+
+impl Scan<'_> {
+    fn consumer(&self) -> Value {
+        json!({"stream_name": self.stream, "config": {
+            "deliver_policy": "by_start_sequence", "opt_start_seq": self.from.max(1), "ack_policy": "none",
+            "replay_policy": "instant", "filter_subject": self.subject, "headers_only": self.bare,
+            "inactive_threshold": 5_000_000_000_u64, "mem_storage": true, "num_replicas": 1,
+        }})
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Consumer {
+    name: String,
+    #[serde(default)]
+    num_pending: u64,
+}
+
+/// A message in an answer of the API.
+#[derive(Debug, Deserialize)]
+struct Raw {
+    subject: String,
+    seq: u64,
+    #[serde(default)]
+    hdrs: String,
+    #[serde(default)]
+    data: String,
+    time: String,
+}
+
+impl Raw {
+    fn decode(self) -> Option<Stored> {
+        let headers = BASE64_STANDARD.decode(&self.hdrs).ok()?;
+        let payload = BASE64_STANDARD.decode(&self.data).ok()?;
+        let stored = humantime::parse_rfc3339(&self.time).ok()?;
+        let stored_ms = millis(stored.duration_since(std::time::UNIX_EPOCH).ok()?);
+        Some(Stored {
+            subject: self.subject,
+            seq: self.seq,
+            stored_ms,
+            time_ms: time_of(&headers).unwrap_or(stored_ms),
+            payload: payload.into(),
+        })
+    }
+}
+
+/// [`TIME`] of headers as they are stored.
+fn time_of(headers: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(headers).ok()?;
+    let value = text
+        .split("\r\n")
+        .find_map(|line| line.strip_prefix(TIME)?.strip_prefix(':'))?;
+    value.trim().parse().ok()
+}
+
+/// A message from a consumer, whose reply subject says where it was:
+/// `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<ns>.<pending>`, and in newer servers with a domain
+/// and an account after `ACK` and a token at the end.
+fn consumed(message: Message) -> Option<Stored> {
+    let reply = message.reply.as_ref()?;
+    let tokens: Vec<&str> = reply.as_str().split('.').collect();
+    let at = if tokens.len() >= 11 { 4 } else { 2 };
+    let seq = tokens.get(at + 3)?.parse().ok()?;
+    let stored_ns: u64 = tokens.get(at + 5)?.parse().ok()?;
+    let stored_ms = stored_ns / 1_000_000;
+    Some(Stored {
+        subject: message.subject.to_string(),
+        seq,
+        stored_ms,
+        time_ms: header(&message, TIME).unwrap_or(stored_ms),
+        payload: message.payload,
+    })
+}
+
+/// A number in a header.
+pub(super) fn header(message: &Message, name: &'static str) -> Option<u64> {
+    message.headers.as_ref()?.get(name)?.as_str().parse().ok()
+}
+
+/// The answer, or the error in it.
+fn read<T: DeserializeOwned>(answer: &[u8]) -> Result<T, Problem> {
+    #[derive(Deserialize)]
+    struct Error {
+        error: Option<ApiError>,
+    }
+    let unreadable = |_| Problem::BROKEN;
+    if let Some(error) = serde_json::from_slice::<Error>(answer).map_err(unreadable)?.error {
+        return Err(error.into());
+    }
+    serde_json::from_slice(answer).map_err(unreadable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_and_errors_are_told_apart() {
+        let found: Result<Value, Problem> = read(br#"{"type":"x","success":true}"#);
+        assert!(found.is_ok());
+        let refused = br#"{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 0"},"seq":0}"#;
+        assert!(read::<Value>(refused).is_err_and(|problem| problem.is_conflict()));
+        let missing = br#"{"error":{"code":404,"err_code":10037,"description":"no message found"}}"#;
+        assert!(matches!(optional(read::<Value>(missing)), Ok(None)));
+        assert!(matches!(read::<Value>(b"garbage"), Err(Problem::Failed(_))));
+    }
+
+    #[test]
+    fn stored_messages_are_read() {
+        let raw = Raw {
+            subject: "s".into(),
+            seq: 5,
+            hdrs: BASE64_STANDARD.encode("NATS/1.0\r\nNats-Msg-Id: k\r\nConclave-Time: 1700\r\n\r\n"),
+            data: BASE64_STANDARD.encode("hi"),
+            time: "2026-11-21T12:48:45.211723835Z".into(),
+        };
+        let stored = raw.decode().expect("readable");
+        assert_eq!((stored.time_ms, stored.stored_ms), (1_700, 1_795_265_325_211));
+        assert_eq!(&stored.payload[..], b"hi");
+    }
+}
