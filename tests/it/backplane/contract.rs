@@ -38,6 +38,11 @@ macro_rules! engine {
 }
 
 engine!(memory, Kind::Memory);
+engine!(redis, Kind::Redis);
+engine!(redis_locked, Kind::RedisLocked);
+engine!(sentinel, Kind::Sentinel);
+engine!(cluster, Kind::Cluster);
+engine!(nats, Kind::Nats);
 
 /// Runs promises in turn, and says which one is tried, so that a failure names it.
 macro_rules! promises {

@@ -250,6 +250,14 @@ pub fn room(name: &str) -> RoomKey {
     RoomKey::new(name.into())
 }
 
+/// Another room that comes the same way: what is heard of it came after what was said before in the other one.
+pub fn neighbour(of: &RoomKey) -> RoomKey {
+    (0..)
+        .map(|at| room(&format!("neighbour {at}")))
+        .find(|room| room.partition == of.partition)
+        .expect("partitions are few")
+}
+
 /// A message that was never said before, as rooms seal it.
 pub fn draft(user: &str, content: &str) -> Draft {
     Draft {
