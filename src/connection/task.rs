@@ -414,7 +414,7 @@ impl Life {
             user_json: &self.identity.user_json,
             heartbeat_s: config.heartbeat.interval.as_secs().max(1),
             expires: expires_at,
-            kept: "memory",
+            kept: config.backplane.kept.as_str(),
             message_bytes: config.limits.message_bytes,
             rooms: config.limits.rooms_per_connection,
             users_shown: config.rooms.users_shown,
