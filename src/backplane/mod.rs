@@ -24,6 +24,6 @@ pub fn connect(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Option
     match config.backplane.kind {
         BackplaneKind::Memory => Ok(None),
         BackplaneKind::Redis => Ok(Some(redis::Redis::new(config, Arc::clone(metrics))?)),
-        BackplaneKind::Nats => anyhow::bail!("not in this build"),
+        BackplaneKind::Nats => Ok(Some(nats::Nats::new(config, Arc::clone(metrics))?)),
     }
 }

@@ -123,7 +123,9 @@ impl Nats {
                 Ok(_) => "ok",
                 Err(failed) => word(*failed),
             };
-            self.metrics.backplane().call(call, result, began.elapsed().as_secs_f64());
+            self.metrics
+                .backplane()
+                .call(call, result, began.elapsed().as_secs_f64());
             done
         })
     }

@@ -1,3 +1,6 @@
 //! Rooms across nodes: every engine under one suite, on real servers.
 
+mod contract;
+mod engines;
+mod peer;
 mod servers;
