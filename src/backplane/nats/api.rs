@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::clock::millis;
 use super::link::Link;
-use super::problem::{ApiError, Problem, optional};
+use super::problem::{ApiError, Problem, code, optional};
 
 /// When the publishing node took it, in ms since the Unix epoch by the server's clock. The server's own time does not
 /// come with what it tells live, and a message must have one time.
@@ -127,8 +127,18 @@ impl Link {
     /// Removes one message. True for the one who removed it, of however many try.
     pub async fn remove(&self, stream: &str, seq: u64) -> Result<bool, Problem> {
         let body = json!({"seq": seq, "no_erase": true});
-        let removed: Option<Value> = optional(self.api(&format!("STREAM.MSG.DELETE.{stream}"), &body).await)?;
-        Ok(removed.is_some())
+        let removed = self.api::<Value>(&format!("STREAM.MSG.DELETE.{stream}"), &body).await;
+        match removed {
+            Ok(_) => Ok(true),
+            Err(Problem::Api(error)) if error.is_missing() => Ok(false),
+            // Said too when somebody else is removing it at this moment.
+            Err(Problem::Api(error))
+                if error.err_code == code::DELETE_FAILED && self.at(stream, seq).await?.is_none() =>
+            {
+                Ok(false)
+            }
+            Err(problem) => Err(problem),
+        }
     }
 
     /// Removes everything of a subject.
