@@ -200,8 +200,7 @@ async fn oom_misconf_noreplicas_and_wrongtype_leave_no_hole() {
     server.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]).await;
 
     // A snapshot that cannot be written: its name is that of a folder.
-    std::fs::create_dir(server.folder().join("taken")).expect("a folder");
-    server.cli(&["CONFIG", "SET", "dbfilename", "taken"]).await;
+    std::fs::create_dir(server.folder().join("dump.rdb")).expect("a folder");
     server.cli(&["CONFIG", "SET", "save", "3600 1000000"]).await;
     let _ = server.ask(&["SAVE"]).await;
     let _ = server.ask(&["BGSAVE"]).await;
