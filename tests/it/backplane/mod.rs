@@ -3,4 +3,5 @@
 mod contract;
 mod engines;
 mod peer;
+mod schedules;
 mod servers;
