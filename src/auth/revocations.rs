@@ -126,17 +126,21 @@ impl Revocations {
         !self.sessions.is_empty()
     }
 
+    /// All of these: what somebody else keeps already is not bounded anew.
+    #[must_use]
+    pub fn of(entries: &[Revocation], now: UnixSeconds) -> Self {
+        let mut known = Self::default();
+        for revocation in entries {
+            let _ = known.add_at_most(revocation, now, usize::MAX);
+        }
+        known
+    }
+
     /// What is known here and lacks there, in whole or in part.
     #[must_use]
-    pub fn lacking_in(&self, there: &[Revocation], now: UnixSeconds) -> Vec<Revocation> {
-        let mut known_there = Self::default();
-        for revocation in there {
-            // What somebody else could keep need not be bounded anew.
-            let _ = known_there.add_at_most(revocation, now, usize::MAX);
-        }
+    pub fn lacking_in(&self, mut there: Self, now: UnixSeconds) -> Vec<Revocation> {
         self.iter()
-            .filter(|revocation| revocation.forget_after >= now)
-            .filter(|revocation| matches!(known_there.add_at_most(revocation, now, usize::MAX), Ok(true)))
+            .filter(|revocation| matches!(there.add_at_most(revocation, now, usize::MAX), Ok(true)))
             .collect()
     }
 

@@ -115,6 +115,8 @@ fn decide(node: &Node, parts: &Parts, peer: &Peer) -> Result<(Handshake, Verdict
         return Ok((handshake, Verdict::TurnAway(Close::OVERLOADED)));
     }
     match node.policy.admit(parts, origin, auth::now()) {
+        // Who is already known to be revoked is told so; nobody else can be vouched for.
+        Ok(_) if node.warden.turns_away() => Ok((handshake, Verdict::TurnAway(Close::OVERLOADED))),
         Ok(admitted) => {
             node.metrics.admitted(place_label(node, &admitted));
             Ok((handshake, Verdict::Welcome(admitted)))

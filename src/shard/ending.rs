@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::RwLock;
 use tokio::sync::oneshot;
@@ -11,32 +12,46 @@ use crate::auth::revocations::{Hit, Revocations};
 use crate::auth::{self, Identity, UnixSeconds};
 use crate::connection::{Conn, Pushed, Session};
 use crate::protocol::close::Close;
+use crate::runtime::now_ms;
 use crate::shard::Shard;
 use crate::shard::inbox::Command;
 use crate::shard::members::Local;
-use crate::telemetry::metrics::{Label, SubjectKind};
+use crate::telemetry::metrics::{Label, Metrics, SubjectKind};
 
 /// Connections looked at before the shard does other work: about 0.2 ms.
 const LOOKED_AT_PER_TURN: usize = 1_024;
 
-/// Whom to end.
+/// What is carried out together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Hits once whoever is named.
+    pub kicked: Revocations,
+    /// When what is in it was told, ms since the Unix epoch.
+    pub told_ms: Vec<u64>,
+}
+
+/// Whom to end: everybody who is revoked, and who is kicked besides.
 pub struct Ending {
     revoked: Arc<RwLock<Revocations>>,
-    /// Hits once whoever is named.
-    kicked: Revocations,
+    batch: Batch,
+    metrics: Arc<Metrics>,
     /// Gone with the last shard that was at it, even if one panicked.
     _over: oneshot::Sender<()>,
 }
 
 impl Ending {
-    /// Everybody who is revoked, and who is kicked besides. The receiver resolves (to an error) when no shard is at it any
-    /// more.
+    /// The receiver resolves (to an error) when no shard is at it any more.
     #[must_use]
-    pub fn new(revoked: Arc<RwLock<Revocations>>, kicked: Revocations) -> (Arc<Self>, oneshot::Receiver<()>) {
+    pub fn new(
+        revoked: Arc<RwLock<Revocations>>,
+        batch: Batch,
+        metrics: Arc<Metrics>,
+    ) -> (Arc<Self>, oneshot::Receiver<()>) {
         let (over, is_over) = oneshot::channel();
         let ending = Self {
             revoked,
-            kicked,
+            batch,
+            metrics,
             _over: over,
         };
         (Arc::new(ending), is_over)
@@ -51,9 +66,20 @@ impl Ending {
             }
         };
         conn.judged(|identity| {
-            let kicked = judge(&self.kicked, identity, conn.session).map(|hit| (Close::KICKED, hit));
+            let kicked = judge(&self.batch.kicked, identity, conn.session).map(|hit| (Close::KICKED, hit));
             kicked.or_else(|| judge(revoked, identity, conn.session).map(|hit| (Close::TOKEN_REVOKED, hit)))
         })
+    }
+}
+
+impl Drop for Ending {
+    /// The last shard is done: nobody here is left whom it was about.
+    fn drop(&mut self) {
+        let now_ms = now_ms();
+        for told_ms in &self.batch.told_ms {
+            let effect = Duration::from_millis(now_ms.saturating_sub(*told_ms));
+            self.metrics.revocation().effect(effect.as_secs_f64());
+        }
     }
 }
 

@@ -26,17 +26,9 @@ fn identity(user_id: &str, issued_at: Option<u64>, token_id: Option<&str>) -> Id
     }
 }
 
-fn known(entries: &[Revocation]) -> Revocations {
-    let mut known = Revocations::default();
-    for entry in entries {
-        known.add(entry, NOW).unwrap();
-    }
-    known
-}
-
 #[test]
 fn a_user_is_hit_by_the_second_of_issue() {
-    let known = known(&[revocation(user("ann"), 900, 2_000)]);
+    let known = Revocations::of(&[revocation(user("ann"), 900, 2_000)], NOW);
     for (user, issued_at, expected) in [
         ("ann", Some(899), Some(Hit::User)),
         ("ann", Some(900), Some(Hit::User)),
@@ -52,10 +44,13 @@ fn a_user_is_hit_by_the_second_of_issue() {
 
 #[test]
 fn a_session_and_a_token_are_hit_whenever_they_were_issued() {
-    let known = known(&[
-        revocation(Subject::Session("s-1".into()), 900, 2_000),
-        revocation(Subject::Token("t1".into()), 900, 2_000),
-    ]);
+    let known = Revocations::of(
+        &[
+            revocation(Subject::Session("s-1".into()), 900, 2_000),
+            revocation(Subject::Token("t1".into()), 900, 2_000),
+        ],
+        NOW,
+    );
     let ann = |token| identity("ann", Some(950), token);
     assert_eq!(known.judge(&ann(None), Some("s-1"), NOW), Some(Hit::Session));
     assert_eq!(known.judge(&ann(None), Some("s-2"), NOW), None);
@@ -71,7 +66,10 @@ fn a_session_and_a_token_are_hit_whenever_they_were_issued() {
 
 #[test]
 fn what_may_be_forgotten_counts_no_more() {
-    let mut known = known(&[revocation(user("ann"), 1_100, 1_100), revocation(user("bob"), 1, 5_000)]);
+    let mut known = Revocations::of(
+        &[revocation(user("ann"), 1_100, 1_100), revocation(user("bob"), 1, 5_000)],
+        NOW,
+    );
     let ann = identity("ann", Some(950), None);
     assert_eq!(known.judge(&ann, None, 1_100), Some(Hit::User));
     assert_eq!(known.judge(&ann, None, 1_101), None, "the ban is over");
@@ -87,7 +85,7 @@ fn what_may_be_forgotten_counts_no_more() {
 
 #[test]
 fn a_full_house_takes_nobody_new_but_knows_more_of_who_is_in() {
-    let mut known = known(&[revocation(user("ann"), 900, 2_000)]);
+    let mut known = Revocations::of(&[revocation(user("ann"), 900, 2_000)], NOW);
     assert_eq!(
         known.add_at_most(&revocation(user("bob"), 900, 2_000), NOW, 1),
         Err(Full)
@@ -105,18 +103,21 @@ fn a_full_house_takes_nobody_new_but_knows_more_of_who_is_in() {
 
 #[test]
 fn the_difference_is_what_the_other_lacks() {
-    let known = known(&[
-        revocation(user("ann"), 900, 2_000),
-        revocation(user("bob"), 900, 2_000),
-        revocation(Subject::Token("t1".into()), 900, 2_000),
-        revocation(user("past"), 900, 1_000),
-    ]);
+    let known = Revocations::of(
+        &[
+            revocation(user("ann"), 900, 2_000),
+            revocation(user("bob"), 900, 2_000),
+            revocation(Subject::Token("t1".into()), 900, 2_000),
+            revocation(user("past"), 900, 1_000),
+        ],
+        NOW,
+    );
     let there = [
         revocation(user("ann"), 950, 3_000),
         revocation(user("bob"), 950, 1_999),
         revocation(user("eve"), 1, 9_000),
     ];
-    let mut lacking = known.lacking_in(&there, 1_001);
+    let mut lacking = known.lacking_in(Revocations::of(&there, NOW), 1_001);
     lacking.sort_unstable_by(|a, b| a.subject.cmp(&b.subject));
     assert_eq!(
         lacking,
@@ -125,7 +126,7 @@ fn the_difference_is_what_the_other_lacks() {
             revocation(Subject::Token("t1".into()), 900, 2_000),
         ]
     );
-    assert_eq!(known.lacking_in(&known.iter().collect::<Vec<_>>(), NOW), []);
+    assert_eq!(known.lacking_in(known.clone(), NOW), []);
 }
 
 fn any_revocation() -> impl Strategy<Value = Revocation> {
@@ -144,9 +145,9 @@ proptest! {
         here in prop::collection::vec(any_revocation(), 0..12),
         there in prop::collection::vec(any_revocation(), 0..12),
     ) {
-        let (mut one, mut other) = (known(&here), known(&there));
-        let to_other = one.lacking_in(&other.iter().collect::<Vec<_>>(), NOW);
-        let to_one = other.lacking_in(&one.iter().collect::<Vec<_>>(), NOW);
+        let (mut one, mut other) = (Revocations::of(&here, NOW), Revocations::of(&there, NOW));
+        let to_other = one.lacking_in(other.clone(), NOW);
+        let to_one = other.lacking_in(one.clone(), NOW);
         to_other.iter().for_each(|entry| { other.add(entry, NOW).unwrap(); });
         to_one.iter().for_each(|entry| { one.add(entry, NOW).unwrap(); });
         let all: Vec<_> = there.into_iter().rev().chain(here).collect();
@@ -156,6 +157,6 @@ proptest! {
             entries
         };
         prop_assert_eq!(sorted(&one), sorted(&other));
-        prop_assert_eq!(sorted(&one), sorted(&known(&all)));
+        prop_assert_eq!(sorted(&one), sorted(&Revocations::of(&all, NOW)));
     }
 }

@@ -2,6 +2,7 @@
 
 mod contract;
 mod engines;
+mod nats_faults;
 mod peer;
 mod schedules;
 mod servers;
