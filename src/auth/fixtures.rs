@@ -1,7 +1,7 @@
 //! Keys and tokens for tests, made with the crypto library itself, so that no token library stands between.
 
 use std::path::PathBuf;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
@@ -189,5 +189,6 @@ pub(crate) fn policy(keys: Keys, allow: &[&str]) -> Policy {
         keys,
         cookie: "conclave_token".into(),
         rules,
+        revoked: Arc::default(),
     }
 }

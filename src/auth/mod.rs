@@ -1,7 +1,8 @@
 //! Who is there: Origin, then token, then `Admitted`. Nothing else in the program can build an `Admitted`.
 //!
 //! `origin` reads the Origin header, `extract` finds the token in a request, `token` (pure) judges it with the `keys`,
-//! `claims` and `grants` (pure) read what it says, `denied` says why not, `refusals` counts who is refused too often.
+//! `claims` and `grants` (pure) read what it says, `revocations` (pure) know which no longer count, `denied` says why not,
+//! `refusals` counts who is refused too often.
 
 mod algorithm;
 mod claims;
@@ -18,6 +19,7 @@ mod mint;
 mod origin;
 mod pem;
 mod refusals;
+pub mod revocations;
 mod token;
 
 use std::fmt;
@@ -25,6 +27,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ::http::request::Parts;
+use parking_lot::RwLock;
 
 pub use denied::{Denied, DeniedWord};
 pub use diagnose::diagnose;
@@ -34,6 +37,7 @@ pub(crate) use mint::Guest;
 pub use mint::{MintError, ProviderBroken, mint};
 pub use origin::{Allow, Foreign, OriginVerdict, parse_allow};
 pub use refusals::{AddressLimiter, Refusals};
+pub use revocations::Revocations;
 
 use crate::config::Config;
 
@@ -159,6 +163,8 @@ pub struct Policy {
     keys: Keys,
     cookie: String,
     rules: token::Rules,
+    /// Read at every sign-in, written when something is revoked.
+    revoked: Arc<RwLock<Revocations>>,
 }
 
 impl Policy {
@@ -174,6 +180,7 @@ impl Policy {
             keys,
             cookie: config.auth.cookie.clone(),
             rules,
+            revoked: Arc::default(),
         })
     }
 
@@ -208,7 +215,27 @@ impl Policy {
     /// # Errors
     /// It is not good.
     pub fn verify(&self, token: &str, now: UnixSeconds) -> Result<Verified, Denied> {
-        token::verify(token, &self.keys, self.rules, now)
+        let verified = token::verify(token, &self.keys, self.rules, now)?;
+        if self.is_revoked(verified.identity(), now) {
+            return Err(Denied::new(
+                DeniedWord::TokenRevoked,
+                "the user or the token is revoked",
+            ));
+        }
+        Ok(verified)
+    }
+
+    /// Whether a token that was good is revoked by now.
+    ///
+    /// To be asked again once its connection can be found by those who end revoked ones: a revocation that came between
+    /// the verdict and that moment would miss it.
+    pub fn is_revoked(&self, identity: &Identity, now: UnixSeconds) -> bool {
+        self.revoked.read().judge(identity, None, now).is_some()
+    }
+
+    /// What is revoked, shared with who hears of it.
+    pub fn revoked(&self) -> &Arc<RwLock<Revocations>> {
+        &self.revoked
     }
 
     /// The session cookie's user, if the request has a good one. The caller has looked at the Origin.

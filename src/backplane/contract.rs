@@ -318,6 +318,12 @@ pub trait Sink: Send + Sync {
     /// From the control log: in order, each at least once while the link is whole.
     fn control(&self, control: Control);
 
+    /// As [`Sink::control`], by an engine that knows when it took the entry: ms since the Unix epoch, by its own clock.
+    fn control_at(&self, control: Control, time_ms: u64) {
+        let _ = time_ms;
+        self.control(control);
+    }
+
     /// Entries of the control log may have been missed: load [`Backplane::revocations`] again and write back what
     /// is missing there. Also after every new server.
     fn control_suspect(&self);

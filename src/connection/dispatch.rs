@@ -310,6 +310,11 @@ impl Life {
         }
         self.conn.set_identity(Arc::clone(&identity));
         self.identity = identity;
+        if self.node.policy.is_revoked(&self.identity, auth::now()) {
+            // It was revoked after the verdict, and who ends connections may still have found the old token here.
+            self.close(Close::TOKEN_REVOKED);
+            return Ok(Done::Answered);
+        }
         let ends_at = verified.ends_at().unwrap_or(NEVER);
         if ends_at != self.conn.expires_at() {
             self.conn.set_expires_at(ends_at);

@@ -9,6 +9,7 @@ pub mod heartbeat;
 pub mod limits;
 pub mod outbox;
 mod replay;
+mod session;
 pub mod task;
 pub mod transport;
 pub mod turn_away;
@@ -28,6 +29,7 @@ use crate::connection::heartbeat::{Liveness, Verdict};
 use crate::connection::outbox::Outbox;
 pub use crate::connection::replay::Held;
 use crate::connection::replay::{Refill, Replays};
+pub use crate::connection::session::Session;
 use crate::connection::transport::Transport;
 use crate::hub::room::PieceLimits;
 use crate::hub::{MemberId, Room};
@@ -82,6 +84,7 @@ impl OutboxLimits {
 /// One connection, as its shard holds it.
 pub struct Conn {
     pub member: MemberId,
+    pub session: Session,
     /// Unix seconds at which its token ends, leeway included; [`NEVER`] for none.
     expires_at: AtomicU64,
     state: Mutex<State>,
@@ -189,6 +192,7 @@ impl Conn {
         };
         Self {
             member,
+            session: Session::random(),
             expires_at: AtomicU64::new(expires_at),
             state: Mutex::new(state),
         }
@@ -395,6 +399,13 @@ impl Conn {
     #[must_use]
     pub fn identity(&self) -> Option<Arc<Identity>> {
         self.state.lock().identity.clone()
+    }
+
+    /// Asks about whose it is; none of an echo, and none once its close is on the way.
+    pub fn judged<T>(&self, judge: impl FnOnce(&Identity) -> Option<T>) -> Option<T> {
+        let state = self.state.lock();
+        let identity = state.identity.as_deref().filter(|_| state.phase == Phase::Open)?;
+        judge(identity)
     }
 
     fn set_identity(&self, identity: Arc<Identity>) {

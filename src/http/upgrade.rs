@@ -23,6 +23,7 @@ use crate::http::service::Peer;
 use crate::net::tls_io::TlsIo;
 use crate::protocol::close::Close;
 use crate::runtime::Node;
+use crate::shard::inbox::Command;
 use crate::telemetry::metrics::{self, RateLimit, UpgradeResult};
 use crate::telemetry::traces::{TraceContext, UpgradeInfo, UpgradeSpan};
 use crate::websocket::handshake::{self, Handshake};
@@ -114,6 +115,8 @@ fn decide(node: &Node, parts: &Parts, peer: &Peer) -> Result<(Handshake, Verdict
         return Ok((handshake, Verdict::TurnAway(Close::OVERLOADED)));
     }
     match node.policy.admit(parts, origin, auth::now()) {
+        // Who is already known to be revoked is told so; nobody else can be vouched for.
+        Ok(_) if node.warden.turns_away() => Ok((handshake, Verdict::TurnAway(Close::OVERLOADED))),
         Ok(admitted) => {
             node.metrics.admitted(place_label(node, &admitted));
             Ok((handshake, Verdict::Welcome(admitted)))
@@ -205,6 +208,14 @@ fn begin(
     let shard = peer.shard;
     let identity = (kind != Kind::Echo).then(|| Arc::clone(admitted.identity()));
     let conn = shard.register(transport, identity, admitted.ends_at().unwrap_or(NEVER));
+    if node.policy.is_revoked(admitted.identity(), auth::now()) {
+        // Only now can it be found by who ends revoked connections. The close is queued before anything else is.
+        shard.inbox.push(Command::Close {
+            slot: conn.member.slot,
+            close: Close::TOKEN_REVOKED,
+            reconnect_after_ms: 0,
+        });
+    }
     if kind == Kind::Echo {
         return tasks.spawn_here(Echo::new(node, shard, conn, early));
     }

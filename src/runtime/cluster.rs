@@ -33,14 +33,16 @@ impl Cluster {
     /// # Errors
     /// The backplane answered, and can never do what is asked of it; with the remedy.
     pub(super) async fn start(&self, node: &Arc<Node>) -> anyhow::Result<()> {
+        let warden = Arc::clone(&node.warden);
         let ear = Ear::new(
             Arc::clone(&self.driver),
-            Box::new(|news| drop(news)),
+            Box::new(move |news| warden.hear(news)),
             node.health.clone(),
             node.config.backplane.unready_when_away,
         );
         Arc::clone(&self.backplane).start(ear, &node.tasks).await?;
         self.driver.start(&node.tasks);
+        node.warden.load().await;
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Policy, Refusals};
+use crate::backplane::driver::Warden;
 use crate::config::Config;
 use crate::http::health::Health;
 use crate::http::session::Sessions;
@@ -29,6 +30,8 @@ pub struct Node {
     pub permits: Arc<Permits>,
     pub certificates: Arc<Certificates>,
     pub hub: Arc<Hub>,
+    /// Who may no longer be here.
+    pub warden: Arc<Warden>,
     /// None with the memory backplane.
     pub cluster: Option<Cluster>,
     pub shards: Box<[Arc<Shard>]>,

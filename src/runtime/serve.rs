@@ -15,6 +15,7 @@ use crate::auth::keys::Keys;
 use crate::auth::{Policy, Refusals};
 use crate::backplane;
 use crate::backplane::contract::Backplane;
+use crate::backplane::driver::Warden;
 use crate::config::{Config, RuntimeKind};
 use crate::http::health::Health;
 use crate::http::session::Sessions;
@@ -149,6 +150,13 @@ pub(super) fn build_on(
     let backplane = connect(&config, &metrics)?;
     let errands =
         (backplane.as_ref()).map(|_| Arc::new(Errands::new(&config.backplane, Arc::clone(&metrics), traces.clone())));
+    let warden = Warden::new(
+        &config.backplane,
+        backplane.clone(),
+        Arc::clone(policy.revoked()),
+        Arc::clone(&inboxes),
+        Arc::clone(&metrics),
+    );
     let hub = Arc::new(Hub::new(&config, inboxes, errands));
     let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub));
     let node = Arc::new(Node {
@@ -156,6 +164,7 @@ pub(super) fn build_on(
         user_rate: Rate::new(limits.user_messages_per_second),
         address_rate: Rate::new(limits.address_messages_per_second),
         hub,
+        warden,
         cluster,
         health: Health::new(),
         tasks: Tasks::default(),
@@ -303,6 +312,7 @@ fn control(
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        node.warden.start(&node.tasks);
         if let Some(cluster) = &node.cluster {
             cluster.start(node).await?;
         }

@@ -133,6 +133,7 @@ impl Shard {
                     self.close(local, &conn, close, reconnect_after_ms, now_ms);
                 }
             }
+            Command::End { ending, from } => self.end(local, ending, from, now_ms),
             Command::Answer { slot, code } => {
                 if let Some(conn) = local.conn(slot).cloned()
                     && conn.answer_close(code, now_ms) == Pushed::Dirty

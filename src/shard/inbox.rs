@@ -11,6 +11,7 @@ use crate::hub::{MemberId, Room, User};
 use crate::protocol::client::Ref;
 use crate::protocol::close::Close;
 use crate::protocol::error::ErrorCode;
+use crate::shard::ending::Ending;
 use crate::websocket::encoded::Frame;
 
 /// One thing to do. Commands about a room are pushed under that room's lock, so that every shard meets them
@@ -67,6 +68,8 @@ pub enum Command {
         close: Close,
         reconnect_after_ms: u64,
     },
+    /// Revoked and kicked connections from this slot on end.
+    End { ending: Arc<Ending>, from: u32 },
     /// The answer to the peer's close frame, with its code.
     Answer { slot: u32, code: Option<u16> },
     /// The connection is gone and has left every room: its slot may be used again.

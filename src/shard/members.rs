@@ -132,6 +132,13 @@ impl Local {
         self.conns().map(|conn| conn.member).collect()
     }
 
+    /// The connections of at most `most` slots from this one on, and the slot that comes next, if there is one.
+    pub fn piece(&self, from: u32, most: usize) -> (impl Iterator<Item = &Arc<Conn>>, Option<u32>) {
+        let rest = self.conns.get(from as usize..).unwrap_or_default();
+        let next = (rest.len() > most).then(|| from.saturating_add(u32::try_from(most).unwrap_or(u32::MAX)));
+        (rest.iter().take(most).flatten(), next)
+    }
+
     /// The connections of one of `buckets`: slots are dealt out in turn, so every visit is spread evenly.
     pub fn bucket(&self, bucket: usize, buckets: usize) -> impl Iterator<Item = &Arc<Conn>> {
         self.conns.iter().skip(bucket).step_by(buckets).flatten()

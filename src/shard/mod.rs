@@ -3,6 +3,7 @@
 //! Everything a shard does to its connections happens in its flusher and its sweeper, on its own thread; other
 //! threads reach it through its [`Inbox`] only.
 
+pub mod ending;
 mod flusher;
 pub mod inbox;
 mod members;

@@ -10,7 +10,8 @@ use crate::runtime::now_ms;
 /// News of the control log.
 #[derive(Debug)]
 pub enum News {
-    Told(Control),
+    /// With the time at which it was told, ms since the Unix epoch.
+    Told(Control, u64),
     /// Some may have been missed.
     Suspect,
 }
@@ -69,7 +70,11 @@ impl Sink for Ear {
     }
 
     fn control(&self, control: Control) {
-        (self.on_control)(News::Told(control));
+        self.control_at(control, now_ms());
+    }
+
+    fn control_at(&self, control: Control, time_ms: u64) {
+        (self.on_control)(News::Told(control, time_ms));
     }
 
     fn control_suspect(&self) {
@@ -94,6 +99,7 @@ impl Sink for Ear {
             tracing::info!("the backplane can be reached");
             self.driver.suspects.add(Scope::All);
             self.driver.presence.suspect();
+            (self.on_control)(News::Suspect);
         } else if was && !up {
             tracing::warn!("the backplane cannot be reached: chats are answered unavailable until it can");
         }

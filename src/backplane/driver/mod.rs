@@ -4,6 +4,7 @@
 
 mod ask;
 mod audit;
+mod control;
 mod counts;
 mod ear;
 mod presence;
@@ -20,6 +21,7 @@ use crate::hub::Hub;
 use crate::hub::errands::Errands;
 use crate::runtime::Tasks;
 
+pub use control::Warden;
 pub use ear::{Ear, News};
 use presence::Presence;
 

@@ -425,7 +425,10 @@ const UNLUCKY: Rates = Rates {
 };
 
 /// `SCHEDULES=1000 cargo test --lib driver` tries more.
-#[expect(clippy::disallowed_methods, reason = "how long a test runs is no configuration of the server")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long a test runs is no configuration of the server"
+)]
 fn seeds(from: u64) -> std::ops::Range<u64> {
     let count = std::env::var("SCHEDULES").ok().and_then(|count| count.parse().ok());
     from..from + count.unwrap_or(40)

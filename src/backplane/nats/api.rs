@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::clock::millis;
 use super::link::Link;
-use super::problem::{ApiError, Problem, optional};
+use super::problem::{ApiError, Problem, code, optional};
 
 /// When the publishing node took it, in ms since the Unix epoch by the server's clock. The server's own time does not
 /// come with what it tells live, and a message must have one time.
@@ -119,19 +119,33 @@ impl Link {
             message: Raw,
         }
         let answer: Option<Answer> = optional(self.api(&format!("STREAM.MSG.GET.{stream}"), &which).await)?;
-        answer.map(|answer| answer.message.decode().ok_or(Problem::BROKEN)).transpose()
+        answer
+            .map(|answer| answer.message.decode().ok_or(Problem::BROKEN))
+            .transpose()
     }
 
     /// Removes one message. True for the one who removed it, of however many try.
     pub async fn remove(&self, stream: &str, seq: u64) -> Result<bool, Problem> {
         let body = json!({"seq": seq, "no_erase": true});
-        let removed: Option<Value> = optional(self.api(&format!("STREAM.MSG.DELETE.{stream}"), &body).await)?;
-        Ok(removed.is_some())
+        let removed = self.api::<Value>(&format!("STREAM.MSG.DELETE.{stream}"), &body).await;
+        match removed {
+            Ok(_) => Ok(true),
+            Err(Problem::Api(error)) if error.is_missing() => Ok(false),
+            // Said too when somebody else is removing it at this moment.
+            Err(Problem::Api(error))
+                if error.err_code == code::DELETE_FAILED && self.at(stream, seq).await?.is_none() =>
+            {
+                Ok(false)
+            }
+            Err(problem) => Err(problem),
+        }
     }
 
     /// Removes everything of a subject.
     pub async fn purge(&self, stream: &str, subject: &str) -> Result<(), Problem> {
-        let _: Value = self.api(&format!("STREAM.PURGE.{stream}"), &json!({"filter": subject})).await?;
+        let _: Value = self
+            .api(&format!("STREAM.PURGE.{stream}"), &json!({"filter": subject}))
+            .await?;
         Ok(())
     }
 
@@ -159,8 +173,12 @@ impl Link {
     /// Messages of a subject from `from` on, ascending, at most `max`. A copy of the stream may answer that is behind: the
     /// caller knows how far it should go.
     pub async fn scan(&self, which: &Scan<'_>) -> Result<Vec<Stored>, Problem> {
-        let consumer: Consumer = self.api(&format!("CONSUMER.CREATE.{}", which.stream), &which.consumer()).await?;
-        let wanted = usize::try_from(consumer.num_pending).unwrap_or(usize::MAX).min(which.max);
+        let consumer: Consumer = self
+            .api(&format!("CONSUMER.CREATE.{}", which.stream), &which.consumer())
+            .await?;
+        let wanted = usize::try_from(consumer.num_pending)
+            .unwrap_or(usize::MAX)
+            .min(which.max);
         let found = self.turns(which.stream, &consumer.name, wanted).await;
         // If this is lost, the server forgets the consumer by itself.
         let delete = format!("$JS.API.CONSUMER.DELETE.{}.{}", which.stream, consumer.name);
@@ -267,7 +285,9 @@ impl Raw {
 /// [`TIME`] of headers as they are stored.
 fn time_of(headers: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(headers).ok()?;
-    let value = text.split("\r\n").find_map(|line| line.strip_prefix(TIME)?.strip_prefix(':'))?;
+    let value = text
+        .split("\r\n")
+        .find_map(|line| line.strip_prefix(TIME)?.strip_prefix(':'))?;
     value.trim().parse().ok()
 }
 

@@ -108,7 +108,10 @@ impl Nats {
             }
             let silence = self.heard_itself().unwrap_or_else(|| began.elapsed());
             if silence > interval * SILENT_INTERVALS {
-                tracing::warn!(silence_s = silence.as_secs(), "NATS: what is stored is not told: a new connection is made");
+                tracing::warn!(
+                    silence_s = silence.as_secs(),
+                    "NATS: what is stored is not told: a new connection is made"
+                );
                 return;
             }
             let (oldest, nodes) = self.peers_heard();
@@ -199,7 +202,11 @@ impl Nats {
 
     /// Up to `common` is what it was.
     async fn fork(&self, link: &Link, stream: usize, common: u64) -> Result<(), Problem> {
-        tracing::warn!(stream, common, "NATS: a stream has lost messages that it had acknowledged: members are told");
+        tracing::warn!(
+            stream,
+            common,
+            "NATS: a stream has lost messages that it had acknowledged: members are told"
+        );
         self.epochs.fork(link, &self.settings.names, stream, common).await?;
         self.doubt(stream);
         Ok(())
@@ -230,7 +237,10 @@ mod tests {
         });
         assert!(!is_missing(None, None));
         assert!(!is_missing(sung, Some(&stored(90, "c"))));
-        assert!(!is_missing(sung, Some(&stored(91, "c"))), "the answer to that one was lost");
+        assert!(
+            !is_missing(sung, Some(&stored(91, "c"))),
+            "the answer to that one was lost"
+        );
         assert!(is_missing(sung, Some(&stored(80, "c"))) && is_missing(sung, None));
         let (names, room) = (Names::new("p"), Arc::from("lobby"));
         let subject = names.messages(&RoomKey::new(Arc::clone(&room)));

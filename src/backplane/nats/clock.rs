@@ -18,13 +18,18 @@ impl Clock {
     /// A message was sent and acknowledged at these local times, and stored at this one of the server.
     pub fn learn(&self, sent_ms: u64, acknowledged_ms: u64, stored_ms: u64) {
         let local = sent_ms.midpoint(acknowledged_ms);
-        self.ahead_ms.store(stored_ms.wrapping_sub(local).cast_signed(), Ordering::Relaxed);
+        self.ahead_ms
+            .store(stored_ms.wrapping_sub(local).cast_signed(), Ordering::Relaxed);
     }
 }
 
 /// Milliseconds since the Unix epoch on this node.
 pub(super) fn local_ms() -> u64 {
-    millis(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+    millis(
+        SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default(),
+    )
 }
 
 /// As whole milliseconds; 500 million years at most.

@@ -39,7 +39,8 @@ impl Nats {
     /// Stores a canary in the log.
     pub(super) async fn sing(&self, link: &Link) -> Result<(), Problem> {
         let subject = self.settings.names.subject(&format!("k.n.{}", self.node));
-        link.store(subject, HeaderMap::new(), local_ms().to_string().into()).await?;
+        link.store(subject, HeaderMap::new(), local_ms().to_string().into())
+            .await?;
         Ok(())
     }
 
@@ -117,7 +118,9 @@ impl Nats {
             return;
         }
         self.heard.canaries.lock().insert(node.into(), Instant::now());
-        let sent_ms = std::str::from_utf8(&message.payload).ok().and_then(|sent| sent.parse().ok());
+        let sent_ms = std::str::from_utf8(&message.payload)
+            .ok()
+            .and_then(|sent| sent.parse().ok());
         if let Some(sent_ms) = sent_ms.filter(|_| node == self.node) {
             let lag = Duration::from_millis(local_ms().saturating_sub(sent_ms));
             self.metrics.backplane().lag(lag.as_secs_f64());

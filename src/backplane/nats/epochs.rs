@@ -75,7 +75,10 @@ impl Record {
 
 /// Of `E2:96`: 96.
 fn begin(epoch: &str) -> u64 {
-    epoch.rsplit_once(':').and_then(|(_, first)| first.parse().ok()).unwrap_or(1)
+    epoch
+        .rsplit_once(':')
+        .and_then(|(_, first)| first.parse().ok())
+        .unwrap_or(1)
 }
 
 /// An epoch's name.
@@ -227,7 +230,10 @@ mod tests {
         let lost = lineage(&second).epoch();
         // An older copy of the stream: it ends before the second epoch began.
         let third = second.continued("t0", "C", 40).expect("another start");
-        assert_eq!(lineage(&third).judge(&lineage(&first).epoch(), 45, 60), Verdict::Forked(40));
+        assert_eq!(
+            lineage(&third).judge(&lineage(&first).epoch(), 45, 60),
+            Verdict::Forked(40)
+        );
         assert_eq!(lineage(&third).judge(&lost, 51, 60), Verdict::Unknown);
         // The same server with an older stream under it, as a snapshot put back leaves it.
         assert!(second.continued("t0", "B", 40).is_some());
@@ -249,7 +255,9 @@ mod tests {
     fn only_the_newest_epochs_are_remembered() {
         let mut record = Record::new("t0", "A");
         for server in 0..40_u64 {
-            record = record.continued("t0", &server.to_string(), server * 10).expect("another start");
+            record = record
+                .continued("t0", &server.to_string(), server * 10)
+                .expect("another start");
         }
         assert_eq!(record.lineage.split(',').count(), EPOCHS_MAX);
     }

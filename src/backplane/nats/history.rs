@@ -4,7 +4,7 @@
 //! messages. What shows it: the message at the position itself is still kept (the oldest go first), or the first one kept
 //! is its neighbour in the whole stream, or a record of the room vouches that nothing was dropped since.
 
-use crate::backplane::contract::{Entry, Found, Page, Position, Range, RoomKey};
+use crate::backplane::contract::{Entry, Found, PAGE_ENTRIES_MAX, Page, Position, Range, RoomKey};
 use crate::backplane::lineage::{Lineage, Verdict};
 
 use super::Nats;
@@ -31,6 +31,7 @@ struct Reader<'a> {
 
 impl Nats {
     pub(super) async fn successors(&self, room: &RoomKey, after: &Position, limit: usize) -> Result<Range, Problem> {
+        let limit = limit.min(PAGE_ENTRIES_MAX);
         let link = self.link()?;
         let Some(reader) = Reader::new(self, &link, room).await? else {
             return Ok(Range {
@@ -58,6 +59,7 @@ impl Nats {
     }
 
     pub(super) async fn page(&self, room: &RoomKey, seq: u64, limit: usize) -> Result<Page, Problem> {
+        let limit = limit.min(PAGE_ENTRIES_MAX);
         let link = self.link()?;
         match Reader::new(self, &link, room).await? {
             Some(reader) => reader.page(seq, limit).await,
@@ -89,7 +91,11 @@ impl<'a> Reader<'a> {
 
     async fn after(&self, seq: u64, limit: usize) -> Result<Found, Problem> {
         let found = self.scan(seq, limit + 1, false).await?;
-        let entries: Vec<Stored> = found.into_iter().filter(|stored| stored.seq > seq).take(limit).collect();
+        let entries: Vec<Stored> = found
+            .into_iter()
+            .filter(|stored| stored.seq > seq)
+            .take(limit)
+            .collect();
         // Asked after reading: what is dropped meanwhile is older than what shows that nothing is missing.
         let young = entries.first().is_none_or(|first| !self.is_old(first.stored_ms));
         if !young || !self.is_whole(seq, entries.first()).await? {
@@ -100,20 +106,20 @@ impl<'a> Reader<'a> {
 
     /// Whether nothing between `seq` and the first message after it was dropped.
     async fn is_whole(&self, seq: u64, first: Option<&Stored>) -> Result<bool, Problem> {
-        let witness = match first {
-            Some(first) if first.seq == seq + 1 => first.seq,
-            _ => seq,
-        };
-        if witness > 0 && self.has(witness).await? {
+        if seq > 0 && self.has(seq).await? {
             return Ok(true);
         }
-        let Some(known) = self.nats.known(self.link, self.room).await? else {
-            return Ok(false);
-        };
-        let age_ms = millis(self.nats.settings.stream_age);
-        let vouched = known.vouches_for(seq, self.nats.clock.now_ms(), age_ms);
         // Nothing is dropped for its number until there is one more than can be read.
-        Ok(vouched && self.kept().await?.len() <= self.nats.settings.history_messages)
+        let kept = self.kept().await?;
+        if kept.len() > self.nats.settings.history_messages {
+            return Ok(false);
+        }
+        if first.is_some_and(|first| first.seq == seq + 1 && kept.first().is_some_and(|(kept, _)| *kept == first.seq)) {
+            return Ok(true);
+        }
+        let age_ms = millis(self.nats.settings.stream_age);
+        let known = self.nats.known(self.link, self.room).await?;
+        Ok(known.is_some_and(|known| known.vouches_for(seq, self.nats.clock.now_ms(), age_ms)))
     }
 
     async fn has(&self, seq: u64) -> Result<bool, Problem> {

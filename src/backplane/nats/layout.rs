@@ -88,7 +88,10 @@ async fn ensure_one(link: &Link, wanted: &Value) -> Result<Info, Unfit> {
         Err(problem) => return Err(problem.into()),
     };
     for fixed in ["subjects", "republish", "retention"] {
-        if wanted.get(fixed).is_some_and(|wanted| Some(wanted) != found.config.get(fixed)) {
+        if wanted
+            .get(fixed)
+            .is_some_and(|wanted| Some(wanted) != found.config.get(fixed))
+        {
             return Err(Unfit::Ever(anyhow!(
                 "the NATS stream {name} was made by something else (its {fixed}): choose another backplane.prefix, \
                  or remove the stream"

@@ -30,14 +30,26 @@ struct Lease {
 }
 
 impl Nats {
-    pub(super) async fn renew_lease(&self, own: &Incarnation, begin: bool, lease: Duration) -> Result<Renewal, Problem> {
+    pub(super) async fn renew_lease(
+        &self,
+        own: &Incarnation,
+        begin: bool,
+        lease: Duration,
+    ) -> Result<Renewal, Problem> {
         let link = self.link()?;
         let (stream, subject) = self.lease_of(own);
         let before = link.newest(&stream, &subject).await?;
-        if !begin && before.as_ref().is_none_or(|before| has_ended(before, self.clock.now_ms())) {
+        if !begin
+            && before
+                .as_ref()
+                .is_none_or(|before| has_ended(before, self.clock.now_ms()))
+        {
             return Ok(Renewal::Expired);
         }
-        let body = serde_json::to_vec(&Lease { lease_ms: millis(lease) }).map_err(|_| Problem::BROKEN)?;
+        let body = serde_json::to_vec(&Lease {
+            lease_ms: millis(lease),
+        })
+        .map_err(|_| Problem::BROKEN)?;
         let sent_ms = local_ms();
         let last = before.as_ref().map_or(0, |before| before.seq);
         let stored = link.store_after(subject.clone(), last, body.into()).await;
@@ -112,7 +124,8 @@ impl Nats {
     async fn clear(&self, link: &Link, dead: &str) -> Result<(), Problem> {
         for stream in 0..STREAMS {
             let names = &self.settings.names;
-            link.purge(&names.users_stream(stream), &names.held(stream, dead)).await?;
+            link.purge(&names.users_stream(stream), &names.held(stream, dead))
+                .await?;
         }
         Ok(())
     }

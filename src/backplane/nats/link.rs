@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Auth, AuthError, Client, ConnectError, ConnectOptions, Event, HeaderMap, Message, Request, ServerAddr};
+use async_nats::{
+    Auth, AuthError, Client, ConnectError, ConnectOptions, Event, HeaderMap, Message, Request, ServerAddr,
+};
 use async_nats::{RequestErrorKind, ServerError, Subscriber};
 use bytes::Bytes;
 use parking_lot::Mutex;

@@ -23,8 +23,6 @@ mod revocations;
 mod rooms;
 mod settings;
 mod supervise;
-#[cfg(test)]
-mod tests;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -123,7 +121,9 @@ impl Nats {
                 Ok(_) => "ok",
                 Err(failed) => word(*failed),
             };
-            self.metrics.backplane().call(call, result, began.elapsed().as_secs_f64());
+            self.metrics
+                .backplane()
+                .call(call, result, began.elapsed().as_secs_f64());
             done
         })
     }

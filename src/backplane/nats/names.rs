@@ -92,7 +92,11 @@ impl Names {
     pub fn place(&self, room: &RoomKey, incarnation: &str, user: &str) -> String {
         let stream = stream_of(room.partition);
         let room = base32(room.name.as_bytes());
-        format!("{}.u.{stream}.{room}.{incarnation}.{}", self.subjects, hashed(user.as_bytes()))
+        format!(
+            "{}.u.{stream}.{room}.{incarnation}.{}",
+            self.subjects,
+            hashed(user.as_bytes())
+        )
     }
 
     /// Everybody held by one incarnation in one stream.

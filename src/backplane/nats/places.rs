@@ -97,7 +97,11 @@ impl Places {
         let gone: Vec<Place> = {
             let there: std::collections::HashSet<&Place> = all.iter().map(|heard| &heard.place).collect();
             let is_gone = |(place, (seq, _)): &(&Place, &(u64, Holder))| *seq <= up_to && !there.contains(place);
-            self.held.iter().filter(is_gone).map(|(place, _)| place.clone()).collect()
+            self.held
+                .iter()
+                .filter(is_gone)
+                .map(|(place, _)| place.clone())
+                .collect()
         };
         let mut events: Vec<PresenceEvent> = all.into_iter().filter_map(|heard| self.hear(heard)).collect();
         for place in gone {
@@ -142,7 +146,10 @@ impl Places {
     }
 
     pub fn users(&self) -> Users {
-        let users = self.users.iter().map(|(user, (json, _))| (Arc::clone(user), Arc::clone(json)));
+        let users = self
+            .users
+            .iter()
+            .map(|(user, (json, _))| (Arc::clone(user), Arc::clone(json)));
         Users {
             version: self.version,
             users: users.collect(),
@@ -150,7 +157,10 @@ impl Places {
     }
 
     fn enters(&mut self, holder: Holder, time_ms: u64) -> Option<PresenceEvent> {
-        let entry = self.users.entry(Arc::clone(&holder.user)).or_insert_with(|| (Arc::clone(&holder.json), 0));
+        let entry = self
+            .users
+            .entry(Arc::clone(&holder.user))
+            .or_insert_with(|| (Arc::clone(&holder.json), 0));
         entry.0 = Arc::clone(&holder.json);
         entry.1 += 1;
         (entry.1 == 1).then(|| self.event(true, &holder, time_ms)).flatten()
@@ -217,7 +227,10 @@ mod tests {
         assert!(places.hear(heard("a", "u", 3, true)).is_none(), "again");
         assert!(places.hear(heard("a", "u", 4, false)).is_none());
         assert_eq!(told(places.hear(heard("b", "u", 5, false))), [("u".to_owned(), false)]);
-        assert!(places.hear(heard("b", "u", 2, true)).is_none(), "older word of a left place");
+        assert!(
+            places.hear(heard("b", "u", 2, true)).is_none(),
+            "older word of a left place"
+        );
         assert!(places.users().users.is_empty());
     }
 
@@ -249,7 +262,15 @@ mod tests {
     #[test]
     fn the_buried_leave_unless_they_are_elsewhere() {
         let mut places = Places::default();
-        places.read(vec![heard("a", "u", 1, true), heard("a", "v", 2, true), heard("b", "v", 3, true)], 3, 0);
+        places.read(
+            vec![
+                heard("a", "u", 1, true),
+                heard("a", "v", 2, true),
+                heard("b", "v", 3, true),
+            ],
+            3,
+            0,
+        );
         assert_eq!(told(places.bury("a", 5)), [("u".to_owned(), false)]);
         assert!(places.bury("a", 5).is_empty());
     }

@@ -62,7 +62,9 @@ impl Nats {
         let mut surplus = Vec::new();
         for stream in 0..STREAMS {
             let filter = self.settings.names.held(stream, incarnation);
-            let (subjects, _) = link.subjects(&self.settings.names.users_stream(stream), &filter).await?;
+            let (subjects, _) = link
+                .subjects(&self.settings.names.users_stream(stream), &filter)
+                .await?;
             for subject in subjects {
                 if missing.remove(&subject).is_none() {
                     surplus.push(Written {
@@ -162,17 +164,27 @@ impl Nats {
                 max: subjects.len(),
                 bare: false,
             };
-            found.extend(link.scan(&all).await?.into_iter().map(|stored| (stored.subject.clone(), stored)));
+            found.extend(
+                link.scan(&all)
+                    .await?
+                    .into_iter()
+                    .map(|stored| (stored.subject.clone(), stored)),
+            );
         }
         let missing = subjects.iter().filter(|subject| !found.contains_key(*subject));
         let asked: Vec<_> = missing.map(|subject| link.newest(&stream, subject)).collect();
-        let asked: Vec<_> = futures_util::stream::iter(asked).buffer_unordered(TOGETHER).collect().await;
+        let asked: Vec<_> = futures_util::stream::iter(asked)
+            .buffer_unordered(TOGETHER)
+            .collect()
+            .await;
         for stored in asked {
             found.extend(stored?.map(|stored| (stored.subject.clone(), stored)));
         }
         let buried = self.buried.lock();
         let heard = found.into_values().filter_map(heard);
-        let heard = heard.filter(|heard| !buried.contains_key(&heard.place.incarnation)).collect();
+        let heard = heard
+            .filter(|heard| !buried.contains_key(&heard.place.incarnation))
+            .collect();
         Ok((heard, info.state.last_seq))
     }
 
@@ -185,7 +197,10 @@ impl Nats {
         let began = Instant::now();
         let rooms: Vec<Arc<Room>> = self.rooms.lock().values().map(Arc::clone).collect();
         for stream in 0..STREAMS {
-            let here: Vec<&Arc<Room>> = rooms.iter().filter(|room| stream_of(room.key.partition) == stream).collect();
+            let here: Vec<&Arc<Room>> = rooms
+                .iter()
+                .filter(|room| stream_of(room.key.partition) == stream)
+                .collect();
             if !here.is_empty() {
                 self.sweep(link, stream, &here).await?;
             }
@@ -231,7 +246,12 @@ impl Nats {
     /// From now on the places of these incarnations count for nobody.
     pub(super) fn hear_burials(&self, incarnations: impl IntoIterator<Item = Incarnation>) {
         for incarnation in incarnations {
-            if self.buried.lock().insert(Arc::clone(&incarnation), Instant::now()).is_some() {
+            if self
+                .buried
+                .lock()
+                .insert(Arc::clone(&incarnation), Instant::now())
+                .is_some()
+            {
                 continue;
             }
             let rooms: Vec<Arc<Room>> = self.rooms.lock().values().map(Arc::clone).collect();

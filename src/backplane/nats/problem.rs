@@ -37,6 +37,7 @@ pub(super) mod code {
     pub const NOT_ENABLED_FOR_ACCOUNT: u16 = 10_039;
     pub const SEQUENCE_NOT_FOUND: u16 = 10_043;
     pub const STORAGE_EXCEEDED: u16 = 10_047;
+    pub const DELETE_FAILED: u16 = 10_057;
     pub const STREAM_NAME_IN_USE: u16 = 10_058;
     pub const STREAM_NOT_FOUND: u16 = 10_059;
     pub const STREAM_SUBJECTS_OVERLAP: u16 = 10_065;

@@ -84,7 +84,9 @@ fn write(control: &Control) -> Result<Bytes, Problem> {
 
 /// `None` for what this build cannot read.
 pub(super) fn read(bytes: &[u8]) -> Option<Control> {
-    let written: Written = serde_json::from_slice(bytes).ok().filter(|written: &Written| written.v == 1)?;
+    let written: Written = serde_json::from_slice(bytes)
+        .ok()
+        .filter(|written: &Written| written.v == 1)?;
     Some(match written.what {
         What::Revoke {
             revoke,
@@ -148,7 +150,10 @@ impl Nats {
             if there.as_ref() == Some(&wanted) {
                 return Ok(added);
             }
-            match link.store_after(subject.clone(), seq, write(&Control::Revoke(wanted))?).await {
+            match link
+                .store_after(subject.clone(), seq, write(&Control::Revoke(wanted))?)
+                .await
+            {
                 Ok(_) => added = true,
                 Err(problem) if problem.is_conflict() => {}
                 Err(problem) => return Err(problem),

@@ -45,15 +45,16 @@ impl Known {
 
     /// Whether nothing above `seq` was dropped for its age, by the server's clock and this age.
     pub fn vouches_for(&self, seq: u64, now_ms: u64, age_ms: u64) -> bool {
-        let vouches = |Point(at, head, from): &Point| {
-            now_ms.saturating_sub(*at) < age_ms && (*head == seq || *from <= seq)
-        };
+        let vouches =
+            |Point(at, head, from): &Point| now_ms.saturating_sub(*at) < age_ms && (*head == seq || *from <= seq);
         self.points.iter().any(vouches)
     }
 
     /// Whether the newest point is older than a quarter of `age_ms`.
     fn is_stale(&self, now_ms: u64, age_ms: u64) -> bool {
-        self.points.last().is_none_or(|Point(at, ..)| now_ms.saturating_sub(*at) >= age_ms / 4)
+        self.points
+            .last()
+            .is_none_or(|Point(at, ..)| now_ms.saturating_sub(*at) >= age_ms / 4)
     }
 
     /// With a new point.
@@ -191,7 +192,8 @@ impl Nats {
         };
         let touched = known.touched(Point(now_ms, head, from), age_ms);
         let body = serde_json::to_vec(&touched).map_err(|_| Problem::BROKEN)?;
-        link.store(self.settings.names.known(room), HeaderMap::new(), body.into()).await?;
+        link.store(self.settings.names.known(room), HeaderMap::new(), body.into())
+            .await?;
         Ok(())
     }
 

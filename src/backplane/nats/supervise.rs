@@ -79,7 +79,8 @@ impl Nats {
     /// A connection, streams as they should be, and a lineage that this server may go on with.
     async fn prepare(&self) -> Result<(Link, mpsc::Receiver<Feed>, Streams), Unfit> {
         let connected = Link::connect(&self.settings).await;
-        let (link, fed) = connected.map_err(|error| Unfit::Yet(anyhow!("{}: {error}", self.settings.url.hosts_shown())))?;
+        let (link, fed) =
+            connected.map_err(|error| Unfit::Yet(anyhow!("{}: {error}", self.settings.url.hosts_shown())))?;
         let fit = self.fit(&link).await;
         let complaint = link.said.complaint();
         let streams = fit.map_err(|unfit| match (unfit, complaint) {

@@ -201,7 +201,7 @@ impl Shards {
                 }
                 self.settled.push((member.slot, settled));
             }
-            Command::Reply { .. } | Command::Close { .. } | Command::Answer { .. } => {
+            Command::Reply { .. } | Command::End { .. } | Command::Close { .. } | Command::Answer { .. } => {
                 panic!("the hub does not say this")
             }
         }
