@@ -213,7 +213,8 @@ async def play(plan, folder, binary, identity, job):
         await lab.close()
     panics = [Violation("panic", "", node.name, str(node.log)) for node in lab.world.nodes if "panicked at" in node.log.read_text()]
     violations = panics + checker.check(lab.record.events) + (presence.check(lab.record.events) if plan.presence else [])
-    return violations, told(lab.record.events)
+    refused = f", {lab.world.refused_starts} starts refused" if lab.world.refused_starts else ""
+    return violations, told(lab.record.events) + refused
 
 
 def told(events):
