@@ -43,7 +43,6 @@ class Truth:
         self.room = room
         self.at = {}
         self.head = max(event["seq"] for event in told)
-        self.epochs = {event["epoch"] for event in told} | {chat["epoch"] for event in told for chat in event["messages"]}
         self.first = min((event["first"] for event in told if event["messages"]), default=self.head + 1)
         for event in told:
             chats = {chat["seq"]: (chat["epoch"], witness.named(chat)) for chat in event["messages"]}
@@ -73,10 +72,10 @@ class Truth:
 def turned_away(view, truth, claim, verdict):
     """`reset` and `recovered:false` where they are due, and nowhere else."""
     for away in view.turned_away:
-        holds = truth.holds(*away.stood)
-        if claim["may_lose"] and away.epoch not in truth.epochs:
-            # Said by a server whose whole branch was lost later, when one came back that had kept the other.
+        if claim.get("may_branch"):
+            # What a new master lacks is lost, and is there again if the old one is master once more.
             continue
+        holds = truth.holds(*away.stood)
         if holds or (holds is not None and not claim["may_lose"] and not claim.get("may_rewind")):
             why = f"{away.what} although {away.stood} is still there"
             verdict.add("undue " + away.what.split()[0], view.room, view.who, why, away.t)

@@ -11,8 +11,6 @@ class Away(NamedTuple):
     t: float
     what: str
     stood: tuple
-    # The newest epoch, in the eyes of whoever said so.
-    epoch: str
 
 
 class View:
@@ -106,7 +104,7 @@ class Follower:
         elif frame.get("recovered") is True:
             self.on_recovered(view, here, since, event, frame)
         elif frame.get("recovered") is False:
-            view.turned_away.append(Away(event["t"], "recovered:false", since, frame["epoch"]))
+            view.turned_away.append(Away(event["t"], "recovered:false", since))
             view.anew(frame["epoch"], frame["seq"])
             here.replay_end = None
         else:
@@ -174,7 +172,7 @@ class Follower:
             self.wrong("reset without list", event, str(frame))
             return
         stood, seq, reason = view.stand, frame["seq"], frame["reason"]
-        view.turned_away.append(Away(event["t"], f"reset {reason}", stood, frame["epoch"]))
+        view.turned_away.append(Away(event["t"], f"reset {reason}", stood))
         here.replay_end = None
         here.promised.clear()
         here.contradicted = None

@@ -77,7 +77,7 @@ class Clean(Cases):
 
     def test_a_branch_that_was_lost_itself_passes(self):
         """The old master comes back with what was lost, and what the new one had taken is lost in its stead."""
-        story = self.begun()
+        story = self.begun(may_branch=True)
         spoken(story, 1, 2)
         story.reset("p", "rewound", "E2", 1)
         ref = story.says("p", 3)
