@@ -23,8 +23,6 @@ mod revocations;
 mod rooms;
 mod settings;
 mod supervise;
-#[cfg(test)]
-mod tests;
 
 use std::collections::HashMap;
 use std::future::Future;

@@ -15,6 +15,8 @@ mod backoff;
 mod calls;
 mod canary;
 mod check;
+#[cfg(test)]
+mod child;
 mod clock;
 mod cluster;
 mod control;
@@ -87,6 +89,7 @@ pub struct Redis {
     started: OnceLock<Started>,
     /// For tasks that begin later than the start.
     me: Weak<Self>,
+    order: presence::Order,
 }
 
 /// What is there from the start on.
@@ -127,6 +130,11 @@ impl Redis {
         Ok(Self::with(Settings::of(config), Telemetry::new(metrics)))
     }
 
+    #[cfg(test)]
+    fn with_settings(settings: Settings) -> Arc<Self> {
+        Self::with(settings, Telemetry::none())
+    }
+
     fn with(settings: Settings, telemetry: Telemetry) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             keys: Keys::new(&settings.prefix, settings.db),
@@ -141,6 +149,7 @@ impl Redis {
             was_up: Mutex::default(),
             started: OnceLock::new(),
             me: Weak::clone(me),
+            order: presence::Order::default(),
         })
     }
 

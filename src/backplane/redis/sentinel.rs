@@ -65,7 +65,7 @@ impl Redis {
         };
         let mut backoff = Backoff::default();
         for sentinel in hosts.iter().cycle() {
-            if let Some(link) = self.listen(sentinel, master, &shard).await {
+            if let Some(link) = self.hear_sentinel(sentinel, master, &shard).await {
                 self.telemetry.link_up(LinkKind::Sentinel, true);
                 backoff.reset();
                 // What it told before we listened is seen by the links' own questions, a second later.
@@ -81,7 +81,7 @@ impl Redis {
         }
     }
 
-    async fn listen(&self, sentinel: &Host, master: &str, shard: &Arc<Shard>) -> Option<Arc<Link>> {
+    async fn hear_sentinel(&self, sentinel: &Host, master: &str, shard: &Arc<Shard>) -> Option<Arc<Link>> {
         let (ours, shard) = (format!("{master} "), Arc::clone(shard));
         let hear = move |push: PushInfo| -> Result<(), ()> {
             // `mymaster 127.0.0.1 6379 127.0.0.1 6380`

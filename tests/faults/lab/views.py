@@ -53,6 +53,8 @@ class Room:
         self.replay_end = None
         # seq -> message: acknowledged here and not seen here yet
         self.promised = {}
+        # What an `ok` contradicted; a `reset` must follow.
+        self.contradicted = None
         self.resets = 0
 
 
@@ -139,6 +141,9 @@ class Follower:
         if (frame["room"], frame["from"]["id"], message) not in self.sent:
             self.wrong("invented", event, f"{message} of {frame['from']['id']}")
         witness.told(self.places, frame["room"], epoch, seq, (message, frame["from"]["id"], frame["time"]), event, self.verdict)
+        if here.contradicted:
+            self.wrong("untold", event, f"{here.contradicted}, and it goes on with {seq}")
+            here.contradicted = None
         promised = here.promised.pop(seq, message)
         if promised != message:
             self.wrong("untold", event, f"{seq} was acknowledged here as {promised}, now it is {message}, and no reset between")
@@ -159,7 +164,7 @@ class Follower:
         elif frame["seq"] > view.begins and not view.owned(frame["seq"]):
             seen = view.seen.get(frame["seq"])
             if seen != (frame["epoch"], message):
-                self.wrong("untold", event, f"{message} acknowledged at {frame['epoch']} {frame['seq']}, where {seen} was seen")
+                here.contradicted = f"{message} acknowledged at {frame['epoch']} {frame['seq']}, where {seen} was seen"
 
     def on_reset(self, event, frame):
         view, here = self.view(event["who"], frame["room"]), self.room(event, frame["room"])
@@ -170,6 +175,7 @@ class Follower:
         view.turned_away.append(Away(event["t"], f"reset {reason}", stood))
         here.replay_end = None
         here.promised.clear()
+        here.contradicted = None
         here.resets += 1
         if reason == "epoch":
             view.anew(frame["epoch"], seq)

@@ -247,6 +247,21 @@ class Planted(Cases):
         story.ending("pq", [(1, "E2", "p", 2)], 1, "E2")
         self.finds(story, "untold")
 
+    def test_an_ok_that_contradicts_what_was_seen_needs_a_reset(self):
+        for told in (True, False):
+            with self.subTest(told=told):
+                story = self.begun()
+                spoken(story, 1, 2)
+                ref = story.says("p", 3)
+                story.ok("p", ref, "E2", 2)
+                if told:
+                    story.reset("p", "rewound", "E2", 1)
+                    story.hears("p", 2, "p", 3)
+                story.ok("p", story.says("p", 4), "E2", 3)
+                story.hears("p", 3, "p", 4, epoch="E2")
+                story.ending("p" if told else "", [FOUR[0], (2, "E2", "p", 3), (3, "E2", "p", 4)], 3, "E2")
+                self.finds(story, *([] if told else ["untold"]))
+
     def test_an_epoch_that_is_not_named(self):
         story = self.begun(kept="disk", may_lose=False)
         spoken(story, 1)

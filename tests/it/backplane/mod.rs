@@ -2,5 +2,6 @@
 
 mod contract;
 mod engines;
+mod nats_faults;
 mod peer;
 mod servers;

@@ -1,5 +1,6 @@
 //! A NATS server with JetStream: a child process with a folder and a port that outlive its restarts.
 
+use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -43,10 +44,7 @@ impl NatsServer {
 
     /// Starts it again, after an orderly end if it still runs, with the streams that it had.
     pub async fn restart(&mut self) {
-        if let Some(process) = self.process.take() {
-            process.signal("TERM");
-            process.wait_exit().await;
-        }
+        self.stop().await;
         let store = self.folder.path().join("store");
         let mut command = Command::new("sh");
         // It logs to stderr. `exec`, so that the pid is the server's.
@@ -66,6 +64,31 @@ impl NatsServer {
         self.restart().await;
     }
 
+    /// A copy of every stream as it is now. Ends and starts the server.
+    pub async fn snapshot(&mut self) -> TempDir {
+        let copy = tempfile::tempdir().expect("a folder");
+        self.stop().await;
+        copy_store(self.folder.path(), copy.path());
+        self.restart().await;
+        copy
+    }
+
+    /// Loses everything since a copy was made, as a disk that lied does.
+    pub async fn put_back(&mut self, copy: &TempDir) {
+        self.stop().await;
+        std::fs::remove_dir_all(self.folder.path().join("store")).expect("its store");
+        copy_store(copy.path(), self.folder.path());
+        self.restart().await;
+    }
+
+    /// SIGTERM, and waits for its end.
+    pub async fn stop(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.signal("TERM");
+            process.wait_exit().await;
+        }
+    }
+
     /// SIGSTOP: connections stay, nothing is answered.
     pub fn freeze(&self) {
         self.running().signal("STOP");
@@ -79,4 +102,9 @@ impl NatsServer {
     fn running(&self) -> &Process {
         self.process.as_ref().expect("it was killed by this test")
     }
+}
+
+fn copy_store(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from.join("store")).arg(to).status();
+    assert!(copied.is_ok_and(|status| status.success()), "the store is copied");
 }

@@ -75,8 +75,12 @@ describe("README's cluster section", () => {
     reader.starts = reader.take();
     nodes = await Promise.all(reader.starts.map(start));
     await reader.follow();
-    [ann, bob] = reader.take().map((line, n) => new Talker(["ann", "bob"][n], reader.run(line)));
-    for (const { running } of [ann, bob]) await running.line((line) => line.startsWith("* here: ") && line.includes("ann, bob"));
+    const terminals = reader.take();
+    ann = new Talker("ann", reader.run(terminals[0]));
+    await ann.running.line((line) => line === "* here: ann");
+    bob = new Talker("bob", reader.run(terminals[1]));
+    await bob.running.line((line) => line === "* here: ann, bob");
+    await ann.running.line((line) => line === "* bob came");
     for (const [from, to] of [[ann, bob], [bob, ann]]) {
       from.running.child.stdin.write(`hello from ${from.name}\n`);
       for (const { running } of [from, to]) await running.line((line) => line === `${from.name}: hello from ${from.name}`);

@@ -1,0 +1,93 @@
+-- Moves users between one incarnation and none, in order; tells the room of those who thereby come or go as a whole.
+--
+-- KEYS  1 tombstone of the incarnation, 2 what it holds (hash), 3 incarnations that hold something here (set),
+--       then of each room: meta (hash), users (hash)
+-- ARGV  1 incarnation, 2 number of the call (0: the incarnation is being reaped), 3 what its channels begin with,
+--       4 how many rooms, then their names, then of each change: index of its room, `+` or `-`, user, JSON (of `+`)
+--
+-- Reads of a change come before its writes, so that a key of another type leaves nothing half done; the first write
+-- of a leave only frees memory, so that users can leave a full server (a later write of a script is never refused).
+local inc, number, rooms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4])
+local buried = redis.call('EXISTS', KEYS[1]) == 1
+local last = redis.call('HGET', KEYS[2], '')
+if number > 0 then
+  if buried then return 'FENCED' end
+  -- A call that was given up may still lie in a socket, behind a newer one that came another way.
+  if last and tonumber(last) > number then return 'STALE' end
+elseif not buried then
+  return 'UNBURIED'
+end
+
+local clock = redis.call('TIME')
+local micros = clock[1] * 1000000 + clock[2]
+local millis = string.format('%.0f', math.floor(micros / 1000))
+local versions, raised = {}, {}
+
+-- Never a number twice, whatever was lost: a version is later than the one before and than the clock was then.
+local function raise(at)
+  local follows = versions[at]
+  local version = math.max(follows + 1, micros)
+  versions[at], raised[at] = version, true
+  return string.format('%.0f %.0f', follows, version)
+end
+
+local function tell(at, sign, user, json)
+  local event = 'p ' .. raise(at) .. ' ' .. sign .. ' ' .. millis .. ' ' .. #user .. ' ' .. user .. json
+  -- Done is done: who may not publish is found out by the comparison of versions.
+  redis.pcall('SPUBLISH', ARGV[3] .. ARGV[4 + at], event)
+end
+
+-- The incarnations in front of a user's JSON, between commas, without this one; and whether it was there.
+local function others(list)
+  list = ',' .. list .. ','
+  local from, to = string.find(list, ',' .. inc .. ',', 1, true)
+  if not from then return list, false end
+  return string.sub(list, 1, from) .. string.sub(list, to + 1), true
+end
+
+local came, went = 0, 0
+for i = 5 + rooms, #ARGV, 4 do
+  local at, sign, user, json = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local meta, users = KEYS[2 + 2 * at], KEYS[3 + 2 * at]
+  local place = ARGV[4 + at] .. '\0' .. user
+  local held = redis.call('HEXISTS', KEYS[2], place) == 1
+  local known = redis.call('HGET', users, user)
+  versions[at] = versions[at] or tonumber(redis.call('HGET', meta, 'v') or 0)
+  local list, old = '', ''
+  if known then list, old = string.match(known, '^(%S*) (.*)$') end
+  local rest, mine = others(list or '')
+  if sign == '+' then
+    if not held then redis.call('HSET', KEYS[2], place, '') end
+    if not mine or old ~= json then
+      redis.call('HSET', users, user, (rest == ',,' and inc or string.sub(rest, 2) .. inc) .. ' ' .. json)
+    end
+    if not known then
+      came = came + 1
+      tell(at, '+', user, json)
+    end
+  else
+    if held then redis.call('HDEL', KEYS[2], place) end
+    if mine and (rest == ',' or rest == ',,') then
+      redis.call('HDEL', users, user)
+      went = went + 1
+      tell(at, '-', user, old)
+    elseif mine then
+      redis.call('HSET', users, user, string.sub(rest, 2, -2) .. ' ' .. old)
+    end
+  end
+end
+
+for at in pairs(raised) do
+  local meta = KEYS[2 + 2 * at]
+  redis.call('HSET', meta, 'v', string.format('%.0f', versions[at]))
+  -- A room that nobody has written in is kept for an hour after the last touch.
+  if redis.call('PTTL', meta) < 3600000 then redis.call('PEXPIRE', meta, 3600000) end
+end
+if number > 0 then
+  if last ~= ARGV[2] then redis.call('HSET', KEYS[2], '', ARGV[2]) end
+  if not last then redis.call('SADD', KEYS[3], inc) end
+elseif redis.call('HLEN', KEYS[2]) <= (last and 1 or 0) then
+  redis.call('DEL', KEYS[2])
+  redis.call('SREM', KEYS[3], inc)
+end
+return {came, went}

@@ -1,0 +1,140 @@
+//! One call of the script that moves users: at most so many changes, all in one partition.
+
+use std::collections::HashMap;
+
+use redis::Value;
+
+use super::super::super::contract::{Change, Failed, Refusal, RoomKey};
+use super::super::keys::Keys;
+use super::super::reply;
+
+/// Changes in one call: 256 take Redis about two milliseconds.
+pub(super) const MOVES_MAX: usize = 256;
+
+/// Kind of the set of incarnations that hold something in a partition.
+pub(super) const REGISTRY: &str = "i";
+
+/// Kind of channels.
+const CHANNEL: &str = "c:";
+
+/// A user comes under an incarnation, or no longer is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Move<'a> {
+    pub(super) room: &'a str,
+    pub(super) user: &'a str,
+    /// None: leaves.
+    json: Option<&'a str>,
+}
+
+impl<'a> Move<'a> {
+    /// Out of a place as Redis keeps it, `room\0user`: no room's name has a NUL.
+    pub(super) fn leave(place: &'a str) -> Option<Self> {
+        let (room, user) = place.split_once('\0')?;
+        Some(Self { room, user, json: None })
+    }
+}
+
+impl<'a> From<&'a Change> for Move<'a> {
+    fn from(change: &'a Change) -> Self {
+        Self {
+            room: &change.room.name,
+            user: &change.user,
+            json: change.enters.then_some(&*change.json),
+        }
+    }
+}
+
+/// The keys and arguments of one call.
+#[derive(Debug)]
+pub(super) struct Batch<'a> {
+    pub(super) partition: u16,
+    keys: Vec<Vec<u8>>,
+    /// Incarnation, number, stem of channels, how many rooms.
+    head: [Vec<u8>; 4],
+    rooms: Vec<&'a str>,
+    /// The index of its room, from 1, with each.
+    moves: Vec<(String, Move<'a>)>,
+}
+
+impl<'a> Batch<'a> {
+    /// `number` 0: the incarnation is being reaped.
+    pub(super) fn new(keys: &Keys, incarnation: &str, number: u64, partition: u16, moves: &[Move<'a>]) -> Self {
+        let mut names = vec![
+            keys.tomb(partition, incarnation),
+            keys.held(partition, incarnation),
+            keys.stem(partition, REGISTRY),
+        ];
+        let mut rooms = vec![];
+        let mut indexes: HashMap<&str, usize> = HashMap::new();
+        let moves = moves
+            .iter()
+            .map(|change| {
+                let index = *indexes.entry(change.room).or_insert_with(|| {
+                    let room = RoomKey {
+                        name: change.room.into(),
+                        partition,
+                    };
+                    names.extend([keys.meta(&room), keys.users(&room)]);
+                    rooms.push(change.room);
+                    rooms.len()
+                });
+                (index.to_string(), *change)
+            })
+            .collect();
+        let head = [
+            incarnation.as_bytes().to_vec(),
+            number.to_string().into_bytes(),
+            keys.stem(partition, CHANNEL),
+            rooms.len().to_string().into_bytes(),
+        ];
+        Self {
+            partition,
+            keys: names,
+            head,
+            rooms,
+            moves,
+        }
+    }
+
+    pub(super) fn keys(&self) -> Vec<&[u8]> {
+        self.keys.iter().map(Vec::as_slice).collect()
+    }
+
+    pub(super) fn args(&self) -> Vec<&[u8]> {
+        let mut args: Vec<&[u8]> = self.head.iter().map(Vec::as_slice).collect();
+        args.extend(self.rooms.iter().map(|room| room.as_bytes()));
+        for (index, change) in &self.moves {
+            let (sign, json) = change.json.map_or(("-", ""), |json| ("+", json));
+            args.extend([index, sign, change.user, json].map(str::as_bytes));
+        }
+        args
+    }
+}
+
+/// What one call came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moved {
+    /// So many users left their rooms as a whole.
+    Done { left: u64 },
+    /// The incarnation is buried.
+    Fenced,
+    /// A call with a larger number was done before.
+    Stale,
+    /// It was to be reaped, and its tombstone is not there.
+    Unburied,
+}
+
+impl Moved {
+    pub(super) fn read(answer: Value) -> Result<Self, Failed> {
+        if let Value::Array(counts) = answer {
+            let left = reply::integer(counts.into_iter().nth(1))?;
+            return Ok(Self::Done { left });
+        }
+        match reply::text(Some(answer))?.as_str() {
+            "FENCED" => Ok(Self::Fenced),
+            "STALE" => Ok(Self::Stale),
+            "UNBURIED" => Ok(Self::Unburied),
+            _ => Err(Failed::Refused(Refusal::Broken)),
+        }
+    }
+}
