@@ -4,4 +4,6 @@ mod contract;
 mod engines;
 mod nats_faults;
 mod peer;
+mod redis_links;
+mod redis_log;
 mod servers;
