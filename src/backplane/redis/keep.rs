@@ -234,7 +234,8 @@ impl Redis {
         if steps.is_empty() {
             return Ok(());
         }
-        let results = self.ask_steps(links, &steps).await?;
+        let results = self.ask_steps(links, &steps).await;
+        let results = results.inspect_err(|_| self.subscriptions.lost(&steps, links.id))?;
         for (step, result) in steps.iter().zip(results) {
             self.subscriptions.done(step, links.id, result, &shard.queue);
         }

@@ -24,8 +24,8 @@ struct State {
     /// It was confirmed since it is wanted: a link that breaks does not end the wish.
     attached: bool,
     confirmed: LinkId,
-    /// A step is on its way.
-    asked: bool,
+    /// A step is on its way there; 0: none.
+    asked: LinkId,
     /// Those that attach; bounded by the callers, one per room.
     waiters: Vec<Waiter>,
 }
@@ -102,7 +102,7 @@ impl Subscriptions {
         };
         state.wanted = false;
         state.attached = false;
-        let is_heard = (state.confirmed == link && link != 0) || state.asked;
+        let is_heard = link != 0 && (state.confirmed == link || state.asked == link);
         if !is_heard && state.waiters.is_empty() {
             rooms.remove(&*room.name);
             return false;
@@ -119,7 +119,7 @@ impl Subscriptions {
         state.waiters.retain(|waiter| !waiter.is_closed());
         if !state.attached && state.waiters.is_empty() {
             state.wanted = false;
-            if state.confirmed == 0 && !state.asked {
+            if state.confirmed == 0 && state.asked == 0 {
                 rooms.remove(&*room.name);
             }
         }
@@ -131,7 +131,7 @@ impl Subscriptions {
         rooms.retain(|_, state| {
             if partitions.contains(state.partition) {
                 state.confirmed = 0;
-                state.asked = false;
+                state.asked = 0;
                 state.wanted || !state.waiters.is_empty()
             } else {
                 true
@@ -165,9 +165,9 @@ impl Subscriptions {
             };
             match (state.wanted, state.confirmed == link) {
                 // Once per batch; what is wanted after it is seen when it is done.
-                _ if state.asked => {}
+                _ if state.asked == link => {}
                 (subscribe @ true, false) | (subscribe @ false, true) => {
-                    state.asked = true;
+                    state.asked = link;
                     // Whoever attaches from now on waits for a confirmation that comes after this step's.
                     state.confirmed = 0;
                     steps.push(Step { room, subscribe });
@@ -179,13 +179,28 @@ impl Subscriptions {
         steps
     }
 
+    /// Nobody knows what became of these: the link is given up.
+    pub(super) fn lost(&self, steps: &[Step], link: LinkId) {
+        let mut rooms = self.0.lock();
+        for step in steps {
+            let Some(state) = rooms.get_mut(&*step.room.name).filter(|state| state.asked == link) else {
+                continue;
+            };
+            state.asked = 0;
+            if !state.wanted && state.waiters.is_empty() {
+                rooms.remove(&*step.room.name);
+            }
+        }
+    }
+
     /// A step was confirmed on `link`, or refused. Rooms whose wish has changed meanwhile go back into the queue.
     pub(super) fn done(&self, step: &Step, link: LinkId, result: Result<(), Failed>, queue: &Queue) {
         let mut rooms = self.0.lock();
-        let Some(state) = rooms.get_mut(&*step.room.name) else {
+        // Another link may have taken the room over meanwhile: what this one says does not count.
+        let Some(state) = rooms.get_mut(&*step.room.name).filter(|state| state.asked == link) else {
             return;
         };
-        state.asked = false;
+        state.asked = 0;
         if result.is_ok() {
             state.confirmed = if step.subscribe { link } else { 0 };
         }
@@ -305,6 +320,23 @@ mod tests {
         assert!(confirmed.try_recv().is_err());
         let step = subscriptions.steps(&queue, 1, 500).remove(0);
         subscriptions.done(&step, 1, Ok(()), &queue);
+        assert_eq!(confirmed.try_recv(), Ok(Ok(())));
+    }
+
+    #[test]
+    fn a_room_that_moved_while_it_was_asked_for_is_taken_up_by_the_next_link() {
+        let (subscriptions, old, new) = (Subscriptions::default(), Queue::default(), Queue::default());
+        let lobby = room("lobby");
+        let mut confirmed = subscriptions.want(&lobby, 1).expect("to wait for");
+        old.push(lobby.clone());
+        let lost = subscriptions.steps(&old, 1, 500);
+        new.push(lobby.clone());
+        let taken = subscriptions.steps(&new, 2, 500);
+        assert_eq!(taken, lost);
+        subscriptions.lost(&lost, 1);
+        subscriptions.done(&lost[0], 1, Err(Refusal::Away.into()), &old);
+        assert!(confirmed.try_recv().is_err(), "the old link has no say");
+        subscriptions.done(&taken[0], 2, Ok(()), &new);
         assert_eq!(confirmed.try_recv(), Ok(Ok(())));
     }
 

@@ -4,5 +4,7 @@ mod contract;
 mod engines;
 mod nats_faults;
 mod peer;
+mod redis_links;
+mod redis_log;
 mod schedules;
 mod servers;
