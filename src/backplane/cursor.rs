@@ -4,7 +4,7 @@
 //! everything else is read from the log. What the log cannot give any more is said (`reset`), never papered over.
 
 use super::contract::{Entry, Found, Position, Range};
-use super::lineage::Lineage;
+use super::lineage::{Lineage, Verdict};
 use crate::protocol::server::ResetReason;
 
 /// What a message that arrived is to a room.
@@ -83,14 +83,15 @@ pub fn repair(at: &Position, range: Range) -> Repair {
 
 /// Where a room that was made anew stands, compared with where it stood.
 #[must_use]
-pub fn reopened(at: &Position, head: u64, lineage: &Lineage) -> Option<Position> {
-    use super::lineage::Verdict;
+pub fn reopened(at: &Position, head: u64, lineage: &Lineage) -> Option<(Position, ResetReason)> {
+    let here = |seq| Position {
+        epoch: lineage.epoch(),
+        seq,
+    };
     match lineage.judge(&at.epoch, at.seq, head) {
         Verdict::Good => None,
-        Verdict::Forked(_) | Verdict::Unknown => Some(Position {
-            epoch: lineage.epoch(),
-            seq: head,
-        }),
+        Verdict::Forked(seq) => Some((here(seq), ResetReason::Rewound)),
+        Verdict::Unknown => Some((here(head), ResetReason::Epoch)),
     }
 }
 

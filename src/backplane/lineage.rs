@@ -68,9 +68,9 @@ impl Lineage {
             .map_or_else(|| "".into(), |(epoch, _)| Arc::clone(epoch))
     }
 
-    /// A message numbered by `epoch` came after all that are known.
+    /// A message was numbered by `epoch`, which is the newest if it is not known yet.
     pub fn extend(&mut self, epoch: &Arc<str>, seq: u64) {
-        if self.0.last().is_some_and(|(newest, _)| newest == epoch) {
+        if self.0.iter().rev().any(|(known, _)| known == epoch) {
             return;
         }
         if self.0.len() == EPOCHS_MAX {
@@ -124,6 +124,14 @@ mod tests {
         assert_eq!(judge("E3", 1), Verdict::Unknown);
         assert_eq!(&*lineage.epoch_of(95), "E1");
         assert_eq!(&*lineage.epoch_of(96), "E2");
+    }
+
+    #[test]
+    fn a_message_of_an_earlier_epoch_changes_nothing() {
+        let mut lineage = Lineage::parse("E1:1,E2:96").expect("readable");
+        lineage.extend(&"E1".into(), 91);
+        lineage.extend(&"E2".into(), 96);
+        assert_eq!(lineage.to_string(), "E1:1,E2:96");
     }
 
     #[test]

@@ -123,6 +123,11 @@ impl Life {
             .as_ref()
             .and_then(|span| span.context())
             .map(|context| context.to_string());
+        let shared = self.node.hub.is_shared();
+        if shared {
+            // Before it is said: the answer may be quicker than we are.
+            self.conn.begin_saying();
+        }
         let said = room.say(&Saying {
             member: self.member(),
             user: &self.user(),
@@ -132,6 +137,9 @@ impl Life {
             trace: trace.as_deref(),
             now_ms: runtime::now_ms(),
         });
+        if shared && said != Said::Later {
+            self.conn.end_saying();
+        }
         let (epoch, seq) = match said {
             Said::New { epoch, seq, members } => {
                 self.shard.counters.publishes.inc();
@@ -148,10 +156,7 @@ impl Life {
                 }
                 (epoch, seq)
             }
-            Said::Later => {
-                self.conn.begin_saying();
-                return Ok(Done::Answered);
-            }
+            Said::Later => return Ok(Done::Answered),
             Said::Again { epoch, seq } => {
                 self.shard.counters.duplicate_publishes.inc();
                 (epoch, seq)

@@ -434,7 +434,7 @@ impl Conn {
             if state.phase != Phase::Open {
                 return (Verdict::Ping, Pushed::Dropped);
             }
-            if state.held_back {
+            if state.held_back || state.gate > 0 || state.saying >= SAYING_MAX {
                 // We do not listen: the age of its backlog is what ends it, not silence.
                 state.liveness.on_heard();
             }

@@ -16,6 +16,17 @@ pub struct Kept {
     pub age: Duration,
 }
 
+impl Kept {
+    /// What a room may keep while the node keeps too much.
+    #[must_use]
+    pub fn pressed(self) -> Self {
+        Self {
+            bytes: self.bytes / 4,
+            ..self
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Entry {
     seq: u64,

@@ -37,6 +37,9 @@ pub const HISTORY_REPLY_BYTES: usize = 128 * 1024;
 /// so many seconds as it has times this many.
 pub const COUNT_DELIVERIES_PER_SECOND: u64 = 2_000;
 
+/// Bytes by which a frame may be longer than the log's entry: the room's name and the names of the fields.
+const FRAME_BYTES_MORE: usize = 6 * crate::limits::ROOM_BYTES_MAX + 64;
+
 /// What rooms are told by the configuration.
 #[derive(Debug)]
 pub struct Rules {
@@ -67,11 +70,15 @@ impl Rules {
 
     #[must_use]
     pub fn new(config: &config::Config, errands: Option<Arc<Errands>>) -> Self {
+        // The log counts its own entries; the copy of it, whose frames name the room, must not be the shorter one.
+        let shared_bytes = errands
+            .as_ref()
+            .map_or(0, |_| config.history.messages * FRAME_BYTES_MORE);
         Self {
             errands,
             kept: Kept {
                 messages: config.history.messages,
-                bytes: config.history.bytes,
+                bytes: config.history.bytes + shared_bytes,
                 age: config.history.age,
             },
             node_bytes_max: config.history.node_bytes,
@@ -359,6 +366,8 @@ impl Room {
         state.history.trim(now_ms, &self.rules.kept);
         let history = &state.history;
         let mut bytes = 0;
+        // An entry of the log that nobody could read is no message.
+        let is_chat = |(_, frame): &(u64, &Frame)| frame.payload().starts_with(br#"{"type":"chat""#);
         let mut fits = |frame: &Frame| {
             bytes += frame.payload().len() + 1;
             bytes <= HISTORY_REPLY_BYTES || bytes == frame.payload().len() + 1
@@ -367,6 +376,7 @@ impl Room {
             Page::After(seq) => {
                 let taken: Vec<_> = history
                     .after(seq)
+                    .filter(is_chat)
                     .take(limit)
                     .take_while(|(_, frame)| fits(frame))
                     .collect();
@@ -378,6 +388,7 @@ impl Room {
                 let end = if let Page::Before(seq) = page { seq } else { u64::MAX };
                 let mut taken: Vec<_> = history
                     .before(end)
+                    .filter(is_chat)
                     .take(limit)
                     .take_while(|(_, frame)| fits(frame))
                     .collect();
@@ -563,11 +574,14 @@ impl Room {
     /// which something is said keep a quarter of what it otherwise might.
     fn report(&self, state: &mut State, now_ms: u64) {
         if self.rules.node_bytes_over() > 0 {
-            let quarter = Kept {
-                bytes: self.rules.kept.bytes / 4,
-                ..self.rules.kept
-            };
-            state.history.trim(now_ms, &quarter);
+            let base = state.history.base();
+            state.history.trim(now_ms, &self.rules.kept.pressed());
+            if let Log::Shared(shared) = &mut state.log
+                && state.history.base() != base
+            {
+                // The log still has it.
+                shared.is_incomplete();
+            }
         }
         let bytes = state.history.bytes();
         if bytes.abs_diff(state.reported_bytes) >= REPORT_BYTES || bytes == 0 {

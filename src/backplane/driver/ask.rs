@@ -25,6 +25,9 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// While a shard is too far behind to be told more.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
 
+/// Answers to one room before others have their turn.
+const ANSWERS_PER_TURN: usize = 16;
+
 /// Answers in a row that brought a room no further, before it is left to the next audit.
 const IDLE_ANSWERS_MAX: u32 = 8;
 
@@ -36,7 +39,7 @@ pub(super) async fn run(driver: Arc<Driver>) {
         // Nothing is lost: rooms stay in the errands until they are taken, and then in `waiting` or `running`.
         tokio::select! {
             rooms = driver.errands.ask.take() => waiting.extend(rooms),
-            Some(()) = running.next() => {}
+            Some(left) = running.next() => waiting.extend(left),
         }
         while running.len() < ROOMS_MAX
             && let Some(room) = waiting.pop_front()
@@ -46,32 +49,39 @@ pub(super) async fn run(driver: Arc<Driver>) {
     }
 }
 
-async fn answer(driver: &Driver, room: Arc<Room>) {
+/// Gives the room back if it has more to ask and others wait for their turn.
+async fn answer(driver: &Driver, room: Arc<Room>) -> Option<Arc<Room>> {
     let key = room.key();
     let (mut failures, mut idle) = (0, 0);
-    while let Some(ask) = room.next_ask() {
+    for _ in 0..ANSWERS_PER_TURN {
+        let ask = room.next_ask()?;
+        if !driver.errands.is_up() {
+            room.ask_failed();
+            return None;
+        }
         match put(driver, &room, &key, &ask).await {
-            Ok(Progress::Gone) => return,
+            Ok(Progress::Gone) => return None,
             Ok(Progress::Some) => (failures, idle) = (0, 0),
             Ok(Progress::None) => {
                 idle += 1;
                 if idle == IDLE_ANSWERS_MAX {
                     tracing::warn!("the log of a room contradicts itself; it is looked at again with the next audit");
-                    room.ask_failed(&ask);
-                    return;
+                    room.ask_failed();
+                    return None;
                 }
             }
             Err(error) => {
                 failures += 1;
                 if failures == TRIES || !driver.errands.is_up() {
                     tracing::debug!(%error, ?ask, "a room was not answered");
-                    room.ask_failed(&ask);
-                    return;
+                    room.ask_failed();
+                    return None;
                 }
-                tokio::time::sleep(RETRY_PAUSE * (1 << failures)).await;
+                tokio::time::sleep(RETRY_PAUSE * (1 << (failures - 1))).await;
             }
         }
     }
+    Some(room)
 }
 
 enum Progress {

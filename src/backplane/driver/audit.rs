@@ -127,9 +127,18 @@ impl Driver {
             }
         });
         let mut differed = Vec::new();
+        // By partition, so that one that cannot answer costs few others theirs.
+        rooms.sort_by_key(|(_, key, _)| key.partition);
+        let mut failed = Ok(());
         for chunk in rooms.chunks(ROOMS_PER_CALL) {
             let keys: Vec<RoomKey> = chunk.iter().map(|(_, key, _)| key.clone()).collect();
-            let heads = self.backplane.heads(&keys).await?;
+            let heads = match self.backplane.heads(&keys).await {
+                Ok(heads) => heads,
+                Err(error) => {
+                    failed = Err(error);
+                    continue;
+                }
+            };
             for ((room, key, at), head) in chunk.iter().zip(heads) {
                 if !room.is_at(head.as_ref()) {
                     differed.push(Differed {
@@ -141,35 +150,45 @@ impl Driver {
                 }
             }
         }
-        if !patient {
+        let behind = if patient {
+            self.look_again(differed).await
+        } else {
             differed.iter().for_each(|differed| differed.room.on_suspect());
-            return Ok(differed.len());
-        }
-        self.look_again(differed).await
+            differed.len()
+        };
+        failed.map(|()| behind)
     }
 
     /// A wake-up may have been on its way: only what is still missing after a while is lost.
-    async fn look_again(&self, differed: Vec<Differed>) -> Result<usize, Failed> {
+    async fn look_again(&self, differed: Vec<Differed>) -> usize {
         if differed.is_empty() {
-            return Ok(0);
+            return 0;
         }
         tokio::time::sleep(WAKE_UP_LATE).await;
         let mut behind = 0;
         for chunk in differed.chunks(ROOMS_PER_CALL) {
             let keys: Vec<RoomKey> = chunk.iter().map(|differed| differed.key.clone()).collect();
-            let heads = self.backplane.heads(&keys).await?;
+            let Ok(heads) = self.backplane.heads(&keys).await else {
+                // Better asked in vain than not at all.
+                chunk.iter().for_each(|differed| differed.room.on_suspect());
+                continue;
+            };
             for (then, now) in chunk.iter().zip(heads) {
                 let passed = then.head.as_ref().is_some_and(|head| then.room.has_passed(head));
                 // A head below where the room stood: the log was rewound without a word.
                 let rewound = now
                     .as_ref()
                     .is_none_or(|now| now.position.epoch == then.at.epoch && now.position.seq < then.at.seq);
-                if !passed || rewound {
+                // Nobody came or went meanwhile, and yet the room has it otherwise.
+                let presence = |head: &Option<Head>| head.as_ref().map(|head| head.presence);
+                let strayed =
+                    presence(&then.head) == presence(&now) && presence(&now) != Some(then.room.users_version());
+                if !passed || rewound || strayed {
                     then.room.on_suspect();
                     behind += 1;
                 }
             }
         }
-        Ok(behind)
+        behind
     }
 }

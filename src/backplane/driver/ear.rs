@@ -98,7 +98,7 @@ impl Sink for Ear {
         if up && !was {
             tracing::info!("the backplane can be reached");
             self.driver.suspects.add(Scope::All);
-            self.driver.presence.suspect();
+            self.driver.presence.on_up();
             (self.on_control)(News::Suspect);
         } else if was && !up {
             tracing::warn!("the backplane cannot be reached: chats are answered unavailable until it can");

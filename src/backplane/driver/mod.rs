@@ -59,6 +59,7 @@ impl Driver {
         tasks.spawn("ask", ask::run(Arc::clone(self)));
         tasks.spawn("audit", audit::run(Arc::clone(self)));
         tasks.spawn("presence", presence::run(Arc::clone(self)));
+        tasks.spawn("lease", presence::keep_lease(Arc::clone(self)));
     }
 
     /// At the end of a node: its users leave now, and not when its lease ends.
@@ -66,7 +67,7 @@ impl Driver {
     /// # Cancel safety
     /// Cancel safe: what was not said is found out by the others when the lease ends.
     pub async fn resign(&self) {
-        if let Some(incarnation) = self.presence.incarnation()
+        if let Some(incarnation) = self.presence.resign()
             && let Err(error) = self.backplane.resign(&incarnation).await
         {
             tracing::warn!(%error, "the backplane was not told that this node ends; its users leave when its lease does");

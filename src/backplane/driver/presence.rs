@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::backplane::contract::{Change, Incarnation, Presented, Renewal};
+use crate::backplane::contract::{Change, Failed, Incarnation, Presented, Renewal};
 use crate::backplane::driver::Driver;
 use crate::hub::Room;
 use crate::runtime::now_ms;
@@ -25,77 +25,128 @@ const LEAVE_TICK: Duration = Duration::from_millis(200);
 const RENEWALS: u32 = 5;
 
 /// After a call that failed.
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Pieces of one dead node in a row, before the living have their turn.
 const PIECES_PER_TURN: usize = 64;
 
+/// Changes in one call, so that a lease is renewed in between however many there are.
+const CHANGES_PER_CALL: usize = 512;
+
 /// The node's life in the backplane's eyes.
 pub(super) struct Presence {
     lease: Duration,
-    incarnation: Mutex<Option<Incarnation>>,
+    life: Mutex<Life>,
     /// Everything held must be asserted.
     assert: Notify,
+    /// This life is over: a new one must begin.
+    buried: Notify,
+    /// The backplane can be reached again: the lease need not wait for its turn.
+    reachable: Notify,
+}
+
+#[derive(Default)]
+struct Life {
+    /// None before the first and after the last.
+    incarnation: Option<Incarnation>,
+    /// Whether its lease was taken.
+    begun: bool,
+    /// The node ends: no other life follows.
+    resigned: bool,
 }
 
 impl Presence {
     pub fn new(lease: Duration) -> Self {
         Self {
             lease,
-            incarnation: Mutex::default(),
+            life: Mutex::default(),
             assert: Notify::new(),
+            buried: Notify::new(),
+            reachable: Notify::new(),
         }
     }
 
-    pub fn incarnation(&self) -> Option<Incarnation> {
-        self.incarnation.lock().clone()
+    /// Ends this life, after which no other begins.
+    pub fn resign(&self) -> Option<Incarnation> {
+        let mut life = self.life.lock();
+        life.resigned = true;
+        life.incarnation.take()
+    }
+
+    /// The backplane can be reached again.
+    pub fn on_up(&self) {
+        self.reachable.notify_one();
+        self.suspect();
     }
 
     /// The record may lack something: have everything asserted.
     pub fn suspect(&self) {
         self.assert.notify_one();
     }
-}
 
-/// What only the task knows.
-#[derive(Default)]
-struct Life {
-    /// Whether the lease was ever taken.
-    begun: bool,
-    /// Since when it was renewed without a break at the same server; only then may others be declared dead.
-    unbroken: Option<(Arc<str>, Instant)>,
-    assert: bool,
-}
-
-/// Runs until the task is dropped.
-pub(super) async fn run(driver: Arc<Driver>) {
-    let mut renewals = tokio::time::interval(driver.presence.lease / RENEWALS);
-    renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut leaves = tokio::time::interval(LEAVE_TICK);
-    leaves.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut life = Life::default();
-    driver.begin_life(&mut life);
-    loop {
-        // Nothing is lost: changes wait in the errands, and a lost suspicion is one that has just been acted on.
-        tokio::select! {
-            _ = renewals.tick() => driver.renew(&mut life).await,
-            _ = leaves.tick() => driver.let_leave(),
-            () = driver.presence.assert.notified() => life.assert = true,
-            () = driver.errands.changed() => tokio::time::sleep(GATHER).await,
+    /// A name that nobody has had; false if the node ends.
+    fn begin(&self) -> bool {
+        let mut life = self.life.lock();
+        if !life.resigned {
+            life.incarnation = Some(uuid::Uuid::new_v4().simple().to_string().into());
+            life.begun = false;
         }
-        driver.present(&mut life).await;
+        !life.resigned
+    }
+
+    /// The life whose lease was taken.
+    fn begun(&self) -> Option<Incarnation> {
+        let life = self.life.lock();
+        life.incarnation.clone().filter(|_| life.begun)
     }
 }
 
+/// Tells what changes, until the task is dropped.
+pub(super) async fn run(driver: Arc<Driver>) {
+    let mut leaves = tokio::time::interval(LEAVE_TICK);
+    leaves.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut assert = false;
+    loop {
+        // Nothing is lost: changes wait in the errands, and what was suspected is noted in `assert`.
+        tokio::select! {
+            _ = leaves.tick() => driver.let_leave(),
+            () = driver.presence.assert.notified() => assert = true,
+            () = driver.errands.changed() => tokio::time::sleep(GATHER).await,
+        }
+        driver.present(&mut assert).await;
+    }
+}
+
+/// Renews the lease, until the task is dropped. Apart from the changes: those may take long.
+pub(super) async fn keep_lease(driver: Arc<Driver>) {
+    let mut renewals = tokio::time::interval(driver.presence.lease / RENEWALS);
+    renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut unbroken = None;
+    driver.begin_life();
+    loop {
+        // Nothing is lost: a burial that is not heard of here is with the next renewal.
+        tokio::select! {
+            _ = renewals.tick() => {}
+            () = driver.presence.reachable.notified() => {}
+            () = driver.presence.buried.notified() => {
+                unbroken = None;
+                driver.begin_life();
+            }
+        }
+        let expired = driver.renew(&mut unbroken).await;
+        driver.reap(&expired).await;
+    }
+}
+
+/// Since when the lease was renewed without a break at one server: only then may others be declared dead, or one pause of
+/// the server would be the death of everybody.
+type Unbroken = Option<(Arc<str>, Instant)>;
+
 impl Driver {
-    /// Takes a name that nobody has had.
-    fn begin_life(&self, life: &mut Life) {
-        *self.presence.incarnation.lock() = Some(uuid::Uuid::new_v4().simple().to_string().into());
-        self.errands.metrics.presence().incarnation();
-        *life = Life {
-            assert: true,
-            ..Life::default()
-        };
+    fn begin_life(&self) {
+        if self.presence.begin() {
+            self.errands.metrics.presence().incarnation();
+        }
     }
 
     fn let_leave(&self) {
@@ -105,36 +156,42 @@ impl Driver {
         }
     }
 
-    async fn renew(&self, life: &mut Life) {
-        let Some(incarnation) = self.presence.incarnation() else {
-            return;
+    /// Says whom to reap.
+    async fn renew(&self, unbroken: &mut Unbroken) -> Vec<Incarnation> {
+        let (incarnation, begun) = {
+            let life = self.presence.life.lock();
+            (life.incarnation.clone(), life.begun)
         };
-        let renewed = self
-            .backplane
-            .renew(&incarnation, !life.begun, self.presence.lease)
-            .await;
+        let Some(incarnation) = incarnation else {
+            return Vec::new();
+        };
+        let renewed = self.backplane.renew(&incarnation, !begun, self.presence.lease).await;
         self.renewed(renewed.as_ref().ok());
         match renewed {
             Ok(Renewal::Alive { server, nodes, expired }) => {
                 self.errands.metrics.nodes(nodes.len());
-                let first = !std::mem::replace(&mut life.begun, true);
-                let unbroken = life.unbroken.as_ref().filter(|(known, _)| *known == server);
-                let since = unbroken.map_or_else(Instant::now, |(_, since)| *since);
-                life.assert |= first || unbroken.is_none();
-                life.unbroken = Some((server, since));
+                self.presence.life.lock().begun = true;
+                let same = unbroken.as_ref().filter(|(known, _)| *known == server);
+                if !begun || same.is_none() {
+                    self.presence.suspect();
+                }
+                let since = same.map_or_else(Instant::now, |(_, since)| *since);
+                *unbroken = Some((server, since));
                 if since.elapsed() >= self.presence.lease {
-                    self.reap(&expired).await;
+                    return expired;
                 }
             }
             Ok(Renewal::Expired) => {
                 tracing::warn!("the lease had ended: this node enters its users again");
-                self.begin_life(life);
+                *unbroken = None;
+                self.presence.buried.notify_one();
             }
             Err(error) => {
                 tracing::debug!(%error, "the lease was not renewed");
-                life.unbroken = None;
+                *unbroken = None;
             }
         }
+        Vec::new()
     }
 
     /// Lets the users of nodes leave whose lease has ended.
@@ -157,24 +214,19 @@ impl Driver {
     }
 
     /// Tells what has changed, or everything.
-    async fn present(&self, life: &mut Life) {
-        if !life.begun || !self.errands.is_up() {
+    async fn present(&self, assert: &mut bool) {
+        if !self.errands.is_up() {
             return;
         }
-        let Some(incarnation) = self.presence.incarnation() else {
+        let Some(incarnation) = self.presence.begun() else {
             return;
         };
         let presented = match self.errands.take_changes() {
-            Some(changes) if !life.assert => {
-                if changes.is_empty() {
-                    return;
-                }
-                self.backplane.present(&incarnation, &changes).await
-            }
+            Some(changes) if !*assert => self.tell(&incarnation, &changes).await,
             // What is held now is what all changes together came to.
             _ => {
+                *assert = false;
                 let held = self.held();
-                life.assert = false;
                 self.backplane.assert_held(&incarnation, &held).await
             }
         };
@@ -182,15 +234,28 @@ impl Driver {
             Ok(Presented::Done) => {}
             Ok(Presented::Fenced) => {
                 tracing::warn!("this node was taken for dead: it enters its users again");
-                self.begin_life(life);
+                *assert = true;
+                self.presence.life.lock().begun = false;
+                self.presence.buried.notify_one();
             }
             Err(error) => {
                 tracing::debug!(%error, "presence is asserted again");
                 tokio::time::sleep(RETRY_PAUSE).await;
-                life.assert = true;
                 self.presence.suspect();
             }
         }
+    }
+
+    async fn tell(&self, incarnation: &Incarnation, changes: &[Change]) -> Result<Presented, Failed> {
+        for changes in changes.chunks(CHANGES_PER_CALL) {
+            for change in changes {
+                self.errands.metrics.presence().change(change.enters);
+            }
+            if self.backplane.present(incarnation, changes).await? == Presented::Fenced {
+                return Ok(Presented::Fenced);
+            }
+        }
+        Ok(Presented::Done)
     }
 
     fn held(&self) -> Vec<Change> {

@@ -1,36 +1,20 @@
 //! JetStream's requests, as far as they are used. Those that read ask a stream's leader: any other copy may be behind.
 
-use async_nats::{HeaderMap, Message, StatusCode};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use async_nats::{HeaderMap, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::clock::millis;
+use crate::backplane::contract::{Failed, Refusal};
+
 use super::link::Link;
 use super::problem::{ApiError, Problem, code, optional};
-
-/// When the publishing node took it, in ms since the Unix epoch by the server's clock. The server's own time does not
-/// come with what it tells live, and a message must have one time.
-pub(super) const TIME: &str = "Conclave-Time";
+use super::stored::{Raw, Stored, consumed};
 
 /// Messages of one turn of [`scan`]; what one subscription can hold.
 const TURN_MESSAGES: usize = 256;
-
-/// A message as a stream has it.
-#[derive(Debug, Clone)]
-pub(super) struct Stored {
-    pub subject: String,
-    pub seq: u64,
-    /// When the server stored it, in ms since the Unix epoch.
-    pub stored_ms: u64,
-    /// [`TIME`], or when it was stored.
-    pub time_ms: u64,
-    pub payload: Bytes,
-}
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,12 +125,16 @@ impl Link {
         }
     }
 
-    /// Removes everything of a subject.
-    pub async fn purge(&self, stream: &str, subject: &str) -> Result<(), Problem> {
-        let _: Value = self
-            .api(&format!("STREAM.PURGE.{stream}"), &json!({"filter": subject}))
-            .await?;
-        Ok(())
+    /// Removes everything of a subject; how much that was.
+    pub async fn purge(&self, stream: &str, subject: &str) -> Result<u64, Problem> {
+        #[derive(Deserialize)]
+        struct Answer {
+            #[serde(default)]
+            purged: u64,
+        }
+        let call = format!("STREAM.PURGE.{stream}");
+        let Answer { purged } = self.api(&call, &json!({"filter": subject})).await?;
+        Ok(purged)
     }
 
     pub async fn info(&self, stream: &str) -> Result<Info, Problem> {
@@ -209,8 +197,7 @@ impl Link {
     }
 
     /// `None` when the consumer has no more.
-    async fn await_next(&self, messages: &mut async_nats::Subscriber) -> Result<Option<Stored>, Problem> {
-        use crate::backplane::contract::{Failed, Refusal};
+    async fn await_next(&self, messages: &mut Subscriber) -> Result<Option<Stored>, Problem> {
         // A message that comes later than this is dropped with the subscription.
         let next = tokio::select! {
             biased;
@@ -254,67 +241,6 @@ struct Consumer {
     num_pending: u64,
 }
 
-/// A message in an answer of the API.
-#[derive(Debug, Deserialize)]
-struct Raw {
-    subject: String,
-    seq: u64,
-    #[serde(default)]
-    hdrs: String,
-    #[serde(default)]
-    data: String,
-    time: String,
-}
-
-impl Raw {
-    fn decode(self) -> Option<Stored> {
-        let headers = BASE64_STANDARD.decode(&self.hdrs).ok()?;
-        let payload = BASE64_STANDARD.decode(&self.data).ok()?;
-        let stored = humantime::parse_rfc3339(&self.time).ok()?;
-        let stored_ms = millis(stored.duration_since(std::time::UNIX_EPOCH).ok()?);
-        Some(Stored {
-            subject: self.subject,
-            seq: self.seq,
-            stored_ms,
-            time_ms: time_of(&headers).unwrap_or(stored_ms),
-            payload: payload.into(),
-        })
-    }
-}
-
-/// [`TIME`] of headers as they are stored.
-fn time_of(headers: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(headers).ok()?;
-    let value = text
-        .split("\r\n")
-        .find_map(|line| line.strip_prefix(TIME)?.strip_prefix(':'))?;
-    value.trim().parse().ok()
-}
-
-/// A message from a consumer, whose reply subject says where it was:
-/// `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<ns>.<pending>`, and in newer servers with a domain
-/// and an account after `ACK` and a token at the end.
-fn consumed(message: Message) -> Option<Stored> {
-    let reply = message.reply.as_ref()?;
-    let tokens: Vec<&str> = reply.as_str().split('.').collect();
-    let at = if tokens.len() >= 11 { 4 } else { 2 };
-    let seq = tokens.get(at + 3)?.parse().ok()?;
-    let stored_ns: u64 = tokens.get(at + 5)?.parse().ok()?;
-    let stored_ms = stored_ns / 1_000_000;
-    Some(Stored {
-        subject: message.subject.to_string(),
-        seq,
-        stored_ms,
-        time_ms: header(&message, TIME).unwrap_or(stored_ms),
-        payload: message.payload,
-    })
-}
-
-/// A number in a header.
-pub(super) fn header(message: &Message, name: &'static str) -> Option<u64> {
-    message.headers.as_ref()?.get(name)?.as_str().parse().ok()
-}
-
 /// The answer, or the error in it.
 fn read<T: DeserializeOwned>(answer: &[u8]) -> Result<T, Problem> {
     #[derive(Deserialize)]
@@ -341,19 +267,5 @@ mod tests {
         let missing = br#"{"error":{"code":404,"err_code":10037,"description":"no message found"}}"#;
         assert!(matches!(optional(read::<Value>(missing)), Ok(None)));
         assert!(matches!(read::<Value>(b"garbage"), Err(Problem::Failed(_))));
-    }
-
-    #[test]
-    fn stored_messages_are_read() {
-        let raw = Raw {
-            subject: "s".into(),
-            seq: 5,
-            hdrs: BASE64_STANDARD.encode("NATS/1.0\r\nNats-Msg-Id: k\r\nConclave-Time: 1700\r\n\r\n"),
-            data: BASE64_STANDARD.encode("hi"),
-            time: "2026-11-21T12:48:45.211723835Z".into(),
-        };
-        let stored = raw.decode().expect("readable");
-        assert_eq!((stored.time_ms, stored.stored_ms), (1_700, 1_795_265_325_211));
-        assert_eq!(&stored.payload[..], b"hi");
     }
 }

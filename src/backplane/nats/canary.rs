@@ -15,12 +15,12 @@ use tokio::time::MissedTickBehavior;
 use crate::backplane::contract::{RoomKey, Scope};
 use crate::telemetry::metrics::CallKind;
 
-use super::api::Stored;
 use super::clock::local_ms;
 use super::epochs::OfStream;
 use super::link::Link;
 use super::names::{Names, STREAMS};
 use super::problem::Problem;
+use super::stored::Stored;
 use super::{Nats, word};
 
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use crate::backplane::contract::{Failed, Scope};
 
 use super::Nats;
-use super::api::{Info, header};
+use super::api::Info;
 use super::clock::local_ms;
 use super::epochs::OfStream;
 use super::lease::last_word;
@@ -22,6 +22,7 @@ use super::link::Link;
 use super::names::STREAMS;
 use super::problem::Problem;
 use super::revocations::read;
+use super::stored::header;
 
 /// A node whose canaries were not heard for so long is no peer any more.
 const PEER_AGE_MAX: Duration = Duration::from_secs(60);

@@ -8,11 +8,12 @@ use crate::backplane::contract::{Entry, Found, PAGE_ENTRIES_MAX, Page, Position,
 use crate::backplane::lineage::{Lineage, Verdict};
 
 use super::Nats;
-use super::api::{Scan, Stored};
+use super::api::Scan;
 use super::clock::millis;
 use super::link::Link;
 use super::names::stream_of;
 use super::problem::Problem;
+use super::stored::Stored;
 
 /// A message that is kept: its seq, and when it was stored.
 type Kept = (u64, u64);

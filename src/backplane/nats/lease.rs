@@ -13,11 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::backplane::contract::{Failed, Incarnation, Renewal};
 
-use super::api::{Info, Stored};
+use super::api::Info;
 use super::clock::{local_ms, millis};
 use super::link::Link;
 use super::names::STREAMS;
 use super::problem::Problem;
+use super::stored::Stored;
 use super::{Nats, TOGETHER};
 
 /// How long a burial is kept: what a dead node had on its way has arrived by then, or never will.
@@ -104,30 +105,38 @@ impl Nats {
         let lease = link.newest(&stream, &subject).await?;
         let ended = lease.is_none_or(|lease| has_ended(&lease, self.clock.now_ms()));
         if ended || self.is_buried(&link, dead).await? {
-            self.bury(dead).await?;
+            let users = self.bury(dead).await?;
+            self.metrics.presence().reaped(users);
         }
         Ok(true)
     }
 
     /// The burial first, so that nobody counts what is still there or comes late; the lease last, so that another node
-    /// goes on if this one cannot.
-    pub(super) async fn bury(&self, dead: &Incarnation) -> Result<(), Problem> {
+    /// goes on if this one cannot. How many users were held.
+    async fn bury(&self, dead: &Incarnation) -> Result<u64, Problem> {
         let link = self.link()?;
         let names = &self.settings.names;
         link.store(names.burial(dead), HeaderMap::new(), Bytes::new()).await?;
         self.hear_burials([Arc::clone(dead)]);
-        self.clear(&link, dead).await?;
+        let users = self.clear(&link, dead).await?;
         let (stream, lease) = self.lease_of(dead);
-        link.purge(&stream, &lease).await
+        link.purge(&stream, &lease).await?;
+        Ok(users)
     }
 
-    async fn clear(&self, link: &Link, dead: &str) -> Result<(), Problem> {
+    async fn clear(&self, link: &Link, dead: &str) -> Result<u64, Problem> {
+        let mut users = 0;
         for stream in 0..STREAMS {
             let names = &self.settings.names;
-            link.purge(&names.users_stream(stream), &names.held(stream, dead))
+            users += link
+                .purge(&names.users_stream(stream), &names.held(stream, dead))
                 .await?;
         }
-        Ok(())
+        Ok(users)
+    }
+
+    pub(super) async fn resign_lease(&self, own: &Incarnation) -> Result<(), Problem> {
+        self.bury(own).await.map(drop)
     }
 
     /// Forgets a burial that is old enough, and whatever came to that incarnation after all.

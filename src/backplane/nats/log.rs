@@ -8,10 +8,11 @@ use tokio::time::Instant;
 
 use crate::backplane::contract::{Draft, Failed, Outcome, Position, Refusal, RoomKey};
 
-use super::api::{Ack, TIME};
+use super::api::Ack;
 use super::link::Link;
 use super::names::{message_id, stream_of};
 use super::problem::Problem;
+use super::stored::TIME;
 use super::{Nats, TOGETHER};
 
 /// Bytes of a message beside its envelope: headers and subject.

@@ -22,6 +22,7 @@ mod problem;
 mod revocations;
 mod rooms;
 mod settings;
+mod stored;
 mod supervise;
 
 use std::collections::HashMap;
@@ -221,7 +222,7 @@ impl Backplane for Nats {
     }
 
     fn resign<'a>(&'a self, incarnation: &'a Incarnation) -> Call<'a, ()> {
-        self.counted(CallKind::Reap, self.bury(incarnation))
+        self.counted(CallKind::Reap, self.resign_lease(incarnation))
     }
 
     fn tell<'a>(&'a self, control: &'a Control) -> Call<'a, ()> {

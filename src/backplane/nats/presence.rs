@@ -11,12 +11,13 @@ use futures_util::future::join_all;
 
 use crate::backplane::contract::{Change, Incarnation, PresenceEvent, Presented, RoomKey, Users};
 
-use super::api::{Scan, Stored, TIME};
+use super::api::Scan;
 use super::feed::Room;
 use super::link::Link;
 use super::names::{STREAMS, stream_of};
 use super::places::{Heard, Holder, Place, Places};
 use super::problem::Problem;
+use super::stored::{Stored, TIME};
 use super::{Nats, TOGETHER};
 
 /// Rooms of at most so many places are read place by place.

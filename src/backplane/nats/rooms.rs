@@ -7,14 +7,15 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
 use crate::backplane::contract::{Entry, Head, Opened, Position, RoomKey};
+use crate::telemetry::metrics::Wakeup;
 
-use super::api::{TIME, header};
 use super::clock::millis;
 use super::feed::Room;
 use super::link::Link;
 use super::names::stream_of;
 use super::places::{Heard, Place};
 use super::problem::Problem;
+use super::stored::{TIME, header};
 use super::{Nats, TOGETHER};
 
 /// That a room exists, as stored: `{"points":[[1700000000000,95,95]]}`.
@@ -118,7 +119,7 @@ impl Nats {
             return;
         };
         let time_ms = header(&message, TIME).unwrap_or_else(|| self.clock.now_ms());
-        if !subject.ends_with(".m") {
+        if subject.rsplit('.').next() != Some("m") {
             let Some(place) = Place::of_subject(subject) else {
                 return;
             };
@@ -147,7 +148,7 @@ impl Nats {
             [] => None,
             written => match serde_json::from_slice(written) {
                 Ok(holder) => Some(holder),
-                Err(_) => return,
+                Err(_) => return self.metrics.backplane().wakeup(Wakeup::Unreadable),
             },
         };
         let heard = Heard {

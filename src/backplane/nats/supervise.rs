@@ -25,6 +25,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Attempts that fail alike are told so often.
 const TELL_EVERY: u32 = 30;
 
+/// All rooms are compared at most so often.
+const DROPS_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What came of the first attempt.
 type First = Result<(), anyhow::Error>;
 
@@ -60,7 +63,7 @@ impl Nats {
                 }
                 Err(unfit) => {
                     let (Unfit::Yet(why) | Unfit::Ever(why)) = &unfit;
-                    if failures % TELL_EVERY == 0 {
+                    if failures.is_multiple_of(TELL_EVERY) {
                         tracing::warn!("NATS cannot be used: {why:#}");
                     }
                     failures += 1;
@@ -186,6 +189,8 @@ impl Nats {
                 sink.suspect(Scope::All);
                 sink.control_suspect();
             });
+            // More of them meanwhile are one more round.
+            tokio::time::sleep(DROPS_INTERVAL).await;
         }
     }
 

@@ -226,11 +226,12 @@ impl Redis {
         });
     }
 
-    /// Tells whether everything can be reached, if that has changed.
+    /// Tells whether anything can be reached, if that has changed. One master of several that is away refuses its own
+    /// calls; the others must not suffer for it.
     fn tell_up(&self) {
         let mut was_up = self.was_up.lock();
         let map = self.map.load();
-        let up = map.is_whole() && map.shards().iter().all(|shard| shard.is_up());
+        let up = map.shards().iter().any(|shard| shard.is_up());
         if *was_up != Some(up) {
             *was_up = Some(up);
             // Under the lock, so that the last word told is the newest.

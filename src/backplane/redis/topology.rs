@@ -64,11 +64,6 @@ impl Map {
         self.is_clustered
     }
 
-    /// Whether somebody answers for every place.
-    pub(super) fn is_whole(&self) -> bool {
-        !self.owners.is_empty() && self.owners.iter().all(|at| *at < self.shards.len())
-    }
-
     pub(super) fn shards(&self) -> &[Arc<Shard>] {
         &self.shards
     }

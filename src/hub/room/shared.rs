@@ -36,8 +36,8 @@ pub(super) struct Shared {
     asking: bool,
     /// Something may be missing after `at`.
     behind: bool,
-    /// A wake-up was dropped while a repair ran.
-    missed: bool,
+    /// The last wake-up that was dropped while a repair ran, or before the room was attached.
+    missed: Option<Place>,
     /// Repairs and attaches begun; the last one done.
     repairs_begun: u64,
     repairs_done: u64,
@@ -152,7 +152,7 @@ impl Shared {
         let wanted = inhabited || !self.waiting.is_empty();
         let attach = if self.at.is_none() { wanted } else { self.reopen };
         if attach || (self.at.is_some() && self.behind) {
-            self.missed = false;
+            self.missed = None;
             self.repairs_begun += 1;
         }
         if attach {
@@ -170,7 +170,22 @@ impl Shared {
         if self.wants_older && !self.complete {
             return Some(Ask::Older(0));
         }
-        self.detach.then_some(Ask::Detach)
+        if !self.detach {
+            return None;
+        }
+        // Whoever comes from now on waits until the room is attached anew.
+        (self.at, self.complete) = (None, false);
+        Some(Ask::Detach)
+    }
+
+    /// Whether something that was dropped lies beyond where the room stands now.
+    fn is_missing_more(&self) -> bool {
+        let beyond = |missed: &Place| {
+            self.at
+                .as_ref()
+                .is_none_or(|at| missed.epoch != at.epoch || missed.seq > at.seq)
+        };
+        self.missed.as_ref().is_some_and(beyond)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::backplane::contract::{Entry, Opened, Page, Position as Place, Range, 
 use crate::backplane::cursor::{self, Repair};
 use crate::backplane::envelope::Envelope;
 use crate::hub::User;
-use crate::hub::history::{History, Kept};
+use crate::hub::history::History;
 use crate::protocol::server::{self, ResetReason};
 use crate::shard::inbox::Command;
 use crate::telemetry::traces::TraceContext;
@@ -33,20 +33,19 @@ impl Room {
             state.lineage = lineage;
             match was {
                 None => state.history = History::after_seq(head),
-                Some(was) => {
-                    if let Some(to) = cursor::reopened(&was, head, &state.lineage) {
-                        self.reset(state, to, ResetReason::Epoch);
-                    } else {
-                        shared(&mut state.log).at = Some(was);
-                    }
-                }
+                Some(was) => match cursor::reopened(&was, head, &state.lineage) {
+                    Some((to, reason)) => self.reset(state, to, reason),
+                    None => shared(&mut state.log).at = Some(was),
+                },
             }
             let log = shared(&mut state.log);
             log.complete = head == 0 || (log.complete && !log.reopen);
             log.reopen = false;
             // What came between the question and its answer met a room that did not know where it stood.
-            log.behind = log.missed;
-            log.repairs_done = log.repairs_begun;
+            log.behind = log.is_missing_more() || log.at.as_ref().is_some_and(|at| at.seq < head);
+            if !log.behind {
+                log.repairs_done = log.repairs_begun;
+            }
             let count_is_due = self.take_users(state, users, now_ms);
             self.settle_waiting(state, now_ms);
             count_is_due
@@ -66,7 +65,7 @@ impl Room {
                         self.deliver(state, &entry);
                     }
                     let log = shared(&mut state.log);
-                    log.behind = again || log.missed;
+                    log.behind = again || log.is_missing_more();
                     if !again {
                         log.repairs_done = log.repairs_begun;
                     }
@@ -94,8 +93,13 @@ impl Room {
         self.with(|state| {
             let (mut full, mut taken) = (false, 0);
             for entry in page.entries.iter().rev() {
-                if entry.position.seq != state.history.base() {
-                    // Either the history has moved on since the question, or the log is another one.
+                if entry.position.seq < state.history.base() {
+                    // What was said meanwhile has filled the copy.
+                    full = true;
+                    break;
+                }
+                if entry.position.seq > state.history.base() {
+                    // Another log.
                     shared(&mut state.log).behind = true;
                     return false;
                 }
@@ -107,7 +111,7 @@ impl Room {
             }
             let log = shared(&mut state.log);
             log.complete = full || !page.more;
-            if log.complete {
+            if log.complete || log.waiting.is_empty() {
                 log.wants_older = false;
             }
             self.report(state, now_ms);
@@ -118,16 +122,11 @@ impl Room {
 
     fn take_older(&self, state: &mut State, entry: &Entry) -> bool {
         let kept = if self.rules.node_bytes_over() > 0 {
-            Kept {
-                bytes: self.rules.kept.bytes / 4,
-                ..self.rules.kept
-            }
+            self.rules.kept.pressed()
         } else {
             self.rules.kept
         };
-        let seq = entry.position.seq;
-        let first_of_epoch = seq > 1 && state.lineage.epoch_of(seq - 1) != state.lineage.epoch_of(seq);
-        let frame = self.frame(entry, first_of_epoch);
+        let frame = self.frame(entry, begins_epoch(state, entry));
         let frame = frame.unwrap_or_else(|| self.reset_frame(&entry.position, ResetReason::Trimmed));
         state.history.push_older(entry.follows, entry.time_ms, frame, &kept)
     }
@@ -159,6 +158,7 @@ impl Room {
         let Some(at) = &mut log.at else { return };
         let new_epoch = at.epoch != entry.position.epoch;
         *at = entry.position.clone();
+        let new_epoch = new_epoch || begins_epoch(state, entry);
         state.lineage.extend(&entry.position.epoch, entry.position.seq);
         let seq = entry.position.seq;
         match self.frame(entry, new_epoch) {
@@ -213,7 +213,11 @@ impl Room {
         let frame = self.reset_frame(&to, reason);
         let log = shared(&mut state.log);
         match reason {
-            ResetReason::Rewound => state.history.rewind(to.seq),
+            ResetReason::Rewound => {
+                state.history.rewind(to.seq);
+                // A copy that was full is not any more, and the log may have older ones.
+                log.complete = to.seq == 0;
+            }
             ResetReason::Trimmed => {
                 state.history = History::after_seq(to.seq);
                 log.complete = true;
@@ -269,4 +273,9 @@ impl Room {
         }
         count_is_due
     }
+}
+
+/// Whether a message is the first of its epoch, as far as is known.
+fn begins_epoch(state: &State, entry: &Entry) -> bool {
+    entry.follows > 0 && state.lineage.epoch_of(entry.follows) != entry.position.epoch
 }

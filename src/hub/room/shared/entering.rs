@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::{Joined, Joining, Paged, Paging, Room, State};
-use super::{Ask, Held, Shared, Waiting, Wanted, shared, unavailable};
+use super::{Held, Shared, Waiting, Wanted, shared, unavailable};
 use crate::backplane::contract::{Change, Position as Place};
 use crate::backplane::lineage::Verdict;
 use crate::hub::{MemberId, Position};
@@ -246,8 +246,8 @@ impl Room {
         None
     }
 
-    /// The question found no answer. Whoever waits for it is told; true if the driver is to go on, since somebody waits.
-    pub fn ask_failed(self: &Arc<Self>, ask: &Ask) -> bool {
+    /// The question found no answer. Whoever waits for it is told.
+    pub fn ask_failed(self: &Arc<Self>) {
         self.with(|state| {
             let shared = shared(&mut state.log);
             for waiting in std::mem::take(&mut shared.waiting) {
@@ -262,12 +262,8 @@ impl Room {
                 );
             }
             shared.wants_older = false;
-            if *ask == Ask::Detach {
-                shared.detach = false;
-            }
             // What is behind stays so: a whole link, or the next audit, brings it up again.
             shared.asking = false;
-            false
-        })
+        });
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::{Room, State};
-use super::{Told, shared};
+use super::{Shared, Told, shared};
 use crate::backplane::contract::{Entry, Head, Position as Place, PresenceEvent};
 use crate::backplane::cursor::{self, Heard};
 use crate::hub::User;
@@ -15,7 +15,8 @@ impl Room {
             let log = shared(&mut state.log);
             if log.at.is_none() || log.reopen || log.behind {
                 // The log has it, and the question that runs, or the one after it, brings it.
-                log.missed = true;
+                log.missed = Some(entry.position.clone());
+                self.ask_again(log);
                 return Some(Heard::Ahead);
             }
             let at = log.at.clone()?;
@@ -31,6 +32,13 @@ impl Room {
         })
     }
 
+    /// The driver gave up on this room, and something new has come since: it may do better now.
+    fn ask_again(self: &Arc<Self>, log: &mut Shared) {
+        if log.at.is_some() && self.errands().is_up() {
+            self.ask(log);
+        }
+    }
+
     pub(super) fn fall_behind(self: &Arc<Self>, state: &mut State) {
         let log = shared(&mut state.log);
         log.behind = true;
@@ -43,6 +51,7 @@ impl Room {
             let log = shared(&mut state.log);
             if log.at.is_none() || log.reopen || log.users_behind {
                 log.users_missed = true;
+                self.ask_again(log);
                 return Some((Told::Missed, false));
             }
             if event.version <= log.users_version {
@@ -76,6 +85,12 @@ impl Room {
             let here = |head: &Head| log.at.as_ref() == Some(&head.position) && log.users_version == head.presence;
             head.is_some_and(here) && !log.behind && !log.users_behind
         })
+    }
+
+    /// Where the room's presence stands.
+    #[must_use]
+    pub fn users_version(&self) -> u64 {
+        self.with(|state| shared(&mut state.log).users_version)
     }
 
     /// Whether the room has come at least as far as its log once was.

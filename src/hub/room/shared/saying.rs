@@ -92,7 +92,11 @@ impl Room {
             let shared = shared(&mut state.log);
             let pendings = std::mem::take(&mut shared.in_flight);
             let mut again = Vec::new();
-            for ((pending, draft), outcome) in pendings.into_iter().zip(batch).zip(outcomes) {
+            for ((pending, draft), outcome) in pendings
+                .into_iter()
+                .zip(batch)
+                .zip(outcomes.iter().chain(std::iter::repeat(&Outcome::Unknown)))
+            {
                 let may_pass = match outcome {
                     Outcome::Refused(refusal) => refusal.may_pass(),
                     // Only a key makes a second try harmless.
