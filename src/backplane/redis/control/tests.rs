@@ -131,7 +131,11 @@ async fn another_server_is_told_what_the_one_before_it_knew() {
         node.heard.until(|_, suspicions| suspicions >= 2).await;
     }
     // The way of commands may take a moment longer.
-    let written = async { while a.write_revocations(std::slice::from_ref(&known)).await.is_err() {} };
+    let written = async {
+        while a.write_revocations(std::slice::from_ref(&known)).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
     tokio::time::timeout(std::time::Duration::from_secs(60), written)
         .await
         .expect("written back");
