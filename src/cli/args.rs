@@ -62,6 +62,10 @@ pub enum Verb {
     Config(ConfigVerb),
     /// Ask a running node whether it is ready
     Healthcheck(Healthcheck),
+    /// Make tokens count no longer, on all nodes
+    Revoke(Revoke),
+    /// End a user's connections, on all nodes
+    Kick(Kick),
     /// Measure a server, for capacity planning
     Bench(Bench),
     /// Print a shell completion script
@@ -204,6 +208,61 @@ pub struct Healthcheck {
     pub url: Option<String>,
 }
 
+/// `conclave revoke`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  conclave revoke --config conclave.toml --user u1              every token that u1 has now\n  conclave revoke --config conclave.toml --user u1 --issued-before 2026-01-01T00:00:00Z\n  conclave revoke --config conclave.toml --token t-8f2c         the token with this jti\n\nConnections with such a token are closed at once with 1008 token_revoked, and new ones are refused.\nTokens without iat count as issued before. A session is one connection: its token stays good elsewhere.\nNeeds backplane.kind redis or nats. Doing it twice is harmless."
+)]
+pub struct Revoke {
+    #[command(flatten)]
+    pub whom: Whom,
+    /// Tokens issued at or before this second: RFC 3339 or Unix seconds; without it now
+    #[arg(long, value_name = "TIME", value_parser = unix_seconds, conflicts_with_all = ["session", "token"])]
+    pub issued_before: Option<u64>,
+    /// How long to remember it, at least as long as such a token lives; without it 30 days, or 20 years if auth.require_expiry is off
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub kept: Option<Duration>,
+    /// The configuration of the nodes
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Whom a revocation is about: exactly one.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub struct Whom {
+    /// User id, as in connected.user.id
+    #[arg(long, value_name = "ID")]
+    pub user: Option<String>,
+    /// Session, as in connected.session
+    #[arg(long, value_name = "SESSION")]
+    pub session: Option<String>,
+    /// Token id: the jti claim, not the token
+    #[arg(long, value_name = "JTI")]
+    pub token: Option<String>,
+}
+
+/// `conclave kick`
+#[derive(Debug, Args)]
+#[command(
+    group = clap::ArgGroup::new("kicked").required(true).args(["user", "session"]),
+    after_help = "Examples:\n  conclave kick --config conclave.toml --user u1\n  conclave kick --config conclave.toml --user u1 --ban 1h\n  conclave kick --config conclave.toml --session s-9f0c…\n\nConnections are closed once with 1008 kicked; without --ban the same token may connect again.\nA ban ends by itself. Needs backplane.kind redis or nats."
+)]
+pub struct Kick {
+    /// User id, as in connected.user.id
+    #[arg(long, value_name = "ID")]
+    pub user: Option<String>,
+    /// Session, as in connected.session
+    #[arg(long, value_name = "SESSION")]
+    pub session: Option<String>,
+    /// Keep the user out for so long
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, conflicts_with = "session")]
+    pub ban: Option<Duration>,
+    /// The configuration of the nodes
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
 /// `conclave bench`
 #[derive(Debug, Args)]
 #[command(
@@ -297,6 +356,22 @@ pub struct Publishing {
     /// With --flood: messages of a publisher that are under way at a time
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub window: u32,
+}
+
+/// The last second of the year 9999, as for the claims of a token.
+const UNIX_SECONDS_MAX: u64 = 253_402_300_799;
+
+fn unix_seconds(text: &str) -> Result<u64, String> {
+    let seconds = match text.parse() {
+        Ok(seconds) => Some(seconds),
+        Err(_) => humantime::parse_rfc3339_weak(text)
+            .ok()
+            .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
+            .map(|since| since.as_secs()),
+    };
+    seconds
+        .filter(|seconds| *seconds <= UNIX_SECONDS_MAX)
+        .ok_or_else(|| "expected a time like 2026-01-01T00:00:00Z, or Unix seconds".to_owned())
 }
 
 fn rate(text: &str) -> Result<f64, String> {

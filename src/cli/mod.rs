@@ -6,12 +6,15 @@ pub mod check_config;
 pub mod completions;
 pub mod config_init;
 mod configuration;
+mod control;
 pub mod dev;
 mod environment;
 mod failure;
 pub mod healthcheck;
+pub mod kick;
 pub mod man;
 mod paint;
+pub mod revoke;
 pub mod serve;
 pub mod token;
 mod version;
@@ -72,6 +75,8 @@ fn dispatch(verb: Verb, loudness: Loudness, environment: &Environment) -> Result
             Ok(())
         }
         Verb::Healthcheck(args) => healthcheck::run(&args, loudness, environment),
+        Verb::Revoke(args) => revoke::run(&args, loudness, environment),
+        Verb::Kick(args) => kick::run(&args, loudness, environment),
         Verb::Bench(args) => bench::run(&args, loudness, environment),
         Verb::Completions { shell } => completions::run(shell),
         Verb::Man { directory } => man::run(directory.as_deref()),

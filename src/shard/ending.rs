@@ -18,7 +18,7 @@ use crate::shard::inbox::Command;
 use crate::shard::members::Local;
 use crate::telemetry::metrics::{Label, Metrics, SubjectKind};
 
-/// Connections looked at before the shard does other work: about 0.2 ms.
+/// Connections looked at before the shard does other work: a fraction of a millisecond.
 const LOOKED_AT_PER_TURN: usize = 1_024;
 
 /// What is carried out together.

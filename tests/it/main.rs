@@ -25,6 +25,7 @@ mod presence;
 mod proxy;
 mod recovery;
 mod reload;
+mod revocation;
 mod rooms;
 mod runtime;
 mod secrets;

@@ -209,7 +209,9 @@ impl Redis {
             let mut missed = false;
             for entry in entries {
                 missed |= tail.step(entry.id, entry.follows);
-                entry.control.into_iter().for_each(|control| sink.control(control));
+                if let Some(control) = entry.control {
+                    sink.control_at(control, entry.id.0);
+                }
             }
             if missed {
                 sink.control_suspect();
