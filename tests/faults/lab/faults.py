@@ -83,6 +83,17 @@ async def slow_links(lab, chance, hold):
         link.heal()
 
 
+async def slow_all(lab, chance, hold):
+    """Everything is far away: 160 ms there and back."""
+    slow = [proxy.link(node.letter) for proxy in lab.world.proxies for node in lab.world.nodes]
+    lab.said(nodes=[node.letter for node in lab.world.nodes], delay_seconds=0.08)
+    for link in slow:
+        link.slow(0.08)
+    await hold()
+    for link in slow:
+        link.heal()
+
+
 async def cut_clients(lab, chance, hold):
     for client in chance.sample(lab.clients, chance.choice((1, 1, 2, 4))):
         client.cut()
@@ -133,6 +144,16 @@ async def flush(lab, chance, hold):
         store = chance.choice(masters)
         lab.said(target=store.name)
         await store.call("FLUSHALL")
+
+
+async def evict(lab, chance, hold):
+    """The record or the log of a room is gone, as an eviction policy would do it."""
+    room, kind = chance.choice(lab.rooms), chance.choice("ml")
+    for store in lab.world.stores:
+        if await store.role() == "master":
+            for key in await store.call("KEYS", f"*{kind}:{room}"):
+                await lab.tried(store.call("DEL", key))
+                lab.said(target=store.name, key=key)
 
 
 async def kill_master(lab, chance, hold):

@@ -228,4 +228,5 @@ def told(events):
     count = lambda kind: sum(frame["type"] == kind for frame in got)
     away = sum(frame.get("recovered") is False for frame in got)
     back = sum(frame.get("recovered") is True for frame in got)
-    return f"{count('chat')} chats, {count('ok')} ok, {count('reset')} resets, {back} recovered, {away} not"
+    settling = sum(event["seconds"] for event in events if event["ev"] == "settled")
+    return f"settled in {settling:.1f} s, {count('chat')} chats, {count('ok')} ok, {count('reset')} resets, {back} recovered, {away} not"

@@ -8,6 +8,7 @@ SCENARIOS = {
     "lost-tail-then-reuse": ("standalone", "async", False, [[(1.0, "save", 0), (2.0, "kill_store", 0.3), (1.5, "kill_store", 0.3)]]),
     "older-dump": ("standalone", "async", False, [[(1.0, "save", 0), (2.0, "put_back", 0.2)], [(2.5, "cut_clients", 0)]]),
     "flushall-with-members": ("standalone", "async", False, [[(1.5, "flush", 0), (2.0, "flush", 0)]]),
+    "record-or-log-evicted": ("standalone", "async", False, [[(1.0, "evict", 0)] * 6]),
     "restart-that-loses-nothing": ("standalone", "disk", False, [[(1.0, "kill_store", 0.2), (1.0, "kill_store", 1.5)]]),
     # The old master comes back and takes itself for the master, with its subscribers still attached.
     "thawed-master": ("sentinel", "replica", False, [[(1.0, "stop_master", 4.0)]]),
@@ -20,6 +21,8 @@ SCENARIOS = {
     "store-down-beyond-the-lease": ("standalone", "disk", True, [[(1.0, "kill_store", 5.0)]]),
     "node-paused-beyond-the-lease": ("standalone", "disk", True, [[(1.0, "stop_node", 5.0)]]),
     "node-killed": ("standalone", "disk", True, [[(0.5, "kill_node", 7.0)]]),
+    # Entering everybody again takes many calls; the lease must outlast them.
+    "restart-far-away": ("standalone", "disk", True, [[(0.5, "slow_all", 8.0)], [(1.5, "kill_store", 0.2)]]),
     "failover-empties-no-room": ("sentinel", "replica", True, [[(1.0, "kill_master", 4.0)]]),
 }
 

@@ -48,7 +48,7 @@ STORES = {
     "memory": {"memory": None},
     "standalone": {
         "disk": Lane({"kill_store": 3, "stop_store": 2}, (0.5, 2.5), (0.1, 2.5)),
-        "async": Lane({"save": 3, "kill_store": 2, "put_back": 2, "flush": 1, "stop_store": 1}, (0.3, 1.5), (0.1, 1.5)),
+        "async": Lane({"save": 3, "kill_store": 2, "put_back": 2, "flush": 1, "evict": 2, "stop_store": 1}, (0.3, 1.5), (0.1, 1.5)),
     },
     "sentinel": {
         "replica": Lane(
@@ -63,12 +63,17 @@ STORES = {
     "cluster": {
         "disk": Lane({"move_slot": 4, "kill_store": 3, "stop_store": 2}, (0.3, 1.5), (0.1, 2.5)),
         "replica": Lane({"move_slot": 2, "kill_store": 3, "stop_store": 3, "cluster_failover": 3}, (0.3, 1.5), (0.3, 4)),
-        "async": Lane({"move_slot": 3, "save": 3, "kill_store": 2, "put_back": 2, "flush": 1}, (0.3, 1.5), (0.1, 1.5)),
+        "async": Lane({"move_slot": 3, "save": 3, "kill_store": 2, "put_back": 2, "flush": 1, "evict": 1}, (0.3, 1.5), (0.1, 1.5)),
     },
     "nats": {"async": Lane({"kill_store": 2, "stop_store": 2}, (0.5, 2.5), (0.1, 2))},
 }
 # Without these in the plan even `async` loses nothing. Sentinel may fail over whenever the machine is slow.
-LOSES = {"memory": {"kill_node", "restart_node"}, "standalone": {"kill_store", "put_back", "flush"}, "cluster": {"kill_store", "put_back", "flush"}, "nats": {"kill_store"}}
+LOSES = {
+    "memory": {"kill_node", "restart_node"},
+    "standalone": {"kill_store", "put_back", "flush", "evict"},
+    "cluster": {"kill_store", "put_back", "flush", "evict"},
+    "nats": {"kill_store"},
+}
 
 
 def plan(form, seed, seconds, kept=None, presence=False):
