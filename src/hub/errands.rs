@@ -188,6 +188,12 @@ impl Errands {
         }
     }
 
+    /// Changes of presence that wait.
+    #[must_use]
+    pub fn changes_waiting(&self) -> usize {
+        self.changes.lock().changes.len()
+    }
+
     /// Waits for changes.
     ///
     /// # Cancel safety

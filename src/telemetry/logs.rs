@@ -31,14 +31,16 @@ use crate::config::{Log, LogFormat};
 /// What others log about every connection or request; an operator's own filter comes later and wins.
 const QUIET: &str = "h2=warn,hyper=warn,hyper_util=warn,reqwest=warn,rustls=warn,rustls_platform_verifier=warn,\
     tungstenite=warn,tokio_tungstenite=warn,mio=warn,notify=warn,tower=warn,tower_http=warn,\
-    axum=warn,axum_server=warn,opentelemetry=warn";
+    axum=warn,axum_server=warn,opentelemetry=warn,redis=warn,async_nats=off";
 
 /// Crates that handle requests, frames or keys: below `info` they may show what passes through
 /// them, and that holds tokens. No filter of an operator changes this.
 const PRIVATE: &[&str] = &[
+    "async_nats",
     "h2",
     "hyper",
     "hyper_util",
+    "redis",
     "reqwest",
     "rustls",
     "tokio_rustls",

@@ -127,6 +127,9 @@ impl Driver {
             }
         });
         let mut differed = Vec::new();
+        if suspected.all {
+            self.errands.metrics.backplane().attached_rooms(rooms.len());
+        }
         // By partition, so that one that cannot answer costs few others theirs.
         rooms.sort_by_key(|(_, key, _)| key.partition);
         let mut failed = Ok(());

@@ -1,5 +1,6 @@
 //! What the driver does, counted.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::backplane::contract::{Failed, Renewal};
@@ -10,6 +11,15 @@ use crate::protocol::server::ResetReason;
 use crate::telemetry::metrics::{AuditResult, PresenceResult, RenewalResult, RepairResult, Wakeup};
 
 impl Driver {
+    /// What waits for the backplane.
+    pub(super) fn count_waiting(&self) {
+        let errands = &self.errands;
+        let messages = errands.queued_messages.load(Ordering::Relaxed);
+        let bytes = errands.queued_bytes.load(Ordering::Relaxed);
+        errands.metrics.backplane().queue(messages, bytes);
+        errands.metrics.presence().queue(errands.changes_waiting());
+    }
+
     pub(super) fn heard(&self, heard: Heard) {
         self.errands.metrics.backplane().wakeup(match heard {
             Heard::Next => Wakeup::Delivered,

@@ -109,7 +109,10 @@ pub(super) async fn run(driver: Arc<Driver>) {
     loop {
         // Nothing is lost: changes wait in the errands, and what was suspected is noted in `assert`.
         tokio::select! {
-            _ = leaves.tick() => driver.let_leave(),
+            _ = leaves.tick() => {
+                driver.let_leave();
+                driver.count_waiting();
+            }
             () = driver.presence.assert.notified() => assert = true,
             () = driver.errands.changed() => tokio::time::sleep(GATHER).await,
         }

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import faulthandler
 import os
 import shlex
 import shutil
@@ -51,6 +52,8 @@ def one(args):
         plan = schedule.plan(args.form, args.seed, args.seconds, args.kept, args.presence)
         summary = schedule.summary(plan)
     name = f"{plan.form} {plan.kept} --seed {args.seed}" + (" --presence" if plan.presence else "")
+    # Where it hangs, should it.
+    faulthandler.dump_traceback_later(SCHEDULE_SECONDS - 10, file=open(args.one / "hangs.txt", "w"))
     try:
         violations, told = asyncio.run(play(plan, args.one, args.binary, Identity(args.one.parent), args.job))
     except Exception as why:

@@ -72,6 +72,9 @@ class Truth:
 def turned_away(view, truth, claim, verdict):
     """`reset` and `recovered:false` where they are due, and nowhere else."""
     for away in view.turned_away:
+        if claim.get("may_branch"):
+            # What a new master lacks is lost, and is there again if the old one is master once more.
+            continue
         holds = truth.holds(*away.stood)
         if holds or (holds is not None and not claim["may_lose"] and not claim.get("may_rewind")):
             why = f"{away.what} although {away.stood} is still there"

@@ -143,8 +143,12 @@ class Client:
         return place.at if self.wire and place.joined else None
 
     async def end(self):
+        """Raises what went wrong in the client itself."""
         self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        try:
+            await self._task
+        except asyncio.CancelledError:
+            pass
 
 
 class Publisher(Client):

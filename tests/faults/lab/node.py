@@ -63,8 +63,10 @@ class Node(Process):
     def url(self):
         return f"wss://localhost:{self.listen}/ws"
 
-    async def start(self):
+    async def start(self, sources):
+        """`sources`: see `proxy`; known from the first connection on."""
         self.spawn()
+        sources[self.pid] = self.letter
         await until("readiness", self.ready, process=self)
 
     def ready(self):

@@ -71,6 +71,7 @@ class Lab:
         await self.world.start()
         self.people()
         await until("everybody in", lambda: all(client.stands(room) for client in self.clients for room in client.places))
+        await until("a link from every node", self.linked)
         lanes = asyncio.gather(*(self.lane(steps) for steps in self.plan.lanes))
         await asyncio.sleep(self.plan.seconds)
         self.ending.set()
@@ -78,6 +79,11 @@ class Lab:
         await self.world.heal()
         self.record.add("lab", "fault", fault="", phase="all healed")
         await self.settle()
+
+    def linked(self):
+        """Whether the proxies know whom they carry; a fault on a link would else break nothing."""
+        known = {source for proxy in self.world.proxies for source in proxy.links}
+        return not self.world.proxies or known >= {node.letter for node in self.world.nodes}
 
     def people(self):
         chance = random.Random(self.plan.seed)
@@ -213,7 +219,8 @@ async def play(plan, folder, binary, identity, job):
         await lab.close()
     panics = [Violation("panic", "", node.name, str(node.log)) for node in lab.world.nodes if "panicked at" in node.log.read_text()]
     violations = panics + checker.check(lab.record.events) + (presence.check(lab.record.events) if plan.presence else [])
-    return violations, told(lab.record.events)
+    refused = f", {lab.world.refused_starts} starts refused" if lab.world.refused_starts else ""
+    return violations, told(lab.record.events) + refused
 
 
 def told(events):

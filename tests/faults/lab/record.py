@@ -10,7 +10,9 @@ and `link` (which of the client's connections):
 
 and those of the lab:
 
-    claim   `kept`, `dense`, `may_lose`, ...   what the checkers may hold the server to
+    claim   what the checkers may hold the server to:
+            `kept`; `dense` (numbers rise by one); `may_lose` (what was acknowledged, told by `reset`); `may_rewind` (take
+            back what was shown and not acknowledged); `may_branch` (what was taken back may be there again in the end)
     fault   `fault`, `target`, `phase`, ...    done, and undone again
     late    `what`                   nobody waits longer; whether that is wrong is seen by the checkers
     quiet   `clients`                everything is healed and those clients are connected for the rest

@@ -90,7 +90,8 @@ def plan(form, seed, seconds, kept=None, presence=False):
 def claim_of(form, kept, lanes):
     used = {step.fault for lane in lanes for step in lane}
     may_lose = kept in ("async", "memory") and (form == "sentinel" or bool(used & LOSES.get(form, set())))
-    return {"kept": kept, "dense": form != "nats", "may_lose": may_lose, "may_rewind": kept == "replica"}
+    told = {"may_lose": may_lose, "may_rewind": kept == "replica", "may_branch": kept == "async" and form == "sentinel"}
+    return {"kept": kept, "dense": form != "nats", **told}
 
 
 def steps(lane, chance, seconds):

@@ -38,6 +38,10 @@ class Wire:
                 welcome = json.loads(await socket.recv())
         except (OSError, TimeoutError, WebSocketException) as why:
             raise Gone(str(why)) from None
+        if welcome["type"] != "connected":
+            # `closing`: the node takes nobody in at the moment.
+            socket.transport.abort()
+            raise Gone(str(welcome))
         wire.note("open", node=node.letter, kept=welcome["kept"], session=welcome["session"])
         return wire
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 
 from .node import Node
 from .process import Process, until
@@ -19,6 +20,7 @@ TIMES = {
     "publish_timeout": "2s",
 }
 HEAL_SECONDS = 40
+RESTART_SECONDS = 0.3
 
 
 class World:
@@ -30,6 +32,7 @@ class World:
     def __init__(self, binary, folder, identity, ports, kept, tables=None):
         self.folder, self.ports, self.kept = folder, ports, kept
         self.sources, self.stores, self.proxies = {}, [], []
+        self.refused_starts = 0
         self.build()
         tables = {"backplane": self.backplane(), **(tables or {})}
         self.nodes = [Node(name, binary, folder, identity, ports, tables) for name in self.NODES]
@@ -54,8 +57,17 @@ class World:
         await asyncio.gather(*(store.start() for store in self.stores))
 
     async def start_node(self, node):
-        await node.start()
-        self.sources[node.pid] = node.letter
+        """As a supervisor does: a node that ends at once is started again."""
+        deadline = time.monotonic() + HEAL_SECONDS
+        while True:
+            try:
+                await node.start(self.sources)
+                return
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+                self.refused_starts += 1
+                await asyncio.sleep(RESTART_SECONDS)
 
     async def heal(self):
         for proxy in self.proxies:

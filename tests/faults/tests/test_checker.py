@@ -75,6 +75,19 @@ class Clean(Cases):
         story.ending("pq", [*FOUR[:2], (3, "E2", "p", 4)], 3, "E2")
         self.finds(story)
 
+    def test_a_branch_that_was_lost_itself_passes(self):
+        """The old master comes back with what was lost, and what the new one had taken is lost in its stead."""
+        story = self.begun(may_branch=True)
+        spoken(story, 1, 2)
+        story.reset("p", "rewound", "E2", 1)
+        ref = story.says("p", 3)
+        story.hears("p", 2, "p", 3)
+        story.ok("p", ref, "E2", 2)
+        story.reset("p", "rewound", "E3", 1)
+        story.hears("p", 2, "p", 2, epoch="E1")
+        story.ending("p", [FOUR[0], FOUR[1]], 2, "E1")
+        self.finds(story)
+
     def test_a_failover_that_lost_nothing_is_a_new_epoch_and_nothing_more(self):
         story = self.begun(kept="replica", may_lose=False)
         spoken(story, 1, 2)

@@ -26,7 +26,9 @@ class Through(unittest.IsolatedAsyncioTestCase):
         try:
             while data := await reader.read(1024):
                 writer.write(data)
-        except ConnectionError:
+                if data == b"last":
+                    break
+        except (ConnectionError, asyncio.CancelledError):
             pass
         writer.close()
 
@@ -68,6 +70,29 @@ class Through(unittest.IsolatedAsyncioTestCase):
                 self.proxy.link("me").heal()
                 async with asyncio.timeout(WAIT_SECONDS):
                     self.assertEqual(await waiting, b"late")
+
+    async def test_a_slow_link_delays_all_alike_and_keeps_their_order(self):
+        link = await self.connected()
+        self.proxy.link("me").slow(0.05)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for number in range(20):
+            link[1].write(b"%02d" % number)
+            await asyncio.sleep(0.005)
+        async with asyncio.timeout(WAIT_SECONDS):
+            text = await link[0].readexactly(40)
+        self.assertEqual(text, b"".join(b"%02d" % number for number in range(20)))
+        # Twice on its way, once there and once back; not once for each piece.
+        self.assertGreaterEqual(loop.time() - began, 0.1)
+
+    async def test_the_end_of_one_side_reaches_the_other_after_what_it_said(self):
+        link = await self.connected()
+        self.proxy.link("me").partition("back")
+        link[1].write(b"last")
+        await asyncio.sleep(0.05)
+        self.proxy.link("me").heal()
+        async with asyncio.timeout(WAIT_SECONDS):
+            self.assertEqual(await link[0].read(), b"last")
 
     async def test_other_sources_are_left_alone(self):
         self.proxy.link("somebody").partition()

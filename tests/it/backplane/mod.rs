@@ -6,4 +6,5 @@ mod nats_faults;
 mod peer;
 mod redis_links;
 mod redis_log;
+mod schedules;
 mod servers;

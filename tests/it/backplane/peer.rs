@@ -43,10 +43,13 @@ impl Drop for Peer {
 }
 
 impl Peer {
-    /// Starts it and waits until it says that it reaches its engine.
+    /// Starts it and waits until it says that it reaches its engine, and that revocations are to be loaded: from then on
+    /// it hears what is told.
     pub async fn start(plane: Arc<dyn Backplane>) -> Self {
         let peer = Self::begin(plane).await;
-        peer.heard.until("a link", |log| log.up.then_some(())).await;
+        peer.heard
+            .until("a link", |log| (log.up && log.control_suspects > 0).then_some(()))
+            .await;
         peer
     }
 

@@ -6,43 +6,31 @@ import { Redis } from "./redis.mjs";
 /** Lines that somebody has typed and that are not kept yet. */
 const TYPED_AT_ONCE = 4;
 
+/** Lines that each types around each kill; together far less than a room's history, 1,000. */
+const LINES = 80;
+
 /** Somebody who types line after line into README's client, as fast as they are kept. */
 class Talker {
-  #said = 0;
-  #kept = 0;
-  #stopped = false;
+  said = [];
 
   constructor(name, running) {
     this.name = name;
     this.running = running;
   }
 
-  type() {
-    for (let n = 0; n < TYPED_AT_ONCE; n += 1) this.#next();
-  }
-
-  #next() {
-    if (this.#stopped) return;
-    this.#said += 1;
-    const text = `line ${this.#said}`;
-    this.running.child.stdin.write(`${text}\n`);
-    this.running.line((line) => line === `kept: ${text}`).then(() => {
-      this.#kept += 1;
-      this.#next();
-    }, () => {});
-  }
-
-  /** Once so many more lines are kept. */
-  keeps(more) {
-    const wanted = `kept: line ${this.#kept + more}`;
-    return this.running.line((line) => line === wanted);
-  }
-
-  /** Every line typed is kept. */
-  async stop() {
-    this.#stopped = true;
-    for (let n = 1; n <= this.#said; n += 1) await this.running.line((line) => line === `kept: line ${n}`);
-    return Array.from({ length: this.#said }, (_, n) => `${this.name}: line ${n + 1}`);
+  /** Once they are kept. */
+  async types(lines) {
+    let left = lines;
+    const next = async () => {
+      while (left > 0) {
+        left -= 1;
+        const text = `line ${this.said.length + 1}`;
+        this.said.push(`${this.name}: ${text}`);
+        this.running.child.stdin.write(`${text}\n`);
+        await this.running.line((line) => line === `kept: ${text}`);
+      }
+    };
+    await Promise.all(Array.from({ length: TYPED_AT_ONCE }, next));
   }
 
   /** What was said in the room, as it was shown here. */
@@ -92,18 +80,26 @@ describe("README's cluster section", () => {
     assert.ok(bob, "the test before this one");
     const before = ann.heard;
     assert.deepEqual(bob.heard, before);
-    for (const talker of [ann, bob]) talker.type();
-    const goOn = () => Promise.all([ann.keeps(40), bob.keeps(40)]);
-    await goOn();
+    const both = (lines) => Promise.all([ann.types(lines), bob.types(lines)]);
+    /** Kills in the midst of what is said, and what is said is kept all the same. */
+    const around = async (kill) => {
+      await both(LINES / 2);
+      const rest = both(LINES / 2);
+      await kill();
+      await rest;
+    };
     for (const [n, line] of reader.starts.entries()) {
-      await nodes[n].signal("SIGKILL");
-      nodes[n] = await start(line);
-      await goOn();
+      await around(async () => {
+        await nodes[n].signal("SIGKILL");
+        nodes[n] = await start(line);
+      });
     }
-    await redis.kill();
-    await redis.run();
-    await goOn();
-    const said = [...(await ann.stop()), ...(await bob.stop())];
+    await around(async () => {
+      await redis.kill();
+      await redis.run();
+    });
+    await both(LINES / 2);
+    const said = [...ann.said, ...bob.said];
     const all = new Set([...before, ...said]);
     for (const { running } of [ann, bob]) {
       for (const line of said) await running.line((heard) => heard === line);

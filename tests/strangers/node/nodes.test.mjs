@@ -1,15 +1,18 @@
 // Two nodes and one Redis, seen from clients that know the protocol only.
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { readFile } from "node:fs/promises";
 import { after, before, describe, test } from "node:test";
+import { promisify } from "node:util";
 import { Client } from "./client.mjs";
 import { Redis } from "./redis.mjs";
 import { now, Running, Server, token } from "./server.mjs";
 
 let redis, one, two;
 
-const start = () => Server.start({
+const start = ({ url = redis.url } = {}) => Server.start({
   config: {
-    backplane: { kind: "redis", url: redis.url, kept: "disk", lease: "2s", call_timeout: "400ms", leave_grace: "200ms" },
+    backplane: { kind: "redis", url, kept: "disk", lease: "2s", call_timeout: "400ms", leave_grace: "200ms" },
     rooms: { users_shown: 10 },
   },
 });
@@ -105,6 +108,25 @@ describe("one room on two nodes", () => {
     await bob.close();
     await third.close();
   });
+});
+
+test("README's account of Redis may do everything that a node does", async () => {
+  const readme = await readFile(new URL("../../../README.md", import.meta.url), "utf8");
+  const [, words] = /^(ACL SETUSER .*)$/m.exec(readme);
+  const { stdout } = await promisify(execFile)("redis-cli", ["-p", redis.port, ...words.replace("PASSWORD", "pw").split(" ")]);
+  assert.equal(stdout.trim(), "OK");
+  const third = await start({ url: redis.url.replace("//", "//conclave:pw@") });
+  const ann = await Client.joined(third, "ann", "account");
+  const bob = await Client.joined(one, "bob", "account");
+  await ann.next({ type: "join", room: "account" });
+  await ann.say("account", "hello", { key: "k" });
+  await bob.next({ type: "chat", content: "hello" });
+  await bob.close();
+  await ann.next({ type: "left", room: "account" });
+  const { code } = await new Running(["revoke", "--user", "ann", "--config", third.config]).ended;
+  assert.equal(code, 0);
+  assert.deepEqual(await ann.closed, { code: 1008, reason: "token_revoked" });
+  await third.close();
 });
 
 /** A verb for whoever runs the servers, to its end. */

@@ -12,6 +12,7 @@ use crate::hub::User;
 use crate::hub::history::History;
 use crate::protocol::server::{self, ResetReason};
 use crate::shard::inbox::Command;
+use crate::telemetry::metrics::Wakeup;
 use crate::telemetry::traces::TraceContext;
 use crate::websocket::encoded::Frame;
 
@@ -178,6 +179,7 @@ impl Room {
         let envelope = match Envelope::parse(&entry.envelope) {
             Ok(envelope) => envelope,
             Err(_) => {
+                self.errands().metrics.backplane().wakeup(Wakeup::Unreadable);
                 tracing::warn!(seq = entry.position.seq, "a message in the backplane cannot be read");
                 return None;
             }
