@@ -72,12 +72,13 @@ impl Keys {
         self.tagged(room.partition, "d:", hash(&parts).as_bytes())
     }
 
-    /// Hash: user to JSON and incarnations, while somebody is there.
+    /// Hash: user to `incarnation,… JSON`, while somebody is there.
     pub(super) fn users(&self, room: &RoomKey) -> Vec<u8> {
         self.tagged(room.partition, "u:", room.name.as_bytes())
     }
 
-    /// Set of (room, user) that an incarnation holds in a partition.
+    /// Hash: `room\0user` that an incarnation holds in a partition, to nothing; an empty field has the number of the last
+    /// call. Which incarnations have such a record is a set of kind `i`.
     pub(super) fn held(&self, partition: u16, incarnation: &str) -> Vec<u8> {
         self.tagged(partition, "n:", incarnation.as_bytes())
     }

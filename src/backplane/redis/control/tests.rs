@@ -71,7 +71,7 @@ async fn revocations_merge_to_the_later_of_each_time() {
     node.write_revocations(&[user("ann", 200, LATER), user("ann", 50, 60)])
         .await
         .expect("merged");
-    assert_eq!(revocations(&node).await, [merged.clone()]);
+    assert_eq!(revocations(&node).await, std::slice::from_ref(&merged));
     node.write_revocations(&[merged.clone(), first.clone()])
         .await
         .expect("merged");

@@ -137,7 +137,7 @@ async fn step(drivers: &mut [Driver], server: &Server, random: &mut Random) {
             };
             let dead = paused.incarnation.clone();
             let reap = |other: usize| others[other].node.bury(&dead);
-            let (_, one, two) = tokio::join!(paused.tell(changes), reap(0), reap(1));
+            let ((), one, two) = tokio::join!(paused.tell(changes), reap(0), reap(1));
             assert!(one.is_ok() && two.is_ok());
         }
         _ => {
