@@ -100,7 +100,7 @@ async fn tell_one(backplane: &dyn Backplane, control: &Control, patience: Durati
     loop {
         match backplane.tell(control).await {
             Err(Failed::Refused(refusal)) if refusal.may_pass() && since.elapsed() < patience => {
-                sleep(RETRY_PAUSE).await
+                sleep(RETRY_PAUSE).await;
             }
             told => return told,
         }

@@ -41,6 +41,8 @@ pub struct Node {
     pub address_rate: Rate<IpAddr>,
     pub tasks: Tasks,
     pub drain: Drain,
+    /// Cancelled when the node begins to serve clients.
+    pub open: CancellationToken,
     /// Cancelled when nobody new is let in: ends handshakes at once.
     pub listening_stopped: CancellationToken,
 }

@@ -169,6 +169,7 @@ pub(super) fn build_on(
         health: Health::new(),
         tasks: Tasks::default(),
         drain: Drain::default(),
+        open: tokio_util::sync::CancellationToken::new(),
         listening_stopped: tokio_util::sync::CancellationToken::new(),
         config: Arc::clone(&config),
         metrics,
@@ -249,8 +250,9 @@ fn per_core(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Read
                 match listener(&node, socket) {
                     Ok(listener) => {
                         let served = Arc::clone(&node);
-                        node.tasks
-                            .spawn("listener", async move { serve(&served, index, listener, handle).await });
+                        node.tasks.spawn("listener", async move {
+                            serve_once_open(&served, index, listener, handle).await
+                        });
                         drop(opened.send(Ok(())));
                     }
                     Err(error) => drop(opened.send(Err(error))),
@@ -293,8 +295,9 @@ fn shared(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Ready,
         let _entered = runtime.enter();
         node.shards[index].start(&node.tasks);
         let listener = listener(node, socket).context("a listener could not be set up")?;
-        node.tasks
-            .spawn("listener", async move { serve(&served, index, listener, handle).await });
+        node.tasks.spawn("listener", async move {
+            serve_once_open(&served, index, listener, handle).await
+        });
     }
     let ended = control(&runtime, node, &handles, ready, start);
     node.tasks.stop_services();
@@ -316,6 +319,7 @@ fn control(
         if let Some(cluster) = &node.cluster {
             cluster.start(node).await?;
         }
+        node.open.cancel();
         node.certificates.watch(&node.tasks);
         keep_house(node);
         node.health.ready();
@@ -389,6 +393,12 @@ pub(super) fn listener(node: &Node, socket: std::net::TcpListener) -> std::io::R
         Arc::clone(&node.permits),
         Arc::clone(&node.metrics),
     )
+}
+
+/// Clients that come before the node knows what it must (who is revoked) wait in the kernel's queue.
+async fn serve_once_open(node: &Arc<Node>, index: usize, listener: Listener, handle: Handle<Peer>) {
+    node.open.cancelled().await;
+    serve(node, index, listener, handle).await;
 }
 
 /// Accepts and serves on one shard's socket until the handle says stop.

@@ -148,8 +148,12 @@ proptest! {
         let (mut one, mut other) = (Revocations::of(&here, NOW), Revocations::of(&there, NOW));
         let to_other = one.lacking_in(other.clone(), NOW);
         let to_one = other.lacking_in(one.clone(), NOW);
-        to_other.iter().for_each(|entry| { other.add(entry, NOW).unwrap(); });
-        to_one.iter().for_each(|entry| { one.add(entry, NOW).unwrap(); });
+        for entry in &to_other {
+            other.add(entry, NOW).unwrap();
+        }
+        for entry in &to_one {
+            one.add(entry, NOW).unwrap();
+        }
         let all: Vec<_> = there.into_iter().rev().chain(here).collect();
         let sorted = |known: &Revocations| {
             let mut entries: Vec<_> = known.iter().collect();

@@ -20,7 +20,7 @@ use crate::runtime::Tasks;
 pub(super) struct Server {
     child: Child,
     port: u16,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Server {
@@ -31,20 +31,24 @@ impl Server {
             let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
             let port = free.local_addr().expect("an address").port();
             drop(free);
-            let mut child = Command::new("redis-server")
-                .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-                .args(["--appendonly", "no", "--dir"])
-                .arg(dir.path())
-                .stdout(Stdio::piped())
-                .spawn()
-                .expect("redis-server starts (Debian: apt-get install redis-server)");
-            let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-            if lines.any(|line| line.is_ok_and(|line| line.contains("Ready to accept connections"))) {
-                return Self { child, port, _dir: dir };
+            if let Some(child) = run(port, dir.path()) {
+                return Self { child, port, dir };
             }
-            let _ = child.wait();
         }
         panic!("redis-server found no port");
+    }
+
+    /// Killed and started again, with nothing in it.
+    pub(super) fn restart(&mut self) {
+        self.kill();
+        // The port may take a moment to be free.
+        let again = (0..100).find_map(|_| run(self.port, self.dir.path()));
+        self.child = again.expect("it starts again");
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     fn client(&self) -> redis::Client {
@@ -130,9 +134,25 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
+}
+
+/// A server that can be asked; none if it ended at once.
+fn run(port: u16, dir: &std::path::Path) -> Option<Child> {
+    let mut child = Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+        .args(["--appendonly", "no", "--dir"])
+        .arg(dir)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("redis-server starts (Debian: apt-get install redis-server)");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    if lines.any(|line| line.is_ok_and(|line| line.contains("Ready to accept connections"))) {
+        return Some(child);
+    }
+    let _ = child.wait();
+    None
 }
 
 /// Presence of some rooms, as subscribers get it.

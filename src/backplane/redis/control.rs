@@ -78,7 +78,9 @@ impl Redis {
     pub(super) async fn read_revocations(&self) -> Result<Vec<Revocation>, Failed> {
         for _ in 0..LOADS_MAX {
             if let Some(loaded) = self.load().await? {
-                self.forget(&loaded.past).await?;
+                if let Err(error) = self.forget(&loaded.past).await {
+                    tracing::debug!(%error, "revocations that may be forgotten stay for another time");
+                }
                 return Ok(loaded.kept.into_values().collect());
             }
         }

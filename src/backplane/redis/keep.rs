@@ -50,7 +50,7 @@ impl Redis {
     pub(super) async fn keep(self: Arc<Self>, shard: Arc<Shard>) {
         let retired = shard.retired.clone();
         // Dropped with the shard's links: what waits for their answers hears that it is unknown.
-        let _retired = retired.run_until_cancelled(self.keep_links(&shard)).await;
+        let _retired = retired.run_until_cancelled(Box::pin(self.keep_links(&shard))).await;
         shard.take_down(Reason::Closed);
         shard.canary.failed(&self.started().readiness);
         self.tell_up();
@@ -60,11 +60,21 @@ impl Redis {
         let (mut backoff, mut reason) = (Backoff::default(), Reason::Start);
         let mut told = String::new();
         loop {
-            match self.make_links(shard).await {
+            shard.trust();
+            let made = tokio::select! {
+                biased;
+                // Sentinel names another master: whoever is being waited for is no longer of interest.
+                doubt = shard.doubted() => {
+                    shard.take_down(doubt);
+                    continue;
+                }
+                made = self.make_links(shard) => made,
+            };
+            match made {
                 Ok(links) => {
                     told.clear();
                     tracing::info!(server = %links.command.host, "redis: connected");
-                    self.links_up(true, reason);
+                    self.count_links(reason);
                     self.note_first(None);
                     let since = Instant::now();
                     reason = self.watch(shard, &links).await;
@@ -92,13 +102,13 @@ impl Redis {
             }
             self.tell_up();
             self.refresh.notify_one();
-            tokio::time::sleep(backoff.next()).await;
+            // Nothing is lost: whoever doubts what is not there has been heard.
+            let _doubt = tokio::time::timeout(backoff.next(), shard.doubted()).await;
         }
     }
 
     async fn make_links(&self, shard: &Arc<Shard>) -> Result<Links, Problem> {
         let started = self.started();
-        shard.trust();
         let host = match &shard.host {
             Some(host) => host.clone(),
             None => self.ask_sentinels().await?,
@@ -172,7 +182,12 @@ impl Redis {
             let Kept::Replica(wait) = self.settings.kept else {
                 return None;
             };
-            let (publisher, run) = Publisher::new(Arc::clone(link), wait, self.settings.call_timeout);
+            let (publisher, run) = Publisher::new(
+                Arc::clone(link),
+                wait,
+                self.settings.call_timeout,
+                self.telemetry.clone(),
+            );
             started.tasks.spawn("redis publisher", run);
             Some(publisher)
         });
@@ -390,18 +405,18 @@ impl Redis {
         })
     }
 
-    fn links_up(&self, up: bool, reason: Reason) {
-        let kinds = [LinkKind::Command, LinkKind::Subscriber, LinkKind::Publish];
-        let used = if matches!(self.settings.kept, Kept::Replica(_)) {
-            3
+    fn count_links(&self, reason: Reason) {
+        for kind in self.link_kinds() {
+            self.telemetry.link_rebuilt(*kind, reason);
+        }
+    }
+
+    /// Links that every shard has.
+    pub(super) fn link_kinds(&self) -> &'static [LinkKind] {
+        if self.is_replicated() {
+            &[LinkKind::Command, LinkKind::Subscriber, LinkKind::Publish]
         } else {
-            2
-        };
-        for kind in &kinds[..used] {
-            self.telemetry.link_up(*kind, up);
-            if up {
-                self.telemetry.link_rebuilt(*kind, reason);
-            }
+            &[LinkKind::Command, LinkKind::Subscriber]
         }
     }
 }
@@ -421,4 +436,24 @@ async fn learn_time(shard: &Shard, command: &Link) -> Result<(), Failed> {
         .clock
         .learn(seconds * 1_000 + micros / 1_000, asked, Instant::now());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::child::Server;
+
+    #[tokio::test]
+    async fn a_third_of_the_nodes_may_be_unready_and_at_least_one() {
+        let server = Server::start();
+        let (one, two, three) = (server.engine().await, server.engine().await, server.engine().await);
+        assert!(one.ask_permit().await, "nobody else has one");
+        assert!(one.ask_permit().await, "it is renewed");
+        assert!(!two.ask_permit().await, "of fewer than six one");
+        for node in 0..6 {
+            let lease = format!("ZADD conclave:1:0:{{ctl}}lease 99999999999999 n{node}");
+            server.ask(&lease).await;
+        }
+        assert!(two.ask_permit().await);
+        assert!(!three.ask_permit().await, "of six two");
+    }
 }

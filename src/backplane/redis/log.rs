@@ -10,12 +10,13 @@ use super::super::contract::{
     Draft, Entry, Failed, Found, Head, Opened, Outcome, PAGE_ENTRIES_MAX, Page, Position, Range, Refusal, RoomKey,
 };
 use super::super::lineage::{Lineage, Verdict};
-use super::Redis;
 use super::calls::Invocation;
 use super::payload::{log_entry, number};
 use super::reply::{self, array, bytes, integer, text};
 use super::script::{Script, digest, script};
 use super::topology::Place;
+use super::{Redis, counted};
+use crate::telemetry::metrics::CallKind;
 
 /// Life of a room that was written in, since somebody last asked after it; at least as long as its history.
 const ROOM_LIFE: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -60,7 +61,8 @@ impl Redis {
             bytes: self.settings.history_bytes,
             age: self.settings.history_age,
         };
-        match self.try_append(room, drafts, within, limits).await {
+        let call = self.try_append(room, drafts, within, limits);
+        match counted(self, CallKind::Publish, call).await {
             Ok(outcomes) => outcomes,
             Err(Failed::Refused(refusal)) => vec![Outcome::Refused(refusal); drafts.len()],
             Err(Failed::Unknown) => vec![Outcome::Unknown; drafts.len()],

@@ -226,11 +226,15 @@ impl Redis {
         });
     }
 
-    /// Tells whether anything can be reached, if that has changed. One master of several that is away refuses its own
-    /// calls; the others must not suffer for it.
+    /// Tells whether it can be reached at all, if that has changed. Where one master of several is away, its rooms alone
+    /// are refused, and compared once it is back.
     fn tell_up(&self) {
         let mut was_up = self.was_up.lock();
         let map = self.map.load();
+        let are_up = map.is_whole() && map.shards().iter().all(|shard| shard.is_up());
+        for kind in self.link_kinds() {
+            self.telemetry.link_up(*kind, are_up);
+        }
         let up = map.shards().iter().any(|shard| shard.is_up());
         if *was_up != Some(up) {
             *was_up = Some(up);
@@ -289,7 +293,7 @@ impl Backplane for Redis {
     }
 
     fn detach<'a>(&'a self, room: &'a RoomKey) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(self.unsubscribe(room))
+        Box::pin(async { self.unsubscribe(room) })
     }
 
     fn range<'a>(&'a self, room: &'a RoomKey, after: &'a Position, limit: usize) -> Call<'a, Range> {

@@ -15,6 +15,7 @@ use redis::Value;
 
 use super::super::contract::{Change, Failed, Incarnation, PARTITIONS, Presented, Refusal, RoomKey, Users};
 use super::Redis;
+use super::calls::Invocation;
 use super::reply;
 use super::script::{Script, script};
 use batch::{Batch, Move, Moved};
@@ -69,79 +70,65 @@ impl Redis {
         let mut order = self.order.0.lock().await;
         *order += 1;
         let number = *order;
-        let mut parts: BTreeMap<u16, Vec<Move<'_>>> = (0..PARTITIONS).map(|partition| (partition, vec![])).collect();
+        let mut parts: BTreeMap<u16, Vec<Move<'_>>> = BTreeMap::new();
         for change in held {
             parts.entry(change.room.partition).or_default().push(change.into());
         }
-        let calls: Vec<_> = parts
-            .into_iter()
-            .map(|(partition, held)| self.assert_partition(incarnation, number, partition, held))
+        let asked: Vec<_> = (0..PARTITIONS)
+            .map(|partition| self.ask_held(incarnation, partition, "0"))
             .collect();
-        let results: Vec<_> = stream::iter(calls).buffer_unordered(CALLS_AT_ONCE).collect().await;
-        let mut strangers: HashSet<Arc<str>> = HashSet::new();
-        let results = results
-            .into_iter()
-            .map(|result| {
-                result.map(|(presented, others)| {
-                    strangers.extend(others);
-                    presented
-                })
-            })
-            .collect();
+        let (mut strangers, mut calls) = (HashSet::new(), Vec::new());
+        for (partition, answer) in (0..PARTITIONS).zip(self.call_many(&HELD, &asked).await) {
+            let mut page = Held::read(answer?)?;
+            strangers.extend(page.others.drain(..).map(Arc::from));
+            let held = parts.remove(&partition).unwrap_or_default();
+            if !(held.is_empty() && page.is_empty()) {
+                calls.push(self.assert_partition(incarnation, number, partition, page, held));
+            }
+        }
+        let results = stream::iter(calls).buffer_unordered(CALLS_AT_ONCE).collect().await;
         drop(order);
         strangers.remove(incarnation);
         let strangers: Vec<_> = strangers.into_iter().collect();
-        self.lapse(false, &strangers).await?;
+        self.lapse(false, &strangers).await.map_err(|_| Failed::Unknown)?;
         together(results)
     }
 
+    /// `page` is the first of what Redis has the incarnation hold in a partition.
     async fn assert_partition(
         &self,
         incarnation: &Incarnation,
         number: u64,
         partition: u16,
+        mut page: Held,
         held: Vec<Move<'_>>,
-    ) -> Result<(Presented, Vec<Arc<str>>), Failed> {
+    ) -> Result<Presented, Failed> {
+        let mut recorded = std::mem::take(&mut page.places);
+        while page.cursor != "0" {
+            let asked = [self.ask_held(incarnation, partition, &page.cursor)];
+            let answer = self.call_many(&HELD, &asked).await.pop();
+            page = Held::read(answer.unwrap_or(Err(Failed::Unknown))?)?;
+            recorded.append(&mut page.places);
+        }
         let meant: HashSet<(&str, &str)> = held.iter().map(|enter| (enter.room, enter.user)).collect();
-        let (recorded, others) = self.recorded(incarnation, partition).await?;
         let mut moves: Vec<_> = recorded
             .iter()
             .filter_map(|place| Move::leave(place))
             .filter(|leave| !meant.contains(&(leave.room, leave.user)))
             .collect();
         moves.extend(held);
-        let presented = self.move_in(incarnation, number, partition, &moves).await?;
-        Ok((presented, others))
+        self.move_in(incarnation, number, partition, &moves).await
     }
 
-    /// What Redis has an incarnation hold in a partition, and every incarnation that holds something there.
-    async fn recorded(
-        &self,
-        incarnation: &Incarnation,
-        partition: u16,
-    ) -> Result<(Vec<String>, Vec<Arc<str>>), Failed> {
-        let keys = [
-            self.keys.held(partition, incarnation),
-            self.keys.stem(partition, batch::REGISTRY),
-        ];
-        let (mut places, mut others) = (vec![], vec![]);
-        let mut cursor = "0".to_owned();
-        loop {
-            let answer = self
-                .call(
-                    partition,
-                    &HELD,
-                    &keys.each_ref().map(Vec::as_slice),
-                    &[cursor.as_bytes()],
-                )
-                .await?;
-            let page = Held::read(answer)?;
-            places.extend(page.places);
-            others.extend(page.others.into_iter().map(Arc::from));
-            if page.cursor == "0" {
-                return Ok((places, others));
-            }
-            cursor = page.cursor;
+    /// Asks for a page of what Redis has an incarnation hold in a partition.
+    fn ask_held(&self, incarnation: &Incarnation, partition: u16, cursor: &str) -> Invocation {
+        Invocation {
+            partition,
+            keys: vec![
+                self.keys.held(partition, incarnation),
+                self.keys.stem(partition, batch::REGISTRY),
+            ],
+            args: vec![cursor.as_bytes().to_vec()],
         }
     }
 
@@ -173,7 +160,15 @@ impl Redis {
         let answer = self
             .call(batch.partition, &PRESENT, &batch.keys(), &batch.args())
             .await?;
-        Moved::read(answer)
+        let moved = Moved::read(answer)?;
+        if let Moved::Done { skipped: 1.., .. } = moved {
+            // Asked again it would be no better, and the other rooms are as they should be.
+            tracing::warn!(
+                partition = batch.partition,
+                "presence: a room's record in Redis was written by somebody else"
+            );
+        }
+        Ok(moved)
     }
 }
 
@@ -221,6 +216,10 @@ struct Held {
 }
 
 impl Held {
+    fn is_empty(&self) -> bool {
+        self.places.is_empty() && self.cursor == "0"
+    }
+
     fn read(answer: Value) -> Result<Self, Failed> {
         let mut answer = reply::array(answer)?;
         Ok(Self {

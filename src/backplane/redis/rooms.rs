@@ -46,7 +46,7 @@ impl Redis {
     }
 
     /// [`super::Backplane::detach`]
-    pub(super) async fn unsubscribe(&self, room: &RoomKey) {
+    pub(super) fn unsubscribe(&self, room: &RoomKey) {
         let shard = self.shard(Place::Partition(room.partition));
         let link = shard.as_ref().map_or(0, |shard| shard.subscriber());
         if self.subscriptions.leave(room, link)

@@ -82,7 +82,7 @@ impl Subscriptions {
     /// Notes that a room is wanted. None: it is subscribed on `link` already.
     pub(super) fn want(&self, room: &RoomKey, link: LinkId) -> Option<oneshot::Receiver<Result<(), Failed>>> {
         let mut rooms = self.0.lock();
-        let state = rooms.entry_ref(&*room.name).or_insert_with(State::default);
+        let state = rooms.entry_ref(&*room.name).or_default();
         state.partition = room.partition;
         if state.wanted && state.confirmed == link && link != 0 {
             return None;

@@ -61,6 +61,13 @@ impl Telemetry {
         }
     }
 
+    /// So many users of a dead node were moved out.
+    pub(super) fn reaped(&self, users: u64) {
+        if let Some(metrics) = &self.0 {
+            metrics.presence().reaped(users);
+        }
+    }
+
     /// A push that is none of ours, or of a version that this build cannot read.
     pub(super) fn unreadable(&self) {
         if let Some(backplane) = self.backplane() {

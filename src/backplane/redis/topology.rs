@@ -64,6 +64,11 @@ impl Map {
         self.is_clustered
     }
 
+    /// Whether somebody answers for every place.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.owners.is_empty() && self.owners.iter().all(|at| *at < self.shards.len())
+    }
+
     pub(super) fn shards(&self) -> &[Arc<Shard>] {
         &self.shards
     }

@@ -10,6 +10,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::auth::Keys;
 use crate::auth::fixtures::{NOW, SECRET, hs256, policy, secret};
+use crate::backplane::contract::{Revocation, Subject};
 
 const OWN: &str = "https://localhost:8443";
 
@@ -115,6 +116,25 @@ async fn a_name_becomes_a_guest_whose_cookie_opens_the_socket() {
     )
     .await;
     assert_ne!(other.body["user"]["id"], answer.body["user"]["id"]);
+}
+
+#[tokio::test]
+async fn a_revoked_guest_cannot_exchange_the_cookie_for_a_new_one() {
+    let (app, policy) = app(0);
+    let guest = send(&app, post_as(Some(OWN)), r#"{"name":"Ann"}"#).await;
+    let (pair, _) = cookie(&guest);
+    let id = guest.body["user"]["id"].as_str().unwrap();
+    let revocation = Revocation {
+        subject: Subject::User(id.into()),
+        issued_before: auth::now(),
+        forget_after: auth::now() + 3_600,
+    };
+    assert_eq!(policy.revoked().write().add(&revocation, auth::now()), Ok(true));
+    let who = send(&app, request(Method::GET, None).header("cookie", &pair), "").await;
+    assert_eq!(who.status, 401);
+    let again = send(&app, post_as(Some(OWN)).header("cookie", &pair), r#"{"name":"Ann"}"#).await;
+    assert_eq!(again.status, 200);
+    assert_ne!(again.body["user"]["id"].as_str(), Some(id), "somebody new");
 }
 
 #[tokio::test]

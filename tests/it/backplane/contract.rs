@@ -5,6 +5,7 @@
 //!
 //! [`Capabilities`]: conclave::backplane::contract::Capabilities
 
+mod away;
 mod control;
 mod keys;
 
@@ -23,15 +24,15 @@ macro_rules! engine {
         mod $name {
             use super::*;
 
-            engine! { groups $kind; log keys repair trim presence lives control once }
+            engine! { groups $kind; log keys repair trim presence lives control once away }
         }
     };
     (groups $kind:expr; $($group:ident)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $group() {
-                let engine = Engine::start($kind).await;
-                super::$group::all(&engine).await;
+                let mut engine = Engine::start($kind).await;
+                super::$group::all(&mut engine).await;
             }
         )*
     };
@@ -47,7 +48,7 @@ engine!(nats, Kind::Nats);
 /// Runs promises in turn, and says which one is tried, so that a failure names it.
 macro_rules! promises {
     ($($promise:ident)*) => {
-        pub async fn all(engine: &super::Engine) {
+        pub async fn all(engine: &mut super::Engine) {
             $(
                 eprintln!("promise: {}", stringify!($promise));
                 $promise(engine).await;

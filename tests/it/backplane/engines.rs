@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use conclave::backplane::connect;
-use conclave::backplane::contract::Backplane;
+use conclave::backplane::contract::{Backplane, RoomKey};
 use conclave::backplane::memory::Memory;
 use conclave::backplane::url::BackplaneUrl;
 use conclave::config::{BackplaneKind, Config, Kept, default_config};
 use conclave::telemetry::metrics::{BuildInfo, Metrics};
 use tempfile::TempDir;
 
-use super::peer::{LONG, Peer};
+use super::peer::{LONG, Peer, eventually};
 use crate::harness::tls::Certificate;
 use crate::harness::{NatsServer, Redis, RedisCluster, Sentinels, redis};
 
@@ -50,14 +50,95 @@ impl Engine {
             Kind::Memory => Servers::None,
             Kind::Redis => Servers::Redis(redis().aof("always").start().await),
             Kind::RedisLocked => locked().await,
-            Kind::Sentinel => Servers::Sentinels(Sentinels::start().await),
-            Kind::Cluster => Servers::Cluster(RedisCluster::start().await),
+            Kind::Sentinel => Servers::Sentinels(Sentinels::with(|server| server.aof("always")).await),
+            Kind::Cluster => Servers::Cluster(RedisCluster::with(|server| server.aof("always")).await),
             Kind::Nats => Servers::Nats(NatsServer::start().await),
         };
         Self {
             servers,
             pairs: AtomicU64::new(0),
         }
+    }
+
+    /// Whether servers lie between its nodes.
+    pub fn has_servers(&self) -> bool {
+        !matches!(self.servers, Servers::None)
+    }
+
+    /// Nothing is answered, nothing is lost.
+    pub fn freeze(&self) {
+        match &self.servers {
+            Servers::None => {}
+            Servers::Redis(server) | Servers::Locked { server, .. } => server.freeze(),
+            Servers::Sentinels(sentinels) => sentinels.servers.iter().for_each(Redis::freeze),
+            Servers::Cluster(cluster) => cluster.masters.iter().for_each(Redis::freeze),
+            Servers::Nats(server) => server.freeze(),
+        }
+    }
+
+    pub fn thaw(&self) {
+        match &self.servers {
+            Servers::None => {}
+            Servers::Redis(server) | Servers::Locked { server, .. } => server.thaw(),
+            Servers::Sentinels(sentinels) => sentinels.servers.iter().for_each(Redis::thaw),
+            Servers::Cluster(cluster) => cluster.masters.iter().for_each(Redis::thaw),
+            Servers::Nats(server) => server.thaw(),
+        }
+    }
+
+    /// Kills what serves `room`, after everything that it took is where it must be.
+    pub async fn kill(&mut self, room: &RoomKey) {
+        match &mut self.servers {
+            Servers::None => {}
+            Servers::Redis(server) | Servers::Locked { server, .. } => server.kill(),
+            Servers::Sentinels(sentinels) => {
+                let master = sentinels.master().await;
+                let offset = sentinels.servers[master]
+                    .info("replication", "master_repl_offset")
+                    .await;
+                let caught_up = async |server: &Redis| server.info("replication", "slave_repl_offset").await >= offset;
+                eventually("the replica to have it all", async || {
+                    caught_up(&sentinels.servers[1 - master]).await.then_some(())
+                })
+                .await;
+                sentinels.servers[master].kill();
+            }
+            Servers::Cluster(cluster) => {
+                let owner = cluster
+                    .owner(cluster.slot_of(&format!("{{{}}}", room.partition)).await)
+                    .await;
+                cluster.masters[owner].kill();
+            }
+            Servers::Nats(server) => server.kill(),
+        }
+    }
+
+    /// Has it served again, with everything: by the killed one, or by who takes its place.
+    pub async fn revive(&mut self) {
+        match &mut self.servers {
+            Servers::None => {}
+            Servers::Redis(server) | Servers::Locked { server, .. } => server.restart().await,
+            Servers::Sentinels(sentinels) => {
+                let dead = sentinels.servers.iter().position(|server| !server.is_running());
+                let dead = dead.expect("one was killed");
+                sentinels.promoted(1 - dead).await;
+                sentinels.servers[dead].restart().await;
+            }
+            Servers::Cluster(cluster) => {
+                for master in &mut cluster.masters {
+                    if !master.is_running() {
+                        master.restart().await;
+                    }
+                }
+                cluster.whole().await;
+            }
+            Servers::Nats(server) => server.restart().await,
+        }
+    }
+
+    /// A node that begins, wherever the servers may be; two of one configuration share rooms.
+    pub async fn begin(&self, config: &Config) -> Peer {
+        Peer::begin(node(config)).await
     }
 
     /// Two nodes that share rooms with each other and with no other pair.
@@ -134,7 +215,7 @@ fn metrics() -> &'static Arc<Metrics> {
 async fn locked() -> Servers {
     let (certificate, folder) = (Certificate::new(), tempfile::tempdir().expect("a folder"));
     std::fs::write(folder.path().join("ca.crt"), &certificate.pem).expect("a file");
-    let mut server = redis().tls(certificate).start().await;
+    let mut server = redis().aof("always").tls(certificate).start().await;
     let rules = "~suite-*:* &suite-*:* +@all -@dangerous +info +role +config|get +client +cluster|slots +cluster|info";
     let mut words = vec!["ACL", "SETUSER", "rooms", "reset", "on", ">s@cret"];
     words.extend(rules.split(' '));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::engines::{Engine, Kind, Servers, node};
 use super::peer::{Heard, LONG, Peer, draft, eventually, keyed, neighbour, room, said};
-use crate::harness::{Redis, RedisCluster, Sentinels, redis};
+use crate::harness::{Redis, RedisCluster, Sentinels, Tamper, Wire, redis};
 
 /// Quick to notice, as in production.
 fn config(url: &str) -> Config {
@@ -364,4 +364,49 @@ async fn one_url_of_a_cluster_finds_the_others() {
             .iter()
             .all(|head| head.as_ref().is_some_and(|head| head.position.seq == 1))
     );
+}
+
+/// A peer whose wires can be tampered with, one that is left alone, and a room that both are in.
+async fn wired(server: &Redis) -> (Wire, Peer, Peer, RoomKey) {
+    let wire = Wire::to(server.port()).await;
+    let peer = Peer::start(node(&config(&wire.url()))).await;
+    let other = Peer::start(node(&config(&server.url()))).await;
+    let lobby = room("lobby");
+    peer.attach(&lobby).await.expect("attached");
+    (wire, peer, other, lobby)
+}
+
+/// What a tampered link did not bring is said to be suspect, and what comes later comes.
+async fn heals(wire: &Wire, tamper: Tamper, peer: &Peer, other: &Peer, lobby: &RoomKey) {
+    let before = suspicions(peer);
+    wire.tamper(tamper);
+    let missed = other.say(lobby, "missed").await;
+    suspected_again(peer, before).await;
+    let heads = peer.heads(std::slice::from_ref(lobby)).await.expect("heads");
+    assert_eq!(heads[0].as_ref().map(|head| &head.position), Some(&missed));
+    flows(other, peer, lobby).await;
+}
+
+#[tokio::test]
+async fn a_subscriber_link_that_hangs_is_made_anew() {
+    let server = Redis::start().await;
+    let (wire, peer, other, lobby) = wired(&server).await;
+    heals(&wire, Tamper::Hold, &peer, &other, &lobby).await;
+}
+
+#[tokio::test]
+async fn a_subscriber_link_that_answers_and_brings_no_message_is_found_by_the_canary() {
+    let server = Redis::start().await;
+    let (wire, peer, other, lobby) = wired(&server).await;
+    heals(&wire, Tamper::Deaf, &peer, &other, &lobby).await;
+    assert!(wire.dropped() >= 3, "canaries and a message");
+}
+
+#[tokio::test]
+async fn a_subscription_that_ended_unasked_makes_the_link_anew() {
+    let server = Redis::start().await;
+    let (wire, peer, other, lobby) = wired(&server).await;
+    let channel = format!("conclave:1:0:{{{}}}c:lobby", lobby.partition);
+    let ended = format!(">3\r\n$12\r\nsunsubscribe\r\n${}\r\n{channel}\r\n:0\r\n", channel.len());
+    heals(&wire, Tamper::Inject(ended.into_bytes()), &peer, &other, &lobby).await;
 }

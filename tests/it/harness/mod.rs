@@ -29,6 +29,7 @@ pub mod request;
 pub mod sentinel;
 pub mod tls;
 pub mod token;
+pub mod wire;
 
 use std::future::Future;
 use std::time::Duration;
@@ -40,6 +41,7 @@ pub use node::{Builder, Node, node};
 pub use redis::{Redis, redis};
 pub use request::{Answer, Ask};
 pub use sentinel::Sentinels;
+pub use wire::{Tamper, Wire};
 
 /// How long any event is waited for: long, because the machine may be busy, and a pass never takes it.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -127,6 +127,13 @@ impl Redis {
     pub async fn lock(&mut self, password: &str) {
         self.cli(&["CONFIG", "SET", "requirepass", password]).await;
         self.password = Some(password.to_owned());
+        // For the next start, with all users.
+        self.cli(&["CONFIG", "REWRITE"]).await;
+    }
+
+    /// False once it was killed.
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
     }
 
     // Commands

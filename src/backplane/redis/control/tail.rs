@@ -7,15 +7,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, Pipeline, Value};
+use redis::{Pipeline, PushInfo, Value, cmd};
 
 use super::super::super::contract::{Control, Failed, Refusal, Sink};
-use super::super::dial::Dialer;
+use super::super::backoff::Backoff;
 use super::super::error::judge;
 use super::super::link::Link;
 use super::super::topology::Place;
 use super::super::{Redis, reply};
 use super::{LOG, LOG_ENTRIES, revocation, subject};
+use crate::telemetry::metrics::{self, Reason};
 
 /// Nodes see to it that an entry is there so often.
 const TICK: Duration = Duration::from_secs(1);
@@ -36,11 +37,10 @@ const BLOCK_MS: u64 = 1_000;
 const READ_MAX: usize = 256;
 
 /// This link is told nothing unasked.
-type Unheard = tokio::sync::broadcast::Sender<redis::PushInfo>;
+type Unheard = fn(PushInfo) -> Result<(), ()>;
 
-/// Pauses between attempts.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// A connection that was good for so long was good.
+const GOOD: Duration = Duration::from_secs(10);
 
 /// An entry's name: ms of server time and a number, as Redis makes them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,41 +87,17 @@ impl Tail {
     }
 }
 
-/// Why a connection was given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
-    /// No connection came about.
-    Unreachable,
-    /// It broke, or Redis said something else than it should.
-    Broken,
-    /// Nothing came.
-    Silent,
-}
-
-impl From<Failed> for Ended {
-    fn from(_: Failed) -> Self {
-        Self::Broken
-    }
-}
-
 impl Redis {
     /// The control log, read on a link of its own from the start on. Cancel safe.
     pub(in super::super) async fn follow_control(self: Arc<Self>) {
-        let Some(started) = self.started.get() else {
-            return;
-        };
-        let dialer = match Dialer::new(&self.settings, started.tasks.clone()) {
-            Ok(dialer) => dialer,
-            Err(error) => return tracing::error!(%error, "control log: no connections can be made"),
-        };
-        let sink = &*started.sink;
-        tokio::join!(self.tick_control(sink), self.read_control(&dialer, sink));
+        let sink = &*self.started().sink;
+        tokio::join!(self.tick_control(sink), self.read_control(sink));
     }
 
     /// A connection of its own to the server that commands go to.
-    async fn dial_control(&self, dialer: &Dialer) -> Option<Arc<Link>> {
-        let host = self.map.load().shard(Place::Control)?.command()?.host.clone();
-        match dialer.dial(&host, None::<Unheard>).await {
+    async fn dial_control(&self) -> Option<Arc<Link>> {
+        let host = self.shard(Place::Control)?.command()?.host.clone();
+        match self.started().dialer.dial(&host, None::<Unheard>).await {
             Ok(link) => Some(link),
             Err(error) => {
                 tracing::debug!(%error, "control log: no connection");
@@ -152,57 +128,52 @@ impl Redis {
         }
     }
 
-    async fn read_control(&self, dialer: &Dialer, sink: &dyn Sink) {
+    async fn read_control(&self, sink: &dyn Sink) {
         let mut tail = Tail::default();
-        let mut pause = PAUSE_MIN;
+        let mut backoff = Backoff::default();
         loop {
             let since = Instant::now();
-            let ended = self.listen(dialer, &mut tail, sink).await;
-            tracing::debug!(?ended, "control log: the connection was given up");
-            pause = if since.elapsed() > PAUSE_MAX {
-                PAUSE_MIN
-            } else {
-                (pause * 2).min(PAUSE_MAX)
-            };
-            tokio::time::sleep(pause).await;
+            let reason = self.listen(&mut tail, sink).await;
+            self.telemetry.link_up(metrics::Link::Control, false);
+            if let Some(reason) = reason {
+                self.telemetry.link_rebuilt(metrics::Link::Control, reason);
+            }
+            if since.elapsed() > GOOD {
+                backoff.reset();
+            }
+            tokio::time::sleep(backoff.next()).await;
         }
     }
 
-    /// Reads until something is wrong with the connection.
-    async fn listen(&self, dialer: &Dialer, tail: &mut Tail, sink: &dyn Sink) -> Ended {
-        let Some(link) = self.dial_control(dialer).await else {
-            return Ended::Unreachable;
-        };
+    /// Reads until something is wrong with the connection, and says what; none if there was none.
+    async fn listen(&self, tail: &mut Tail, sink: &dyn Sink) -> Option<Reason> {
+        let link = self.dial_control().await?;
         let log = self.keys.control("log");
-        let ended = match self.resume(&link, &log, tail, sink).await {
-            Ok(()) => self.read_on(&link, &log, tail, sink).await.err(),
-            Err(ended) => Some(ended),
+        let reason = match self.resume(&link, &log, tail, sink).await {
+            Ok(()) => self.read_on(&link, &log, tail, sink).await,
+            Err(_) => Reason::Closed,
         };
         link.close();
-        ended.unwrap_or(Ended::Broken)
+        Some(reason)
     }
 
-    async fn resume(&self, link: &Link, log: &[u8], tail: &mut Tail, sink: &dyn Sink) -> Result<(), Ended> {
+    async fn resume(&self, link: &Link, log: &[u8], tail: &mut Tail, sink: &dyn Sink) -> Result<(), Failed> {
         let none: [&[u8]; 0] = [];
-        let answer = link.send(&LOG.command(true, &[log], &none)).await?;
-        let (server, end) = end_of_log(judge(answer).map_err(|_| Ended::Broken)?)?;
+        let (server, end) = end_of_log(self.on_link(link, &LOG, &[log], &none).await?)?;
         // Only now: what comes after the end is read from here, what was before it is in what is loaded.
         if tail.resume(server, end) {
             sink.control_suspect();
         }
+        self.telemetry.link_up(metrics::Link::Control, true);
         Ok(())
     }
 
-    async fn read_on(&self, link: &Link, log: &[u8], tail: &mut Tail, sink: &dyn Sink) -> Result<(), Ended> {
+    async fn read_on(&self, link: &Link, log: &[u8], tail: &mut Tail, sink: &dyn Sink) -> Reason {
         let mut heard = Instant::now();
         while heard.elapsed() < SILENCE {
-            let mut read = Cmd::new();
-            read.arg("XREAD").arg("COUNT").arg(READ_MAX).arg("BLOCK").arg(BLOCK_MS);
-            read.arg("STREAMS").arg(log).arg(tail.at.to_string());
-            let mut only = Pipeline::with_capacity(1);
-            only.add_command(read);
-            let answer = link.send_all_within(&only, SILENCE).await?.pop().unwrap_or(Value::Nil);
-            let entries = entries(judge(answer).map_err(|_| Ended::Broken)?)?;
+            let Ok(entries) = read(link, log, tail.at).await else {
+                return Reason::Closed;
+            };
             if !entries.is_empty() {
                 heard = Instant::now();
             }
@@ -217,8 +188,19 @@ impl Redis {
                 sink.control_suspect();
             }
         }
-        Err(Ended::Silent)
+        Reason::Timeout
     }
+}
+
+/// What follows `after`; nothing when there is nothing for a while.
+async fn read(link: &Link, log: &[u8], after: Id) -> Result<Vec<LogEntry>, Failed> {
+    let mut read = cmd("XREAD");
+    read.arg("COUNT").arg(READ_MAX).arg("BLOCK").arg(BLOCK_MS);
+    read.arg("STREAMS").arg(log).arg(after.to_string());
+    let mut only = Pipeline::with_capacity(1);
+    only.add_command(read);
+    let answer = link.send_all_within(&only, SILENCE).await?.pop();
+    entries(judge(answer.unwrap_or(Value::Nil))?)
 }
 
 /// Reads `{server, newest entry}`.

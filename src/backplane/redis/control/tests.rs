@@ -1,6 +1,5 @@
 //! Against a real server.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
@@ -22,7 +21,6 @@ fn user(name: &str, issued_before: u64, forget_after: u64) -> Revocation {
 /// An engine that reads the control log, and has noted where it ended.
 async fn reader(server: &Server) -> Node {
     let node = server.engine().await;
-    node.tasks.spawn("control", Arc::clone(&node.engine).follow_control());
     node.heard.until(|_, suspicions| suspicions == 1).await;
     node
 }
@@ -120,19 +118,48 @@ async fn a_revocation_that_the_server_lost_comes_back() {
 }
 
 #[tokio::test]
+async fn another_server_is_told_what_the_one_before_it_knew() {
+    let mut server = Server::start();
+    let (a, b) = (reader(&server).await, reader(&server).await);
+    let known = user("ann", 100, LATER);
+    a.tell_all(&Control::Revoke(known.clone())).await.expect("told");
+    for node in [&a, &b] {
+        node.heard.until(|heard, _| heard.len() == 1).await;
+    }
+    server.restart();
+    for node in [&a, &b] {
+        node.heard.until(|_, suspicions| suspicions >= 2).await;
+    }
+    // The way of commands may take a moment longer.
+    let written = async {
+        while a.write_revocations(std::slice::from_ref(&known)).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), written)
+        .await
+        .expect("written back");
+    let (heard, _) = b.heard.until(|heard, _| heard.len() == 2).await;
+    assert_eq!(heard[1], Control::Revoke(known.clone()));
+    assert_eq!(revocations(&b).await, [known]);
+}
+
+#[tokio::test]
 async fn a_log_that_was_cut_is_noticed_and_a_connection_that_was_cut_is_not() {
     let server = Server::start();
     let node = reader(&server).await;
-    // Wherever it stands, the entry before the next one is another.
-    server.ask("XTRIM conclave:1:0:{ctl}log MAXLEN 0").await;
-    let (_, suspicions) = node.heard.until(|_, suspicions| suspicions >= 2).await;
-
     let kick = |time_ms| Control::Kick {
         subject: Subject::User("ann".into()),
         time_ms,
     };
+    node.tell_all(&kick(0)).await.expect("told");
+    node.heard.until(|heard, _| heard.len() == 1).await;
+    // It stands behind an entry now that is not the one before the next.
+    server.ask("XTRIM conclave:1:0:{ctl}log MAXLEN 0").await;
+    let (_, suspicions) = node.heard.until(|_, suspicions| suspicions >= 2).await;
+
     let mut raw = server.raw().await;
-    for time_ms in 0..20 {
+    for time_ms in 1..20 {
         let blocked: String = redis::cmd("CLIENT")
             .arg("LIST")
             .query_async(&mut raw)

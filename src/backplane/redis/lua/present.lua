@@ -5,7 +5,7 @@
 -- ARGV  1 incarnation, 2 number of the call (0: the incarnation is being reaped), 3 what its channels begin with,
 --       4 how many rooms, then their names, then of each change: index of its room, `+` or `-`, user, JSON (of `+`)
 --
--- Reads of a change come before its writes, so that a key of another type leaves nothing half done; the first write
+-- What could fail is read before the first write, so that nothing is left half done; and the first write
 -- of a leave only frees memory, so that users can leave a full server (a later write of a script is never refused).
 local inc, number, rooms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4])
 local buried = redis.call('EXISTS', KEYS[1]) == 1
@@ -21,7 +21,20 @@ end
 local clock = redis.call('TIME')
 local micros = clock[1] * 1000000 + clock[2]
 local millis = string.format('%.0f', math.floor(micros / 1000))
+if number > 0 and not last then redis.call('SISMEMBER', KEYS[3], inc) end
+
+-- Presence versions by room; false for a room whose records are none of ours: it must not keep the others from theirs.
 local versions, raised = {}, {}
+for at = 1, rooms do
+  local version = redis.pcall('HGET', KEYS[2 + 2 * at], 'v')
+  local kind = redis.call('TYPE', KEYS[3 + 2 * at]).ok
+  versions[at] = false
+  if type(version) ~= 'table' and (kind == 'hash' or kind == 'none') then
+    version = tonumber(version or 0)
+    -- What is no number, or one that Lua cannot count on from, begins again.
+    versions[at] = version and version >= 0 and version < 2 ^ 52 and version or 0
+  end
+end
 
 -- Never a number twice, whatever was lost: a version is later than the one before and than the clock was then.
 local function raise(at)
@@ -45,14 +58,12 @@ local function others(list)
   return string.sub(list, 1, from) .. string.sub(list, to + 1), true
 end
 
-local came, went = 0, 0
-for i = 5 + rooms, #ARGV, 4 do
-  local at, sign, user, json = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  local meta, users = KEYS[2 + 2 * at], KEYS[3 + 2 * at]
+local came, went, skipped = 0, 0, 0
+local function move(at, sign, user, json)
+  local users = KEYS[3 + 2 * at]
   local place = ARGV[4 + at] .. '\0' .. user
   local held = redis.call('HEXISTS', KEYS[2], place) == 1
   local known = redis.call('HGET', users, user)
-  versions[at] = versions[at] or tonumber(redis.call('HGET', meta, 'v') or 0)
   local list, old = '', ''
   if known then list, old = string.match(known, '^(%S*) (.*)$') end
   local rest, mine = others(list or '')
@@ -77,6 +88,16 @@ for i = 5 + rooms, #ARGV, 4 do
   end
 end
 
+for i = 5 + rooms, #ARGV, 4 do
+  local at = tonumber(ARGV[i])
+  if versions[at] then
+    move(at, ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
+  else
+    skipped = skipped + 1
+    if number == 0 then redis.call('HDEL', KEYS[2], ARGV[4 + at] .. '\0' .. ARGV[i + 2]) end
+  end
+end
+
 for at in pairs(raised) do
   local meta = KEYS[2 + 2 * at]
   redis.call('HSET', meta, 'v', string.format('%.0f', versions[at]))
@@ -90,4 +111,4 @@ elseif redis.call('HLEN', KEYS[2]) <= (last and 1 or 0) then
   redis.call('DEL', KEYS[2])
   redis.call('SREM', KEYS[3], inc)
 end
-return {came, went}
+return {came, went, skipped}

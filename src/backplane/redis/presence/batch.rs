@@ -114,8 +114,9 @@ impl<'a> Batch<'a> {
 /// What one call came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moved {
-    /// So many users left their rooms as a whole.
-    Done { left: u64 },
+    /// So many users left their rooms as a whole, and so many changes were left out: the records of their rooms are
+    /// none of ours.
+    Done { left: u64, skipped: u64 },
     /// The incarnation is buried.
     Fenced,
     /// A call with a larger number was done before.
@@ -127,8 +128,10 @@ pub(super) enum Moved {
 impl Moved {
     pub(super) fn read(answer: Value) -> Result<Self, Failed> {
         if let Value::Array(counts) = answer {
-            let left = reply::integer(counts.into_iter().nth(1))?;
-            return Ok(Self::Done { left });
+            let mut counts = counts.into_iter().skip(1);
+            let left = reply::integer(counts.next())?;
+            let skipped = reply::integer(counts.next())?;
+            return Ok(Self::Done { left, skipped });
         }
         match reply::text(Some(answer))?.as_str() {
             "FENCED" => Ok(Self::Fenced),

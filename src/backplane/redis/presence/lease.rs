@@ -45,6 +45,17 @@ impl Redis {
         if self.lapse(false, std::slice::from_ref(dead)).await? != [false] {
             return Ok(false);
         }
+        let done = self.move_out(dead).await.map_err(|_| Failed::Unknown)?;
+        if done {
+            self.call_ctl(&REAPED, &[&self.keys.control("lease")], &[dead.as_bytes()])
+                .await
+                .map_err(|_| Failed::Unknown)?;
+        }
+        Ok(done)
+    }
+
+    /// Moves users of an incarnation out that has ended; false if some are left.
+    async fn move_out(&self, dead: &Incarnation) -> Result<bool, Failed> {
         let holding = self.entomb(dead).await?;
         let went = AtomicU64::new(0);
         let calls: Vec<_> = holding
@@ -55,16 +66,8 @@ impl Redis {
             .buffer_unordered(PARTITIONS_AT_ONCE)
             .try_collect()
             .await;
-        let went = went.into_inner();
-        if went > 0 {
-            tracing::info!(users = went, "presence: users of a node that ended have left");
-        }
-        let done = emptied?.into_iter().all(|emptied| emptied);
-        if done {
-            self.call_ctl(&REAPED, &[&self.keys.control("lease")], &[dead.as_bytes()])
-                .await?;
-        }
-        Ok(done)
+        self.telemetry.reaped(went.into_inner());
+        Ok(emptied?.into_iter().all(|emptied| emptied))
     }
 
     /// [`super::super::Backplane::resign`]. What is not moved out before an error is left to the other nodes: the lease has ended in any case.
@@ -96,8 +99,12 @@ impl Redis {
         let calls: Vec<_> = (0..PARTITIONS)
             .map(|partition| Invocation {
                 partition,
-                keys: vec![self.keys.tomb(partition, dead), self.keys.held(partition, dead)],
-                args: vec![life.clone().into_bytes()],
+                keys: vec![
+                    self.keys.tomb(partition, dead),
+                    self.keys.held(partition, dead),
+                    self.keys.stem(partition, batch::REGISTRY),
+                ],
+                args: vec![life.clone().into_bytes(), dead.as_bytes().to_vec()],
             })
             .collect();
         let mut holding = vec![];
@@ -122,7 +129,7 @@ impl Redis {
                 .move_piece(&Batch::new(&self.keys, dead, 0, partition, &moves))
                 .await?
             {
-                Moved::Done { left } => went.fetch_add(left, Ordering::Relaxed),
+                Moved::Done { left, .. } => went.fetch_add(left, Ordering::Relaxed),
                 Moved::Fenced | Moved::Stale | Moved::Unburied => return Ok(false),
             };
             if moves.is_empty() {

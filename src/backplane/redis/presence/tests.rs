@@ -232,12 +232,23 @@ async fn what_is_not_ours_is_left_alone() {
     let one = begin(&node, "one").await;
     server.ask("SET conclave:1:0:{503}u:lobby x").await;
     let mut listener = server.listen(&node, &[room("lobby")]).await;
+    // A room of the same partition as the lobby.
+    let neighbour = (0..)
+        .map(|i| i.to_string())
+        .find(|name| room(name).partition == 503)
+        .expect("one in 1,024");
+    let both = [enter("lobby", "ann"), enter(&neighbour, "ann")];
+    assert_eq!(node.move_users(&one, &both).await, Ok(Presented::Done));
     let broken = Failed::Refused(Refusal::Broken);
-    assert_eq!(node.move_users(&one, &[enter("lobby", "ann")]).await, Err(broken));
     assert_eq!(node.read_users(&room("lobby")).await.err(), Some(broken));
-    server.ask("DEL conclave:1:0:{503}u:lobby").await;
-    assert_eq!(server.ask("KEYS conclave:1:0:{503}*").await, Value::Array(vec![]));
+    assert_eq!(users(&node, &neighbour).await, ["ann"]);
     assert!(listener.heard().await.is_empty());
+
+    server.ask("DEL conclave:1:0:{503}u:lobby").await;
+    server.ask("HSET conclave:1:0:{503}m:lobby v nan").await;
+    assert_eq!(node.move_users_to(&one, &both).await, Ok(Presented::Done));
+    assert_eq!(users(&node, "lobby").await, ["ann"]);
+    assert_eq!(listener.heard().await.len(), 1);
 }
 
 #[tokio::test]

@@ -92,7 +92,7 @@ async fn revocations_are_kept_and_only_ever_add(engine: &Engine) {
     for peer in [&a, &b] {
         assert_eq!(
             kept(peer).await,
-            [merged.clone()],
+            std::slice::from_ref(&merged),
             "the later of each time, and no kick"
         );
     }

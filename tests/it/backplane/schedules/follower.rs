@@ -127,8 +127,8 @@ impl Follower {
                     let Ok(opened) = nodes[self.node].attach(&self.room).await else {
                         return;
                     };
-                    if let Some(to) = reopened(&self.at, opened.head, &opened.lineage) {
-                        self.reset(to, ResetReason::Epoch, opened.head);
+                    if let Some((to, reason)) = reopened(&self.at, opened.head, &opened.lineage) {
+                        self.reset(to, reason, opened.head);
                     }
                 }
             }

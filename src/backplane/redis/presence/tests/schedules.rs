@@ -7,8 +7,8 @@ use super::super::super::super::contract::{Change, Incarnation, PresenceEvent, P
 use super::super::super::child::{Node, Server};
 use super::{LEASE, begin, change, enter, room, users};
 
-const SCHEDULES: u64 = 12;
-const STEPS: usize = 120;
+const SCHEDULES: u64 = 8;
+const STEPS: usize = 100;
 const ROOMS: [&str; 3] = ["lobby", "}x", "quiet room"];
 const USERS: [&str; 5] = ["ann", "bob", "cid", "dora", "e e"];
 
