@@ -11,6 +11,7 @@ from .verdict import Verdict
 VISITOR = "lab"
 # How long news may be on their way: a lease, its reaping, and links that are slow.
 NEWS_SECONDS = 8.0
+EVERY_NODE = "*"
 
 
 def check(events):
@@ -117,6 +118,8 @@ def troubles(events):
     """[(node, from, to)]: who was dead, stopped or cut off, and when."""
     begun, found = {}, []
     for event in events:
+        if event["ev"] == "starved":
+            found.append((EVERY_NODE, event["since"], event["t"]))
         if event["ev"] != "fault":
             continue
         if event.get("phase") == "begins":
@@ -136,7 +139,7 @@ def stayed(left, watch, troubled, verdict):
     t, who, room, user = left
     for since, until, node, _ in watch.stays.get((user, room), ()):
         there = since < t - NEWS_SECONDS and (until is None or until > t)
-        if there and not any(of == node and begin < t and end > t - NEWS_SECONDS for of, begin, end in troubled):
+        if there and not any(of in (node, EVERY_NODE) and begin < t and end > t - NEWS_SECONDS for of, begin, end in troubled):
             verdict.add("left although there", room, who, f"{user} has been in on node {node} since {since:.2f}", t)
 
 

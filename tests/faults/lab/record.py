@@ -15,6 +15,7 @@ and those of the lab:
             back what was shown and not acknowledged); `may_branch` (what was taken back may be there again in the end)
     fault   `fault`, `target`, `phase`, ...    done, and undone again
     late    `what`                   nobody waits longer; whether that is wrong is seen by the checkers
+    starved `since`                  until now the lab itself could not run
     quiet   `clients`                everything is healed and those clients are connected for the rest
     truth   `node`, `room`, `epoch`, `seq`, `first`, `messages`   what history says at the end
     there   `room`, `users`          who has joined and not left, at the end

@@ -6,6 +6,17 @@ from .schedule import Plan, Step, claim_of
 SCENARIOS = {
     # Since its last save nothing is kept; what is said after the restart takes the same numbers.
     "lost-tail-then-reuse": ("standalone", "async", False, [[(1.0, "save", 0), (2.0, "kill_store", 0.3), (1.5, "kill_store", 0.3)]]),
+    # What began after the first loss is lost too, with the epoch that the first reset may have named.
+    "lost-tail-twice": (
+        "standalone",
+        "async",
+        False,
+        [
+            [(1.0, "save", 0), (1.0, "kill_store", 0.8), (0.4, "kill_store", 0.9)],
+            [(4.0, "stop_node", 1.7)],
+            [(4.4, "cut_clients", 0)] + [(0.15, "cut_clients", 0)] * 10,
+        ],
+    ),
     "older-dump": ("standalone", "async", False, [[(1.0, "save", 0), (2.0, "put_back", 0.2)], [(2.5, "cut_clients", 0)]]),
     "flushall-with-members": ("standalone", "async", False, [[(1.5, "flush", 0), (2.0, "flush", 0)]]),
     "record-or-log-evicted": ("standalone", "async", False, [[(1.0, "evict", 0)] * 6]),
@@ -23,6 +34,8 @@ SCENARIOS = {
     "node-killed": ("standalone", "disk", True, [[(0.5, "kill_node", 7.0)]]),
     # Entering everybody again takes many calls; the lease must outlast them.
     "restart-far-away": ("standalone", "disk", True, [[(0.5, "slow_all", 8.0)], [(1.5, "kill_store", 0.2)]]),
+    # So does reaping a dead node: whoever does it must not be taken for dead meanwhile.
+    "node-killed-far-away": ("standalone", "disk", True, [[(0.5, "slow_all", 10.0)], [(1.0, "kill_node", 9.0)]]),
     "failover-empties-no-room": ("sentinel", "replica", True, [[(1.0, "kill_master", 4.0)]]),
 }
 

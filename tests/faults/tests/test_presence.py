@@ -91,6 +91,16 @@ class Cases(unittest.TestCase):
         self.ending("o", "u")
         self.finds()
 
+    def test_nobody_is_to_blame_on_a_machine_that_stood_still(self):
+        self.news("join", "u")
+        self.story.joins("u", "E", 0, users=["o", "u"])
+        self.later(20)
+        self.story.add("lab", "starved", since=15)
+        self.news("left", "u")
+        self.news("join", "u")
+        self.ending("o", "u")
+        self.finds()
+
     def test_a_tab_that_stays_keeps_its_user(self):
         self.news("join", "u")
         self.story.joins("u", "E", 0, users=["o", "u"])
