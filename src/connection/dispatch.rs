@@ -11,6 +11,7 @@ use crate::protocol::error::ErrorCode;
 use crate::protocol::{room, server};
 use crate::runtime;
 use crate::telemetry::metrics::{Limit, RateLimit, Recovery};
+use crate::telemetry::traces::PublishSpan;
 use crate::websocket::encoded::Frame;
 
 use std::sync::Arc;
@@ -121,7 +122,7 @@ impl Life {
         let mut span = self.node.traces.publish(self.trace.as_deref(), traceparent);
         let trace = span
             .as_ref()
-            .and_then(|span| span.context())
+            .and_then(PublishSpan::context)
             .map(|context| context.to_string());
         let shared = self.node.hub.is_shared();
         if shared {

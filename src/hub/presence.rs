@@ -1,5 +1,6 @@
 //! Who is in one room: users, not connections. Pure.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -76,8 +77,8 @@ impl Presence {
     }
 
     /// Who is here but not among `there`.
-    pub fn users_besides<T>(&self, there: &std::collections::HashMap<&str, T>) -> Vec<User> {
-        let gone = self.users.iter().filter(|(id, _)| !there.contains_key(&***id));
+    pub fn users_besides(&self, there: &HashSet<&str>) -> Vec<User> {
+        let gone = self.users.iter().filter(|(id, _)| !there.contains(&***id));
         gone.map(|(id, present)| User {
             id: Arc::clone(id),
             json: Arc::clone(&present.json),

@@ -148,6 +148,25 @@ impl State {
         }
     }
 
+    /// Where a replay must begin anew, and why, if the room no longer has what follows `at`.
+    fn lost(&self, at: &Place) -> Option<(Place, ResetReason)> {
+        let (lineage, history) = (&self.lineage, &self.history);
+        let newest = |seq| Place {
+            epoch: lineage.epoch(),
+            seq,
+        };
+        match lineage.judge(&at.epoch, at.seq, history.head()) {
+            Verdict::Good if history.covers(at.seq) => None,
+            Verdict::Good => {
+                let seq = history.base();
+                let epoch = lineage.epoch_of(seq);
+                Some((Place { epoch, seq }, ResetReason::Trimmed))
+            }
+            Verdict::Forked(seq) => Some((newest(seq.min(history.head())), ResetReason::Rewound)),
+            Verdict::Unknown => Some((newest(history.head()), ResetReason::Epoch)),
+        }
+    }
+
     /// Whether a connection of this user is here, on this node.
     fn holds(&self, user: &str) -> bool {
         match &self.log {
@@ -402,10 +421,10 @@ impl Room {
         if let (Some((seq, _)), Some(payload)) = (messages.first(), payloads.first_mut()) {
             // The first of each epoch names it, unless that is the newest.
             let theirs = state.lineage.epoch_of(*seq);
-            if theirs != epoch {
-                if let Some(named) = with_epoch(payload, *seq, &theirs) {
-                    *payload = named.into();
-                }
+            if theirs != epoch
+                && let Some(named) = with_epoch(payload, *seq, &theirs)
+            {
+                *payload = named.into();
             }
         }
         let payloads: Vec<&[u8]> = payloads.iter().map(|payload| &**payload).collect();
@@ -434,7 +453,7 @@ impl Room {
     ) -> Replay {
         let mut state = self.state.lock();
         let state = &mut *state;
-        if let Some((to, reason)) = self.lost(state, cursor.at) {
+        if let Some((to, reason)) = state.lost(cursor.at) {
             return Replay::Reset { to, reason };
         }
         let (mut at, mut bytes, mut frames) = (cursor.at.seq, 0, 0);
@@ -476,25 +495,6 @@ impl Room {
             generation: cursor.generation,
         });
         Replay::CaughtUp(at)
-    }
-
-    /// Where a replay must begin anew, and why, if the room no longer has what follows `at`.
-    fn lost(&self, state: &State, at: &Place) -> Option<(Place, ResetReason)> {
-        let (lineage, history) = (&state.lineage, &state.history);
-        let newest = |seq| Place {
-            epoch: lineage.epoch(),
-            seq,
-        };
-        match lineage.judge(&at.epoch, at.seq, history.head()) {
-            Verdict::Good if history.covers(at.seq) => None,
-            Verdict::Good => {
-                let seq = history.base();
-                let epoch = lineage.epoch_of(seq);
-                Some((Place { epoch, seq }, ResetReason::Trimmed))
-            }
-            Verdict::Forked(seq) => Some((newest(seq.min(history.head())), ResetReason::Rewound)),
-            Verdict::Unknown => Some((newest(history.head()), ResetReason::Epoch)),
-        }
     }
 
     /// Sends the count that is due; true if it must wait for a later tick.

@@ -251,7 +251,7 @@ fn per_core(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Read
                     Ok(listener) => {
                         let served = Arc::clone(&node);
                         node.tasks.spawn("listener", async move {
-                            serve_once_open(&served, index, listener, handle).await
+                            serve_once_open(&served, index, listener, handle).await;
                         });
                         drop(opened.send(Ok(())));
                     }
@@ -296,7 +296,7 @@ fn shared(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Ready,
         node.shards[index].start(&node.tasks);
         let listener = listener(node, socket).context("a listener could not be set up")?;
         node.tasks.spawn("listener", async move {
-            serve_once_open(&served, index, listener, handle).await
+            serve_once_open(&served, index, listener, handle).await;
         });
     }
     let ended = control(&runtime, node, &handles, ready, start);

@@ -156,7 +156,9 @@ impl Driver {
         let behind = if patient {
             self.look_again(differed).await
         } else {
-            differed.iter().for_each(|differed| differed.room.on_suspect());
+            for differed in &differed {
+                differed.room.on_suspect();
+            }
             differed.len()
         };
         failed.map(|()| behind)
@@ -173,7 +175,9 @@ impl Driver {
             let keys: Vec<RoomKey> = chunk.iter().map(|differed| differed.key.clone()).collect();
             let Ok(heads) = self.backplane.heads(&keys).await else {
                 // Better asked in vain than not at all.
-                chunk.iter().for_each(|differed| differed.room.on_suspect());
+                for differed in chunk {
+                    differed.room.on_suspect();
+                }
                 continue;
             };
             for (then, now) in chunk.iter().zip(heads) {

@@ -52,10 +52,10 @@ impl Ear {
 
 impl Sink for Ear {
     fn message(&self, room: &str, entry: Entry) {
-        if let Some(room) = self.driver.hub.find(room) {
-            if let Some(heard) = room.on_message(&entry) {
-                self.driver.heard(heard);
-            }
+        if let Some(room) = self.driver.hub.find(room)
+            && let Some(heard) = room.on_message(&entry)
+        {
+            self.driver.heard(heard);
         }
     }
 

@@ -29,6 +29,7 @@ const RETRY_MS: u64 = 500;
 
 /// What this node knows of a shared room.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "separate facts, each with its own reader")]
 pub(super) struct Shared {
     /// None until the room is attached: subscribed, and its position read.
     at: Option<Place>,

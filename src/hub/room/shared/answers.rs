@@ -1,6 +1,6 @@
 //! What the log answers, and what comes of it for the members.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::super::{Room, State};
@@ -176,13 +176,10 @@ impl Room {
     }
 
     fn frame(&self, entry: &Entry, names_epoch: bool) -> Option<Frame> {
-        let envelope = match Envelope::parse(&entry.envelope) {
-            Ok(envelope) => envelope,
-            Err(_) => {
-                self.errands().metrics.backplane().wakeup(Wakeup::Unreadable);
-                tracing::warn!(seq = entry.position.seq, "a message in the backplane cannot be read");
-                return None;
-            }
+        let Ok(envelope) = Envelope::parse(&entry.envelope) else {
+            self.errands().metrics.backplane().wakeup(Wakeup::Unreadable);
+            tracing::warn!(seq = entry.position.seq, "a message in the backplane cannot be read");
+            return None;
         };
         let chat = server::Chat {
             room_json: &self.name_json,
@@ -262,7 +259,7 @@ impl Room {
         let log = shared(&mut state.log);
         (log.users_version, log.users_behind) = (users.version, log.users_missed);
         let mut count_is_due = false;
-        let there: HashMap<&str, ()> = users.users.iter().map(|(id, _)| (&**id, ())).collect();
+        let there: HashSet<&str> = users.users.iter().map(|(id, _)| &**id).collect();
         for user in state.presence.users_besides(&there) {
             count_is_due |= self.present(state, &user, false, now_ms);
         }

@@ -43,7 +43,7 @@ impl Room {
             }),
             again: joining.again,
         };
-        self.wait(shared, joining.member, joining.reference, what);
+        wait(shared, joining.member, joining.reference, what);
         if attached {
             // What this node does not know, another may have told the client: the log decides.
             shared.behind = true;
@@ -60,22 +60,10 @@ impl Room {
             page: asked.page,
             limit: asked.limit,
         };
-        self.wait(shared, asked.member, asked.reference, what);
+        wait(shared, asked.member, asked.reference, what);
         shared.wants_older = true;
         self.ask(shared);
         Paged::Later
-    }
-
-    fn wait(&self, shared: &mut Shared, member: MemberId, reference: Option<Ref<'_>>, what: Wanted) {
-        shared.deserted_ms = 0;
-        shared.detach = false;
-        shared.waiting.push(Waiting {
-            member,
-            reference: reference.map(|reference| reference.as_json().into()),
-            // One that runs now may have looked before the client's last message was said.
-            repair: shared.repairs_begun + 1,
-            what,
-        });
     }
 
     /// Lets a member in, of whose `since` everything is known.
@@ -266,4 +254,16 @@ impl Room {
             shared.asking = false;
         });
     }
+}
+
+fn wait(shared: &mut Shared, member: MemberId, reference: Option<Ref<'_>>, what: Wanted) {
+    shared.deserted_ms = 0;
+    shared.detach = false;
+    shared.waiting.push(Waiting {
+        member,
+        reference: reference.map(|reference| reference.as_json().into()),
+        // One that runs now may have looked before the client's last message was said.
+        repair: shared.repairs_begun + 1,
+        what,
+    });
 }
