@@ -78,6 +78,16 @@ async fn is_revoked(node: &Node, claims: &Value) {
     assert_eq!(arrives(node, claims).await, Err((REVOKED.0, REVOKED.1.to_owned())));
 }
 
+/// Waits until that has been heard of.
+async fn becomes_revoked(node: &Node, claims: &Value) {
+    within("the revocation", async {
+        while arrives(node, claims).await != Err((REVOKED.0, REVOKED.1.to_owned())) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
 async fn still_there(client: &mut Client) {
     assert_eq!(client.ask(json!({"type": "ping"})).await["type"], "pong");
 }
@@ -218,6 +228,7 @@ async fn a_revocation_outlives_nodes_and_what_redis_loses() {
     let ann = token::claims("ann");
     is_let_in(&here, &ann).await;
     done(&here, &["revoke", "--user", "ann"]).await;
+    becomes_revoked(&here, &ann).await;
     // A node that comes later reads it.
     let there = node_on(&redis).start().await;
     is_revoked(&there, &ann).await;
@@ -245,7 +256,9 @@ async fn a_revocation_outlives_a_failover_and_the_next_one_is_heard_from_the_new
     let mut bob = [here.client("bob").await, there.client("bob").await];
     let ann = token::claims("ann");
     done(&here, &["revoke", "--user", "ann"]).await;
-    is_revoked(&there, &ann).await;
+    for node in [&here, &there] {
+        becomes_revoked(node, &ann).await;
+    }
     let old = sentinels.master().await;
     sentinels.servers[old].kill();
     sentinels.promoted(1 - old).await;

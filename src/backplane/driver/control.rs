@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::auth;
@@ -52,6 +52,8 @@ pub struct Warden {
     noticed: Notify,
     /// Something may have been missed.
     suspected: Notify,
+    /// The engine follows its control log: it has said for the first time that something may have been missed.
+    listens: watch::Sender<bool>,
     started: Instant,
     /// When the last reading began after which everything was known; none before the first.
     fresh: Mutex<Option<Instant>>,
@@ -79,6 +81,7 @@ impl Warden {
             pending: Mutex::default(),
             noticed: Notify::new(),
             suspected: Notify::new(),
+            listens: watch::Sender::default(),
             started: Instant::now(),
             fresh: Mutex::default(),
             max_staleness: config.max_staleness,
@@ -122,7 +125,10 @@ impl Warden {
                     Kicked::TooMany => tracing::error!("so many kicks at once that one was not carried out here"),
                 }
             }
-            News::Suspect => self.suspected.notify_one(),
+            News::Suspect => {
+                self.listens.send_replace(true);
+                self.suspected.notify_one();
+            }
         }
     }
 
@@ -199,16 +205,24 @@ impl Warden {
 
     fn note_staleness(&self) {
         self.metrics.revocation().staleness(self.staleness().as_secs_f64());
+        if self.fresh.lock().is_some() {
+            self.say_if_stale();
+        }
+    }
+
+    /// Once when it begins, and once when it is over.
+    fn say_if_stale(&self) {
         let is_stale = self.is_stale();
         let was_stale = self.was_stale.swap(is_stale, Ordering::Relaxed);
         if is_stale && !was_stale {
-            let refused = self.on_stale == OnStale::Refuse;
-            tracing::error!(
-                refused,
-                "revocations could not be read for too long; new sign-ins are refused or not as backplane.on_stale says"
-            );
+            let sign_ins = if self.on_stale == OnStale::Refuse {
+                "refused"
+            } else {
+                "let in"
+            };
+            tracing::error!(sign_ins, "who is revoked is not known: the backplane could not be read");
         } else if was_stale && !is_stale {
-            tracing::info!("revocations are known again");
+            tracing::info!("who is revoked is known");
         }
     }
 

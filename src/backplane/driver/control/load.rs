@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Warden;
 use crate::auth::{self, Revocations};
@@ -14,6 +14,9 @@ const READS_PER_STALENESS: u32 = 3;
 
 /// Everything is read at least so often: what a link has lost that looks alive is found by then.
 const INTERVAL_MAX: Duration = Duration::from_secs(20);
+
+/// How long a node waits at its start until its engine listens.
+const LISTENING_PATIENCE: Duration = Duration::from_secs(2);
 
 /// After a reading that failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -45,14 +48,21 @@ impl Warden {
         }
     }
 
-    /// Reads everything once; what that comes to is seen in [`Warden::turns_away`]. For the start of a node.
+    /// Reads everything once, for the start of a node: when it is ready it knows what was told before, and hears what is
+    /// told from then on. If that cannot be had soon, [`Warden::turns_away`] says so.
+    ///
+    /// # Cancel safety
+    /// Cancel safe, as [`Warden::keep_fresh`].
     pub async fn load(&self) {
-        if let Some(backplane) = &self.backplane
-            && let Err(error) = self.exchange(&**backplane).await
-        {
-            tracing::warn!(%error, "revocations could not be read yet");
+        let Some(backplane) = &self.backplane else { return };
+        // Kicks are not kept: whoever does not listen misses them.
+        let mut listens = self.listens.subscribe();
+        let _ = timeout(LISTENING_PATIENCE, listens.wait_for(|listens| *listens)).await;
+        if let Err(error) = self.exchange(&**backplane).await {
+            tracing::debug!(%error, "revocations could not be read yet");
             self.suspected.notify_one();
         }
+        self.say_if_stale();
     }
 
     /// Afterwards this node and the backplane know what either knew.
