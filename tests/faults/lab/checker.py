@@ -46,9 +46,12 @@ class Truth:
         self.first = min((event["first"] for event in told if event["messages"]), default=self.head + 1)
         for event in told:
             chats = {chat["seq"]: (chat["epoch"], witness.named(chat)) for chat in event["messages"]}
-            if event["seq"] != self.head or (self.at and chats != self.at):
-                verdict.add("nodes disagree", room, event["node"], f"head {event['seq']}, others {self.head}", event["t"])
-            self.at = self.at or chats
+            # One node may hold more of the past than another, which is asked for what the backplane no longer has.
+            differ = [seq for seq in sorted(chats.keys() & self.at.keys()) if chats[seq] != self.at[seq]]
+            if event["seq"] != self.head or differ:
+                text = f"head {event['seq']}, others {self.head}; other messages at {differ[:5]}"
+                verdict.add("nodes disagree", room, event["node"], text, event["t"])
+            self.at |= chats
         self.once(verdict)
 
     def once(self, verdict):

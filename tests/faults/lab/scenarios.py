@@ -36,6 +36,7 @@ SCENARIOS = {
     "restart-far-away": ("standalone", "disk", True, [[(0.5, "slow_all", 8.0)], [(1.5, "kill_store", 0.2)]]),
     # So does reaping a dead node: whoever does it must not be taken for dead meanwhile.
     "node-killed-far-away": ("standalone", "disk", True, [[(0.5, "slow_all", 10.0)], [(1.0, "kill_node", 9.0)]]),
+    "node-killed-while-a-shard-is-away": ("cluster", "disk", True, [[(0.5, "kill_node", 9.0)], [(3.0, "stop_store", 5.0)]]),
     "failover-empties-no-room": ("sentinel", "replica", True, [[(1.0, "kill_master", 4.0)]]),
 }
 

@@ -110,6 +110,15 @@ class Clean(Cases):
         story.ending("pq", FOUR[3:], 4, "E1", first=4)
         self.finds(story)
 
+    def test_a_node_may_hold_more_of_the_past(self):
+        story = self.begun()
+        spoken(story, 1, 2, 3, 4)
+        for seq in range(1, 5):
+            story.hears("q", seq, "p", seq)
+        story.ending("pq", FOUR[2:], 4, "E1", first=3, nodes=("a",))
+        story.ending("pq", FOUR, 4, "E1", nodes=("b",))
+        self.finds(story)
+
     def test_seq_need_not_be_dense_where_the_engine_cannot(self):
         story = self.begun(dense=False)
         for number, seq in ((1, 3), (2, 9)):
@@ -301,6 +310,14 @@ class Planted(Cases):
         story.ending("pq", [], 0, "E1", nodes=("a",))
         story.ending("pq", FOUR[:1], 1, "E1", nodes=("b",))
         self.finds(story, "nodes disagree", "never caught up")
+
+    def test_nodes_that_disagree_about_one_message(self):
+        story = self.begun()
+        spoken(story, 1)
+        story.says("p", 2)
+        story.ending("", FOUR[:1], 1, "E1", nodes=("a",))
+        story.ending("", [(1, "E1", "p", 2)], 1, "E1", nodes=("b",))
+        self.finds(story, "nodes disagree")
 
     def test_a_message_that_nobody_sent(self):
         story = self.begun()
