@@ -9,7 +9,7 @@
 //! calls      a script on the right shard     shard      one master and the links to it
 //! script     by digest, else by text         keep       makes the links, watches them, makes them anew
 //! error      what was not done, and why      check      what a server must be like
-//! reply      answers of scripts              canary     whether a link brings what was published
+//! reply      answers of scripts              beat       what is looked at each second; its canary
 //! kept       batches that replicas have      clock      the server's time
 //!
 //! topology   which shard holds what          rooms      attach and detach
@@ -19,6 +19,7 @@
 //! ```
 
 mod backoff;
+mod beat;
 mod calls;
 mod canary;
 mod check;
