@@ -1,17 +1,25 @@
 //! Redis and Valkey, from version 7: one server, Sentinel, Cluster.
 //!
 //! ```text
-//! mod        the contract's methods         log       messages: publish, open, range, before, heads
-//! settings   what it is told                presence  who is where; leases
-//! keys       names of what is stored        control   revocations, kicks; their log
-//! payload    what channels bring            once      what is used once
-//! script     calls by digest                shard     one master and the links to it
-//! calls      the right shard, again         topology  which shard holds what
-//! error      what was not done, and why     dial link one connection
-//! reply      answers of scripts             clock     the server's time
+//! mod        the contract's methods          log        messages: publish, open, range, before, heads
+//! settings   what it is told                 presence   who is where; leases
+//! keys       names of what is stored         control    revocations, kicks; their log
+//! payload    what channels bring             once       what is used once
+//!
+//! calls      a script on the right shard     shard      one master and the links to it
+//! script     by digest, else by text         keep       makes the links, watches them, makes them anew
+//! error      what was not done, and why      check      what a server must be like
+//! reply      answers of scripts              beat       what is looked at each second; its canary
+//! kept       batches that replicas have      clock      the server's time
+//!
+//! topology   which shard holds what          rooms      attach and detach
+//! cluster    the map, asked for again        subscriptions  what is wanted, what is confirmed where
+//! sentinel   where the master is             push       what a subscriber link brings
+//! dial link  one connection                  info problem backoff telemetry
 //! ```
 
 mod backoff;
+mod beat;
 mod calls;
 mod canary;
 mod check;
