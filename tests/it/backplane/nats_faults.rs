@@ -84,9 +84,11 @@ async fn a_killed_server_that_lost_nothing_is_not_noticed() {
     }
     let before = doubts(&b);
     server.kill();
-    b.heard
-        .until("the end of the link", |log| (!log.up).then_some(()))
-        .await;
+    for node in [&a, &b] {
+        node.heard
+            .until("the end of the link", |log| (!log.up).then_some(()))
+            .await;
+    }
     assert_eq!(
         a.publish_one(&lobby, draft("ann", "lost")).await,
         Outcome::Refused(Refusal::Away)
