@@ -178,19 +178,33 @@ class Lab:
             wire.cut()
 
     async def truth(self, node, room):
-        wire = await Wire.open(self, VISITOR, VISITOR, node)
+        """Asked again where a busy machine has the node say `unavailable`; how long it takes is for `settle` to judge."""
+        told = await until(f"the history of {node.name}", lambda: self.read(node, room), SETTLE_SECONDS)
+        self.record.add("lab", "truth", node=node.letter, room=room, **told)
+
+    async def read(self, node, room):
+        """The whole history, page by page, backwards; None if something of it is refused."""
+        try:
+            wire = await Wire.open(self, VISITOR, VISITOR, node)
+        except Gone:
+            return None
         try:
             listed = await ask(wire, "join", room=room)
+            if listed["type"] != "list":
+                return None
             messages, before, more = [], listed["seq"] + 1, True
             while more:
                 page = await ask(wire, "history", room=room, before=before, limit=HISTORY_PAGE)
+                if page["type"] != "history":
+                    return None
                 messages = named_epochs(page) + messages
                 more = page["more"] and bool(page["messages"])
                 before = messages[0]["seq"] if messages else 0
-            first = messages[0]["seq"] if messages else listed["seq"] + 1
-            told = {"epoch": listed["epoch"], "seq": listed["seq"], "first": first, "messages": messages}
-            told["users"] = [user["id"] for user in listed["users"]]
-            self.record.add("lab", "truth", node=node.letter, room=room, **told)
+            told = {"epoch": listed["epoch"], "seq": listed["seq"], "messages": messages}
+            told["first"] = messages[0]["seq"] if messages else listed["seq"] + 1
+            return told | {"users": [user["id"] for user in listed["users"]]}
+        except (Gone, TimeoutError):
+            return None
         finally:
             wire.cut()
 
