@@ -70,7 +70,11 @@ pub fn repair(at: &Position, range: Range) -> Repair {
             reason: ResetReason::Trimmed,
         },
         Found::Forked(seq) => Repair::Reset {
-            to: here(seq),
+            // The epoch that numbered it: the newest may be lost in its turn, and this place still be good.
+            to: Position {
+                epoch: lineage.epoch_of(seq),
+                seq,
+            },
             reason: ResetReason::Rewound,
         },
         Found::Unknown => Repair::Reset {
@@ -90,7 +94,10 @@ pub fn reopened(at: &Position, head: u64, lineage: &Lineage) -> Option<(Position
     };
     match lineage.judge(&at.epoch, at.seq, head) {
         Verdict::Good => None,
-        Verdict::Forked(seq) => Some((here(seq), ResetReason::Rewound)),
+        Verdict::Forked(seq) => {
+            let epoch = lineage.epoch_of(seq);
+            Some((Position { epoch, seq }, ResetReason::Rewound))
+        }
         Verdict::Unknown => Some((here(head), ResetReason::Epoch)),
     }
 }
@@ -145,7 +152,7 @@ mod tests {
         let reset = |to, reason| Repair::Reset { to, reason };
         assert_eq!(
             repair(&at, range(Found::Forked(95), 102)),
-            reset(position("E2", 95), ResetReason::Rewound)
+            reset(position("E1", 95), ResetReason::Rewound)
         );
         assert_eq!(
             repair(&at, range(Found::Trimmed(position("E1", 99)), 102)),

@@ -162,7 +162,11 @@ impl State {
                 let epoch = lineage.epoch_of(seq);
                 Some((Place { epoch, seq }, ResetReason::Trimmed))
             }
-            Verdict::Forked(seq) => Some((newest(seq.min(history.head())), ResetReason::Rewound)),
+            Verdict::Forked(seq) => {
+                let seq = seq.min(history.head());
+                let epoch = lineage.epoch_of(seq);
+                Some((Place { epoch, seq }, ResetReason::Rewound))
+            }
             Verdict::Unknown => Some((newest(history.head()), ResetReason::Epoch)),
         }
     }

@@ -67,6 +67,15 @@ impl Shard {
     fn obey(&self, local: &mut Local, command: Command, now_ms: u64) {
         match command {
             Command::Chat { room, frame } => self.chat(local, room, &frame, now_ms),
+            Command::Reset { room, member, frame } => {
+                if let Some(conn) = local.same(member).cloned()
+                    && local
+                        .room(room)
+                        .is_some_and(|members| members.live.contains_key(&member.slot))
+                {
+                    self.queue(local, &conn, frame, now_ms);
+                }
+            }
             Command::Presence { room, frame, except } => self.presence(local, room, &frame, except.as_deref(), now_ms),
             Command::Enter {
                 room,

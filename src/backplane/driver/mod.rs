@@ -60,6 +60,7 @@ impl Driver {
         tasks.spawn("audit", audit::run(Arc::clone(self)));
         tasks.spawn("presence", presence::run(Arc::clone(self)));
         tasks.spawn("lease", presence::keep_lease(Arc::clone(self)));
+        tasks.spawn("reap", presence::reap(Arc::clone(self)));
     }
 
     /// At the end of a node: its users leave now, and not when its lease ends.

@@ -43,6 +43,9 @@ pub(super) struct Presence {
     buried: Notify,
     /// The backplane can be reached again: the lease need not wait for its turn.
     reachable: Notify,
+    /// As the last renewal found them: whose lease has ended.
+    dead: Mutex<Vec<Incarnation>>,
+    found_dead: Notify,
 }
 
 #[derive(Default)]
@@ -63,6 +66,8 @@ impl Presence {
             assert: Notify::new(),
             buried: Notify::new(),
             reachable: Notify::new(),
+            dead: Mutex::default(),
+            found_dead: Notify::new(),
         }
     }
 
@@ -82,6 +87,13 @@ impl Presence {
     /// The record may lack something: have everything asserted.
     pub fn suspect(&self) {
         self.assert.notify_one();
+    }
+
+    fn leave_to_reap(&self, dead: Vec<Incarnation>) {
+        if !dead.is_empty() {
+            *self.dead.lock() = dead;
+            self.found_dead.notify_one();
+        }
     }
 
     /// A name that nobody has had; false if the node ends.
@@ -137,7 +149,17 @@ pub(super) async fn keep_lease(driver: Arc<Driver>) {
             }
         }
         let expired = driver.renew(&mut unbroken).await;
-        driver.reap(&expired).await;
+        driver.presence.leave_to_reap(expired);
+    }
+}
+
+/// Lets the users of dead nodes leave, until the task is dropped. Apart from the lease: it may take long.
+pub(super) async fn reap(driver: Arc<Driver>) {
+    loop {
+        // Nothing is lost: whoever is dead is found with every renewal.
+        driver.presence.found_dead.notified().await;
+        let dead = std::mem::take(&mut *driver.presence.dead.lock());
+        driver.reap(&dead).await;
     }
 }
 

@@ -59,6 +59,8 @@ pub(super) struct Shared {
     queue_bytes: usize,
     /// Handed to the driver, in order.
     in_flight: Vec<Pending>,
+    /// Acknowledged to members here, and not heard yet: if the log loses one of these, its sender must be told.
+    acked: Vec<(MemberId, Place)>,
     /// The driver has the queue in hand.
     publishing: bool,
     waiting: Vec<Waiting>,
@@ -176,6 +178,7 @@ impl Shared {
         }
         // Whoever comes from now on waits until the room is attached anew.
         (self.at, self.complete) = (None, false);
+        self.acked.clear();
         Some(Ask::Detach)
     }
 

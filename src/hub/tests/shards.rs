@@ -190,6 +190,7 @@ impl Shards {
                 }
             }
             Command::Gone { slot } => self.shards[shard].conns[slot as usize] = None,
+            Command::Reset { member, frame, .. } => self.hand(shard, member.slot, frame, false),
             Command::Said { member, frame, .. } => {
                 if let Some(frame) = frame {
                     self.hand(shard, member.slot, frame, false);

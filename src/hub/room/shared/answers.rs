@@ -8,8 +8,9 @@ use super::{Repaired, shared};
 use crate::backplane::contract::{Entry, Opened, Page, Position as Place, Range, Users};
 use crate::backplane::cursor::{self, Repair};
 use crate::backplane::envelope::Envelope;
-use crate::hub::User;
+use crate::backplane::lineage::Verdict;
 use crate::hub::history::History;
+use crate::hub::{MemberId, User};
 use crate::protocol::server::{self, ResetReason};
 use crate::shard::inbox::Command;
 use crate::telemetry::metrics::Wakeup;
@@ -57,10 +58,11 @@ impl Room {
     pub fn on_range(self: &Arc<Self>, range: Range, now_ms: u64) -> Option<Repaired> {
         self.with(|state| {
             let at = shared(&mut state.log).at.clone()?;
-            let lineage = range.lineage.clone();
+            let (lineage, range_head) = (range.lineage.clone(), range.head);
             let repaired = match cursor::repair(&at, range) {
                 Repair::Deliver { entries, again } => {
                     state.lineage = lineage;
+                    self.tell_losers(state, range_head);
                     let delivered = !entries.is_empty();
                     for entry in entries {
                         self.deliver(state, &entry);
@@ -159,6 +161,8 @@ impl Room {
         let Some(at) = &mut log.at else { return };
         let new_epoch = at.epoch != entry.position.epoch;
         *at = entry.position.clone();
+        let at = at.seq;
+        log.acked.retain(|(_, place)| place.seq > at);
         let new_epoch = new_epoch || begins_epoch(state, entry);
         state.lineage.extend(&entry.position.epoch, entry.position.seq);
         let seq = entry.position.seq;
@@ -207,6 +211,32 @@ impl Room {
         }
     }
 
+    /// Members who were told that something is kept that the log has lost since, though the room never heard of it.
+    fn tell_losers(&self, state: &mut State, head: u64) {
+        let log = shared(&mut state.log);
+        let Some(at) = &log.at else { return };
+        if log.acked.is_empty() {
+            return;
+        }
+        let lineage = &state.lineage;
+        let (kept, lost) = std::mem::take(&mut log.acked)
+            .into_iter()
+            .partition(|(_, place)| lineage.judge(&place.epoch, place.seq, head) == Verdict::Good);
+        log.acked = kept;
+        let frame = self.reset_frame(at, ResetReason::Rewound);
+        let mut told: Vec<MemberId> = Vec::new();
+        for (member, _) in lost {
+            if !told.contains(&member) {
+                told.push(member);
+                self.inbox(member).push(Command::Reset {
+                    room: self.id,
+                    member,
+                    frame: frame.clone(),
+                });
+            }
+        }
+    }
+
     /// The room stands elsewhere now, and says so to everybody who followed it.
     pub(super) fn reset(&self, state: &mut State, to: Place, reason: ResetReason) {
         let frame = self.reset_frame(&to, reason);
@@ -227,6 +257,8 @@ impl Room {
             }
         }
         log.at = Some(to);
+        // Everybody is told, also whom it was acknowledged to.
+        log.acked.clear();
         for (_, inbox, _) in self.with_members(state) {
             inbox.push(Command::Chat {
                 room: self.id,

@@ -12,6 +12,9 @@ use crate::protocol::server;
 use crate::shard::inbox::Command;
 use crate::websocket::encoded::Frame;
 
+/// Acknowledged chats that the room has not heard of yet. Usually none: they come over another link a moment later.
+const ACKED_MAX: usize = 4_096;
+
 impl Room {
     pub(in crate::hub::room) fn say_shared(self: &Arc<Self>, shared: &mut Shared, saying: &Saying<'_>) -> Said {
         let errands = self.errands();
@@ -103,6 +106,15 @@ impl Room {
                     Outcome::Unknown => draft.key.is_some(),
                     Outcome::New(_) | Outcome::Again(_) => false,
                 };
+                if let Outcome::New(place) = outcome
+                    && shared.acked.len() < ACKED_MAX
+                    && shared
+                        .at
+                        .as_ref()
+                        .is_none_or(|at| at.epoch != place.epoch || at.seq < place.seq)
+                {
+                    shared.acked.push((pending.member, place.clone()));
+                }
                 if may_pass && pending.until_ms > now_ms {
                     again.push((pending, draft));
                 } else {
