@@ -308,5 +308,5 @@ impl Room {
 
 /// Whether a message is the first of its epoch, as far as is known.
 fn begins_epoch(state: &State, entry: &Entry) -> bool {
-    entry.follows > 0 && state.lineage.epoch_of(entry.follows) != entry.position.epoch
+    state.lineage.epoch_of(entry.follows) != entry.position.epoch
 }
