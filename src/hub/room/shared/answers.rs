@@ -58,11 +58,11 @@ impl Room {
     pub fn on_range(self: &Arc<Self>, range: Range, now_ms: u64) -> Option<Repaired> {
         self.with(|state| {
             let at = shared(&mut state.log).at.clone()?;
-            let (lineage, range_head) = (range.lineage.clone(), range.head);
+            let lineage = range.lineage.clone();
             let repaired = match cursor::repair(&at, range) {
                 Repair::Deliver { entries, again } => {
                     state.lineage = lineage;
-                    self.tell_losers(state, range_head);
+                    self.tell_losers(state);
                     let delivered = !entries.is_empty();
                     for entry in entries {
                         self.deliver(state, &entry);
@@ -212,16 +212,17 @@ impl Room {
     }
 
     /// Members who were told that something is kept that the log has lost since, though the room never heard of it.
-    fn tell_losers(&self, state: &mut State, head: u64) {
+    fn tell_losers(&self, state: &mut State) {
         let log = shared(&mut state.log);
         let Some(at) = &log.at else { return };
         if log.acked.is_empty() {
             return;
         }
         let lineage = &state.lineage;
+        // Whatever the newest epoch numbered may be newer than the answer that is at hand.
         let (kept, lost) = std::mem::take(&mut log.acked)
             .into_iter()
-            .partition(|(_, place)| lineage.judge(&place.epoch, place.seq, head) == Verdict::Good);
+            .partition(|(_, place)| lineage.judge(&place.epoch, place.seq, u64::MAX) == Verdict::Good);
         log.acked = kept;
         let frame = self.reset_frame(at, ResetReason::Rewound);
         let mut told: Vec<MemberId> = Vec::new();
