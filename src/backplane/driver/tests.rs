@@ -3,6 +3,7 @@
 //! against the engine's log at the end. The same schedules with an engine that numbers naively must be found out.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -398,12 +399,7 @@ impl World {
 }
 
 fn run(seed: u64, rates: Rates, rewinds: Option<Epoch>) -> Vec<String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
+    block_on(async {
         let mut world = World::new(seed, rates).await;
         let mut snapshot = None;
         for _ in 0..STEPS {
@@ -460,4 +456,44 @@ fn an_engine_that_was_put_back_is_noticed_by_everybody_whom_it_concerns() {
 fn numbers_that_are_used_again_are_found_out() {
     let found = seeds(300_000).filter(|seed| !run(*seed, UNLUCKY, Some(Epoch::Same)).is_empty());
     assert!(found.count() > 0, "a checker that finds nothing here checks nothing");
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(work)
+}
+
+#[test]
+fn the_first_chat_of_a_room_names_an_epoch_that_began_before_it() {
+    block_on(async {
+        let mut world = World::new(1, Rates::default()).await;
+        while world.clients[0].at.is_none() || world.clients[5].at.is_none() {
+            world.join(0, false);
+            world.join(5, false);
+            world.pump(Duration::from_millis(100)).await;
+        }
+        let known = [world.clients[0].node, world.clients[5].node];
+        world.cut(5);
+        // To a node that has to read the room's past.
+        world.clients[5].node = (0..NODES).find(|node| !known.contains(node)).expect("three nodes");
+        world.connect(5);
+        let now = world.memory.snapshot();
+        world.memory.rewind(&now, Epoch::New);
+        world.say(0);
+        world.pump(Duration::from_millis(100)).await;
+        world.join(5, true);
+        for _ in 0..10 {
+            world.pump(Duration::from_millis(100)).await;
+        }
+        assert_eq!(
+            world.clients[5].view.len(),
+            1,
+            "it came back with its place before the first chat"
+        );
+        assert_eq!(world.clients[5].at, world.clients[0].at, "and knows who numbered it");
+    });
 }
