@@ -118,6 +118,7 @@ class Lab:
             publisher.say()
         await self.waited("the last chats", lambda: not any(publisher.open for publisher in self.publishers))
         await self.waited("everybody at the end", self.caught_up)
+        await self.waited("every node at the end", self.agreed)
         if self.plan.presence:
             await self.waited("presence", self.all_told, PRESENCE_SECONDS)
             for room in self.rooms:
@@ -156,6 +157,14 @@ class Lab:
                 return False
             head = await self.head(room)
             if head is None or stands != {head}:
+                return False
+        return True
+
+    async def agreed(self):
+        """Whether all nodes tell newcomers the same; one where nobody is may have missed a wake-up, and finds out by its audit."""
+        for room in self.rooms:
+            listed = [await self.listed(node, room) for node in self.world.nodes]
+            if None in listed or len({(told["epoch"], told["seq"]) for told in listed}) != 1:
                 return False
         return True
 
