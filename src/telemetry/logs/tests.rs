@@ -99,7 +99,7 @@ fn who_sees_requests_never_says_what_it_saw() {
         tracing::debug!(target: "h2::codec", "canary");
         tracing::trace!(target: "hyper::proto", "canary");
         tracing::trace!(target: "h2", "canary");
-        tracing::trace!(target: "mio", "another crate");
+        tracing::trace!(target: "somebody", "another crate");
         tracing::trace!(target: "conclave", "ours");
     });
     assert!(!text.contains("canary") && text.contains("ours"), "{text}");
