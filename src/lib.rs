@@ -5,7 +5,7 @@
 //!     ─ http      routes, upgrade          ─ auth        Origin, token → Admitted
 //!     ─ websocket frames → messages        ─ protocol    JSON → ClientMessage
 //!     ─ connection limits, permissions     ─ hub         a room: order, history, presence
-//!     ─ shard     inbox → flusher, one per core
+//!     ─ backplane other nodes              ─ shard       inbox → flusher, one per core
 //!     ─ connection outbox                  ─ net         encrypt, one send()
 //! ```
 //!
