@@ -54,6 +54,7 @@ pub struct Bounds {
     pub room_bytes: usize,
     pub node_bytes: usize,
     pub publish_timeout: Duration,
+    pub call_timeout: Duration,
     pub leave_grace: Duration,
 }
 
@@ -104,6 +105,7 @@ impl Errands {
                 room_bytes: config.room_queue_bytes,
                 node_bytes: config.node_queue_bytes,
                 publish_timeout: config.publish_timeout,
+                call_timeout: config.call_timeout,
                 leave_grace: config.leave_grace,
             },
             metrics,

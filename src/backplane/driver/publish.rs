@@ -34,7 +34,8 @@ async fn publish(driver: &Driver, room: Arc<Room>) {
         if batch.is_empty() {
             return;
         }
-        let within = driver.errands.bounds.publish_timeout;
+        // Who gives up must not be heard later: neither a chat that is answered meanwhile, nor a call that is not waited for.
+        let within = room.patience(now_ms()).min(driver.errands.bounds.call_timeout);
         let outcomes = driver.backplane.publish(&key, &batch, within).await;
         debug_assert_eq!(batch.len(), outcomes.len(), "one outcome per draft");
         if room.published(batch, &outcomes, now_ms()) {

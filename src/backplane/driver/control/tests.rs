@@ -111,9 +111,12 @@ impl Bench {
     }
 
     async fn until(&self, is_so: impl Fn(&Self) -> bool) {
-        while !is_so(self) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let so = async {
+            while !is_so(self) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        (tokio::time::timeout(Duration::from_secs(60), so).await).expect("it becomes so within a minute");
     }
 
     /// A metric's value.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::super::{Pending, Room, Said, Saying};
 use super::{Shared, shared, unavailable};
@@ -86,6 +87,19 @@ impl Room {
             }
             shared.publishing = !batch.is_empty();
             batch
+        })
+    }
+
+    /// How long the batch that is under way may still be tried: until its first chat must be answered.
+    #[must_use]
+    pub fn patience(&self, now_ms: u64) -> Duration {
+        self.with(|state| {
+            let first = shared(&mut state.log)
+                .in_flight
+                .iter()
+                .map(|pending| pending.until_ms)
+                .min();
+            Duration::from_millis(first.unwrap_or(now_ms).saturating_sub(now_ms))
         })
     }
 
