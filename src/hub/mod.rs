@@ -6,7 +6,6 @@
 pub mod directory;
 pub mod errands;
 pub mod history;
-pub mod keys;
 pub mod presence;
 pub mod room;
 #[cfg(test)]

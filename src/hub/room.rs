@@ -15,10 +15,10 @@ use parking_lot::Mutex;
 
 use crate::backplane::contract::Position as Place;
 use crate::backplane::lineage::{Lineage, Verdict};
+use crate::backplane::memory::keys::Keys;
 use crate::config;
 use crate::hub::errands::Errands;
 use crate::hub::history::{History, Kept};
-use crate::hub::keys::Keys;
 use crate::hub::presence::Presence;
 use crate::hub::{MemberId, User};
 use crate::protocol::client::{Page, Ref};
@@ -129,7 +129,7 @@ struct State {
 /// Who numbers what is said.
 enum Log {
     /// The room itself, with the keys that it has taken lately.
-    Own(Keys),
+    Own(Keys<u64>),
     /// The backplane, for all nodes.
     Shared(Box<Shared>),
 }
@@ -303,13 +303,13 @@ impl Room {
         };
         if let Some(key) = saying.key {
             keys.trim(saying.now_ms, self.rules.key_window);
-            if let Some(seq) = keys.seq_of(&saying.user.id, key) {
+            if let Some(seq) = keys.place_of(&saying.user.id, key) {
                 return Said::Again {
                     epoch: state.lineage.epoch(),
                     seq,
                 };
             }
-            if keys.check_room().is_err() {
+            if keys.is_full() {
                 return Said::Unavailable;
             }
         }

@@ -4,39 +4,51 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backplane::contract::Position;
-
-/// Keys of one room that are remembered at a time; a room that needs more refuses drafts until some are old enough.
+/// Keys of one room that are remembered at a time; a room that needs more refuses chats until some are old enough.
 /// About 150 bytes each.
-const KEYS_PER_ROOM_MAX: usize = 100_000;
+pub const KEYS_PER_ROOM_MAX: usize = 100_000;
 
-/// Keys by user, each with the place of the message that first carried it.
-#[derive(Debug, Default, Clone)]
-pub struct Keys {
-    taken: HashMap<Arc<str>, Position>,
+/// Keys by user, each with the place of the message that first carried it: a seq where one epoch is all there is, else a
+/// position.
+#[derive(Debug, Clone)]
+pub struct Keys<P> {
+    taken: HashMap<Arc<str>, P>,
     /// In the order in which they were taken.
     ages: VecDeque<(u64, Arc<str>)>,
 }
 
-impl Keys {
+impl<P> Default for Keys<P> {
+    fn default() -> Self {
+        Self {
+            taken: HashMap::new(),
+            ages: VecDeque::new(),
+        }
+    }
+}
+
+impl<P: Clone> Keys<P> {
     /// Where this key of this user was first taken, within the window.
-    pub fn place_of(&self, user: &str, key: &str) -> Option<Position> {
+    #[must_use]
+    pub fn place_of(&self, user: &str, key: &str) -> Option<P> {
         if self.taken.is_empty() {
             return None;
         }
         self.taken.get(&*joined(user, key)).cloned()
     }
 
+    /// Whether no other key can be taken.
+    #[must_use]
     pub fn is_full(&self) -> bool {
         self.taken.len() >= KEYS_PER_ROOM_MAX
     }
 
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.taken.is_empty()
     }
 
     /// Remembers a key.
-    pub fn take(&mut self, user: &str, key: &str, place: Position, now_ms: u64) {
+    pub fn take(&mut self, user: &str, key: &str, place: P, now_ms: u64) {
         let joined: Arc<str> = joined(user, key).into();
         self.ages.push_back((now_ms, Arc::clone(&joined)));
         self.taken.insert(joined, place);
@@ -63,6 +75,7 @@ fn joined(user: &str, key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backplane::contract::Position;
 
     #[test]
     fn a_key_belongs_to_its_user_and_is_forgotten_after_the_window() {

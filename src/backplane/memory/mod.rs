@@ -8,7 +8,7 @@ mod clock;
 mod control;
 #[cfg(test)]
 pub mod faulty;
-mod keys;
+pub mod keys;
 mod node;
 mod people;
 mod presence;

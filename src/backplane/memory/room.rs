@@ -26,7 +26,7 @@ pub struct Presence {
 pub struct Room {
     pub lineage: Lineage,
     pub ring: Ring,
-    keys: Keys,
+    keys: Keys<Position>,
     pub users: IndexMap<Arc<str>, Presence>,
     /// As [`Users::version`].
     pub version: u64,
