@@ -1,7 +1,7 @@
 //! The process: what all its parts share, its threads and tasks, and the phases of its end.
 
 mod cluster;
-mod drain;
+pub mod drain;
 mod node;
 mod rates;
 mod serve;

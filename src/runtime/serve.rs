@@ -26,7 +26,8 @@ use crate::net::acceptor::{self, Acceptor};
 use crate::net::certificates::Certificates;
 use crate::net::listener::{self, Listener, Peer};
 use crate::net::permits::Permits;
-use crate::runtime::{Cluster, Drain, Node, Rate, Tasks, drain, now_ms};
+use crate::runtime::drain::{self, Listening};
+use crate::runtime::{Cluster, Drain, Node, Rate, Tasks, now_ms};
 use crate::shard::Shard;
 use crate::shard::inbox::Inbox;
 use crate::telemetry::logs;
@@ -229,6 +230,7 @@ fn expose(node: &Arc<Node>, fd_limit: u64) {
         gauges.fd_limit = fd_limit;
         gauges.ready = node.health.is_ready();
         gauges.draining_clients = node.drain.left() as u64;
+        gauges.drain_deadline = node.drain.deadline();
     }));
 }
 
@@ -337,6 +339,7 @@ fn control(
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = node.drain.asked() => {}
         }
         let stop_listening = || {
             node.listening_stopped.cancel();
@@ -344,8 +347,12 @@ fn control(
                 handle.graceful_shutdown(None);
             }
         };
+        let listening = Listening {
+            is_handed_on: false,
+            stop: stop_listening,
+        };
         tokio::select! {
-            () = drain::drain(node, stop_listening) => {}
+            () = drain::drain(node, listening) => {}
             _ = terminate.recv() => exit_at_once(),
             _ = interrupt.recv() => exit_at_once(),
         }
