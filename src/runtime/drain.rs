@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::hub::MemberId;
 use crate::protocol::close::Close;
-use crate::runtime::{Node, now_ms};
+use crate::runtime::{Cluster, Node, now_ms, supervisor};
 use crate::telemetry::metrics::DrainPhase;
 use plan::{Outlook, Plan, Room, Slots};
 
@@ -21,6 +21,9 @@ const SLICE: Duration = Duration::from_millis(50);
 
 /// Those who came while everybody else was being told, over a listener that stays open, are told within so long.
 const LAST_CALL: Duration = Duration::from_millis(500);
+
+/// How long a handshake may take that had begun when the listener was closed.
+const ARRIVING_MAX: Duration = Duration::from_secs(2);
 
 /// After the last phase, whoever is left has so long to be cut.
 const LAST: Duration = Duration::from_secs(1);
@@ -105,17 +108,20 @@ fn outlook(node: &Node, clients: u64) -> Outlook {
         clients,
         grace: config.grace,
         time: config.time,
-        accepts_per_second: ACCEPTS_PER_SECOND,
+        accepts_per_second: node.facts().accepts_per_second,
         others: others(node),
     }
 }
 
-/// What a node is taken to accept.
-const ACCEPTS_PER_SECOND: u32 = 1_000;
-
 /// The nodes that take this one's clients over.
-fn others(_: &Node) -> Vec<Room> {
-    Vec::new()
+fn others(node: &Node) -> Vec<Room> {
+    let others = node.cluster.as_ref().map(Cluster::others).unwrap_or_default();
+    let stay = others.iter().filter(|other| other.is_ready && !other.is_draining);
+    let room = stay.map(|other| Room {
+        accepts_per_second: other.accepts_per_second,
+        free: other.connections_max.saturating_sub(other.connections),
+    });
+    room.collect()
 }
 
 /// How the node is told to take nobody new.
@@ -153,9 +159,16 @@ pub async fn drain(node: &Arc<Node>, listening: Listening<impl FnOnce()>) {
     let deadline = Instant::now() + config.time;
     close_all(node, members(node), &outlook(node, node.connections())).await;
     if let Some(stop_listening) = stop_listening {
+        let_in_the_last(node).await;
         stop_listening();
-        last_call(node, deadline).await;
+        last_call(node).await;
     }
+    let deadline = if listening.is_handed_on {
+        // Those who were told last have time to hear it.
+        deadline.max(Instant::now() + LAST)
+    } else {
+        deadline
+    };
     // 4. A bounded wait.
     let left = tokio::time::timeout_at(deadline, node.tasks.connections_ended())
         .await
@@ -179,12 +192,15 @@ fn begin(node: &Node) {
         clients = plan.clients,
         others = plan.others,
         moving = plan.moving,
+        end_seconds = plan.end_seconds,
         deadline_seconds = plan.deadline_seconds,
         last_return_seconds = plan.last_return_seconds,
         returns_per_second = plan.returns_per_second,
         fits = plan.fits,
         "drain begins"
     );
+    let status = format!("draining {} clients", plan.clients);
+    supervisor::stopping(time_left, &status);
     let clients = usize::try_from(plan.clients).unwrap_or(usize::MAX);
     node.drain.left.store(clients, Ordering::Relaxed);
     let mut told = node.drain.told.lock();
@@ -233,21 +249,31 @@ async fn close_all(node: &Node, members: Vec<MemberId>, outlook: &Outlook) {
         }
         if told as f64 >= said_at * members.len() as f64 {
             tracing::info!(left, told, "draining");
+            supervisor::status(&format!("draining: {left} of {} clients left", members.len()));
             said_at += PROGRESS;
         }
         sleep_until(began + SLICE * slice).await;
     }
 }
 
+/// From now on whoever comes waits for this node's successor; whoever is on the way in comes in.
+async fn let_in_the_last(node: &Node) {
+    node.closed.cancel();
+    // A connection that has just been accepted is not counted among those who arrive until its task runs.
+    sleep(SLICE).await;
+    node.arriving.close();
+    drop(timeout(ARRIVING_MAX, node.arriving.wait()).await);
+    // The request of the very last one.
+    sleep(SLICE).await;
+}
+
 /// Tells those who came over a listener that was open until now.
-async fn last_call(node: &Node, deadline: Instant) {
-    let members = members(node);
-    let left = deadline.saturating_duration_since(Instant::now());
-    let outlook = Outlook {
-        time: left.min(LAST_CALL),
+async fn last_call(node: &Node) {
+    let last_call = Outlook {
+        time: LAST_CALL,
         ..outlook(node, 0)
     };
-    close_all(node, members, &outlook).await;
+    close_all(node, members(node), &last_call).await;
 }
 
 /// SplitMix64, seeded once: no call into the kernel per client.

@@ -5,6 +5,7 @@ pub mod drain;
 mod node;
 mod rates;
 mod serve;
+pub mod supervisor;
 mod tasks;
 #[cfg(test)]
 pub(crate) mod tests;
