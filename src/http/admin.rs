@@ -4,6 +4,7 @@
 
 mod answer;
 pub mod audit;
+pub mod drain;
 mod failures;
 mod files;
 mod guard;
@@ -107,6 +108,7 @@ fn operators(admin: Arc<Admin>) -> Router {
     let guarded = Router::new()
         .route("/sign-out", post(sign_in::sign_out))
         .merge(files::guarded())
+        .merge(drain::routes())
         .fallback(async || {
             Problem::new(
                 StatusCode::NOT_FOUND,

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::auth::{Policy, Refusals};
 use crate::backplane::directory::NodeFacts;
@@ -44,6 +45,10 @@ pub struct Node {
     pub drain: Drain,
     /// Cancelled when the node begins to serve clients.
     pub open: CancellationToken,
+    /// Cancelled when no connection is accepted any more.
+    pub closed: CancellationToken,
+    /// Who is between accept and the first bytes of a request.
+    pub arriving: TaskTracker,
     /// Cancelled when nobody new is let in: ends handshakes at once.
     pub listening_stopped: CancellationToken,
 }
@@ -72,7 +77,9 @@ impl Node {
     /// New connections that this node can take per second, about.
     fn accepts_per_second(&self) -> u32 {
         // A core computes some thousand handshakes a second.
-        u32::try_from(self.shards.len()).unwrap_or(u32::MAX).saturating_mul(1_000)
+        u32::try_from(self.shards.len())
+            .unwrap_or(u32::MAX)
+            .saturating_mul(1_000)
     }
 
     /// Whether some shard has so much to hand on that no connection is read from for now.
