@@ -162,6 +162,16 @@ pub struct Limits {
     pub connections: usize,
     pub connections_per_address: usize,
     pub handshakes_in_flight: usize,
+    /// Share of each core that handshakes may take while others wait for them.
+    pub handshake_cpu_share: f64,
+    /// How long a handshake may wait for its turn.
+    pub handshake_wait: Duration,
+    /// Per address (IPv6: per /64).
+    pub handshakes_per_address_per_second: u32,
+    /// Share of `connections` that only clients get who return.
+    pub returning_share: f64,
+    /// Sockets that are told at once that they may not stay.
+    pub turn_aways: usize,
     pub message_bytes: usize,
     /// Fragments of one message.
     pub fragments: usize,

@@ -1,6 +1,7 @@
 //! TCP and TLS: from a listening socket to a decrypted byte stream that hyper can drive.
 
 pub mod acceptor;
+pub mod admission;
 pub mod certificates;
 pub mod idle;
 pub mod inherited;

@@ -64,6 +64,9 @@ pub struct Metrics {
     protocol_errors: Words,
     rate_limited: Counters<RateLimit>,
     limit_hits: Counters<Limit>,
+    admission_refused: Vec<metrics::Counter>,
+    resumed_sockets: metrics::Counter,
+    evicted_bytes: metrics::Counter,
     slow_consumers: Counters<SlowConsumer>,
     sweeper_terminations: metrics::Counter,
     ping_rtt: metrics::Histogram,
@@ -107,6 +110,12 @@ impl Metrics {
             protocol_errors: new.words(&names::PROTOCOL_ERRORS, ERROR_CODES),
             rate_limited: new.counters(&names::RATE_LIMITED),
             limit_hits: new.counters(&names::REFUSED),
+            admission_refused: AdmissionRefusal::ALL
+                .iter()
+                .map(|refusal| new.counter(&names::ADMISSION_REFUSED, &[refusal.stage(), refusal.word()]))
+                .collect(),
+            resumed_sockets: new.counter(&names::RESUMED_SOCKETS, &[]),
+            evicted_bytes: new.counter(&names::EVICTED_BYTES, &[]),
             slow_consumers: new.counters(&names::SLOW_CONSUMERS),
             sweeper_terminations: new.counter(&names::SWEEPER_TERMINATIONS, &[]),
             ping_rtt: new.histogram(&names::PING_RTT, &[]),
@@ -235,6 +244,21 @@ impl Metrics {
     /// Something was refused for its size or count.
     pub fn limit_hit(&self, limit: Limit) {
         self.limit_hits.inc(limit);
+    }
+
+    /// A client was not let in because the node has enough to do.
+    pub fn admission_refused(&self, refusal: AdmissionRefusal) {
+        self.admission_refused[refusal.index()].increment(1);
+    }
+
+    /// A client that returned was given a socket.
+    pub fn socket_resumed(&self) {
+        self.resumed_sockets.increment(1);
+    }
+
+    /// So many bytes were given up to keep within the budget of the node.
+    pub fn evicted(&self, bytes: u64) {
+        self.evicted_bytes.increment(bytes);
     }
 
     /// A connection is ended for its backlog.
