@@ -1,6 +1,8 @@
 //! Rules that need more than one value, or a look at a file. Each says what is wrong and how to fix it.
 
+mod acme;
 mod backplane;
+mod clients;
 pub mod keys;
 mod origin;
 mod telemetry;
@@ -18,7 +20,7 @@ use crate::limits::ENVELOPE_BYTES_MAX;
 /// Places are missing: `load` knows them.
 pub fn check(config: &Config, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Vec<Problem> {
     let mut problems = listeners(&config.server);
-    problems.extend(tls::check(&config.tls));
+    problems.extend(tls::check(config));
     problems.extend(origin::check(&config.origin.allow, config.session.enabled));
     problems.extend(identity(config));
     problems.extend(outboxes(&config.limits));
