@@ -184,6 +184,28 @@ impl TlsIo {
         }))
     }
 
+    /// What [`TlsIo::wait_for_hello`] has read, until the handshake begins.
+    #[must_use]
+    pub fn hello(&self) -> &[u8] {
+        &self.rest
+    }
+
+    /// Serves this client with another configuration. Only before the handshake begins.
+    ///
+    /// # Errors
+    /// As [`TlsIo::new`].
+    pub fn serve_with(&mut self, config: Arc<ServerConfig>) -> Result<(), rustls::Error> {
+        debug_assert!(self.is_new(), "a handshake keeps its configuration");
+        self.tls = UnbufferedServerConnection::new(config)?;
+        Ok(())
+    }
+
+    /// Whether the client has shown a certificate of its own, and a good one.
+    #[must_use]
+    pub fn has_client_certificate(&self) -> bool {
+        self.tls.peer_certificates().is_some()
+    }
+
     /// Drives the handshake to its end. `Ok` means that application data may flow both ways; some of the
     /// client's may already be here.
     ///

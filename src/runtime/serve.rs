@@ -147,7 +147,7 @@ pub(super) fn build_on(
     if let Some(counts) = traces.counts() {
         metrics.register_traces(counts);
     }
-    let certificates = Arc::new(Certificates::load(&config.tls, Arc::clone(&metrics))?);
+    let certificates = Arc::new(Certificates::load(&config, Arc::clone(&metrics))?);
     let keys = Keys::from_config(&config)
         .map_err(|problems| anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     let policy = Arc::new(Policy::new(&config, keys).map_err(|problems| anyhow::anyhow!(problems.join("\n")))?);
@@ -358,7 +358,7 @@ fn control(
             cluster.start(node).await?;
         }
         node.open.cancel();
-        node.certificates.watch(&node.tasks);
+        node.certificates.keep(&node.tasks, &node.health);
         keep_house(node);
         node.health.ready();
         supervisor::start(node, beats);

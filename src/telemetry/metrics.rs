@@ -74,6 +74,8 @@ pub struct Metrics {
     recoveries: Counters<Recovery>,
     reloads: Counters<Reload>,
     certificate_expiry: metrics::Gauge,
+    acme_orders: Counters<AcmeOrder>,
+    client_certificates: Counters<ClientCertificate>,
     panics_caught: Counters<PanicPlace>,
     drain_phases: Vec<metrics::Gauge>,
     /// By action.
@@ -123,6 +125,8 @@ impl Metrics {
             recoveries: new.counters(&names::RECOVERIES),
             reloads: new.counters(&names::TLS_RELOADS),
             certificate_expiry: new.gauge(&names::CERTIFICATE_EXPIRY, &[]),
+            acme_orders: new.counters(&names::ACME_ORDERS),
+            client_certificates: new.counters(&names::CLIENT_CERTIFICATES),
             panics_caught: new.counters(&names::PANICS_CAUGHT),
             drain_phases: new.gauges::<DrainPhase>(&names::DRAIN_PHASE),
             admin_requests: AdminAction::ALL
@@ -289,6 +293,16 @@ impl Metrics {
     /// The certificate was loaded again, or not.
     pub fn tls_reload(&self, result: Reload) {
         self.reloads.inc(result);
+    }
+
+    /// An order for a certificate is over.
+    pub fn acme_order(&self, result: AcmeOrder) {
+        self.acme_orders.inc(result);
+    }
+
+    /// A client was asked for its certificate.
+    pub fn client_certificate(&self, result: ClientCertificate) {
+        self.client_certificates.inc(result);
     }
 
     /// The served certificate expires then (seconds since the Unix epoch).

@@ -36,6 +36,8 @@ labels! {
         BadProxyHeader = "bad_proxy_header",
         OverLimit = "over_limit", PerAddressLimit = "per_address_limit",
         HeaderTimeout = "header_timeout", ClientGone = "client_gone",
+        ClientCertificate = "client_certificate", NoCertificate = "no_certificate",
+        AcmeChallenge = "acme_challenge",
     }
     /// What became of a request for `/ws` or `/echo`.
     UpgradeResult {
@@ -77,6 +79,14 @@ labels! {
     Dropped { SlowReader = "slow_reader", Closed = "closed" }
     /// What a `join` with `since` came to.
     Recovery { Recovered = "recovered", NotRecovered = "not_recovered", Reset = "reset" }
+    /// What became of an order for a certificate.
+    AcmeOrder { Ok = "ok", Failed = "failed" }
+    /// The certificate that a client was asked for: `none` is let in where it is optional, `missing` is not, `unlisted`
+    /// has an issuer without a revocation list.
+    ClientCertificate {
+        Ok = "ok", None = "none", Missing = "missing", Expired = "expired", Revoked = "revoked",
+        Unlisted = "unlisted", UnknownIssuer = "unknown_issuer", Bad = "bad",
+    }
     /// Outcome of loading the certificate again.
     Reload { Ok = "ok", Failed = "failed" }
     /// Why a connection could not be accepted.

@@ -92,6 +92,8 @@ metrics! {
     ADMITTED Counter "conclave_admitted_total" ["place"]: "Accepted tokens by where they were found.";
     AUTH_FAILURES Counter "conclave_auth_failures_total" ["reason"]: "Refused tokens by reason word.";
     CERTIFICATE_EXPIRY Gauge "conclave_tls_certificate_expiry_timestamp_seconds" []: "When the served certificate expires; 0 until one is loaded.";
+    ACME_ORDERS Counter "conclave_acme_orders_total" ["result"]: "Certificates that were asked for from the ACME authority.";
+    CLIENT_CERTIFICATES Counter "conclave_client_certificates_total" ["result"]: "Handshakes by the certificate that the client was asked for.";
     TLS_RELOADS Counter "conclave_tls_reloads_total" ["result"]: "Attempts to load a changed certificate.";
 
     MESSAGES Counter "conclave_messages_total" ["direction", "kind"]: "WebSocket messages.";
