@@ -139,9 +139,6 @@ pub(super) fn build_on(
         limits.handshakes_in_flight,
     );
     let inboxes: Arc<[Arc<Inbox>]> = (0..shards).map(|_| Arc::default()).collect();
-    let shards = (inboxes.iter().enumerate())
-        .map(|(index, inbox)| Shard::new(index, shards, Arc::clone(inbox), &config, Arc::clone(&metrics)))
-        .collect();
     let backplane = connect(&config, &metrics)?;
     let errands =
         (backplane.as_ref()).map(|_| Arc::new(Errands::new(&config.backplane, Arc::clone(&metrics), traces.clone())));
@@ -152,7 +149,19 @@ pub(super) fn build_on(
         Arc::clone(&inboxes),
         Arc::clone(&metrics),
     );
-    let hub = Arc::new(Hub::new(&config, inboxes, errands));
+    let hub = Arc::new(Hub::new(&config, Arc::clone(&inboxes), errands));
+    let shards = (inboxes.iter().enumerate())
+        .map(|(index, inbox)| {
+            Shard::new(
+                index,
+                shards,
+                Arc::clone(inbox),
+                &config,
+                Arc::clone(&metrics),
+                Arc::clone(hub.taps()),
+            )
+        })
+        .collect();
     let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub));
     let node = Arc::new(Node {
         refusals: Refusals::new(config.auth.refusals_per_second, config.auth.refusals_burst),
