@@ -217,6 +217,9 @@ pub enum Presented {
     Fenced,
 }
 
+/// What an incarnation says of itself, see [`super::directory`].
+pub type Advertised = (Incarnation, Bytes);
+
 /// What a renewal of the lease came to.
 #[derive(Debug, Clone)]
 pub enum Renewal {
@@ -404,6 +407,10 @@ pub trait Backplane: Send + Sync {
     /// Renews the lease of this incarnation, or takes one for a new incarnation (`begin`). Runs out after `lease` by
     /// the engine's clock; an ended lease is never renewed.
     fn renew<'a>(&'a self, incarnation: &'a Incarnation, begin: bool, lease: Duration) -> Call<'a, Renewal>;
+
+    /// Stores what this incarnation says of itself, for as long as it has a lease, and reads what all say. An incarnation
+    /// whose lease has ended may still be among them until it is reaped; its own facts are there if it has one.
+    fn advertise<'a>(&'a self, incarnation: &'a Incarnation, facts: &'a [u8]) -> Call<'a, Vec<Advertised>>;
 
     /// Buries an incarnation whose lease has ended, then moves its users out piece by piece. Any node may do this, and
     /// several at once. True when nothing is left.

@@ -95,6 +95,7 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
 
 fn server(read: &Read, problems: &mut Vec<Problem>) -> Server {
     Server {
+        name: read.text("server.name"),
         listen: read.address("server.listen"),
         admin_listen: read.address("server.admin_listen"),
         proxy_from: read.networks("server.proxy_from", problems),

@@ -54,6 +54,8 @@ pub struct Config {
 
 #[derive(Debug, Clone)]
 pub struct Server {
+    /// Among other nodes. Empty until `serve` knows its port, if none was set.
+    pub name: String,
     /// HTTPS and wss.
     pub listen: SocketAddr,
     /// Metrics and health, plain HTTP, on a thread of its own.

@@ -9,6 +9,7 @@ mod tasks;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use crate::backplane::directory::NodeFacts;
 pub use cluster::Cluster;
 pub use drain::Drain;
 pub use node::Node;

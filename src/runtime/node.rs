@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Policy, Refusals};
+use crate::backplane::directory::NodeFacts;
 use crate::backplane::driver::Warden;
 use crate::config::Config;
 use crate::http::health::Health;
@@ -52,6 +53,26 @@ impl Node {
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.shards.iter().map(|shard| shard.counters.connections()).sum()
+    }
+
+    /// What this node says of itself to the others.
+    #[must_use]
+    pub fn facts(&self) -> NodeFacts {
+        NodeFacts {
+            name: self.config.server.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            connections: self.connections(),
+            connections_max: self.permits.node_max() as u64,
+            accepts_per_second: self.accepts_per_second(),
+            is_ready: self.health.is_ready(),
+            is_draining: self.health.is_draining(),
+        }
+    }
+
+    /// New connections that this node can take per second, about.
+    fn accepts_per_second(&self) -> u32 {
+        // A core computes some thousand handshakes a second.
+        u32::try_from(self.shards.len()).unwrap_or(u32::MAX).saturating_mul(1_000)
     }
 
     /// Whether some shard has so much to hand on that no connection is read from for now.

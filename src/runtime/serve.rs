@@ -63,7 +63,7 @@ pub struct Ready {
 ///
 /// # Errors
 /// The node could not begin: a port, the certificate, the keys, a thread.
-pub fn run(config: Config, start: Start) -> anyhow::Result<()> {
+pub fn run(mut config: Config, start: Start) -> anyhow::Result<()> {
     let instance = Service::new(env!("CARGO_PKG_VERSION"));
     let traces = if config.traces.endpoint.is_some() {
         Traces::start(&config.traces, &instance)?
@@ -78,6 +78,9 @@ pub fn run(config: Config, start: Start) -> anyhow::Result<()> {
         listen: listeners[0].local_addr()?,
         admin_listen: admin_listener.local_addr()?,
     };
+    if config.server.name.is_empty() {
+        config.server.name = name(ready.listen);
+    }
     let node = build(config, traces, shards)?;
     let admin_stop = tokio_util::sync::CancellationToken::new();
     let admin = admin::spawn(admin_listener, Arc::clone(&node), admin_stop.clone())?;
@@ -90,6 +93,14 @@ pub fn run(config: Config, start: Start) -> anyhow::Result<()> {
     admin_stop.cancel();
     drop(admin.join());
     served
+}
+
+/// What a node is called that nobody gave a name.
+fn name(listen: SocketAddr) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    let host = if host.is_empty() { "conclave" } else { host };
+    format!("{host}:{}", listen.port())
 }
 
 fn shard_count(config: &Config) -> usize {
@@ -328,6 +339,7 @@ fn control(
         keep_house(node);
         node.health.ready();
         tracing::info!(
+            name = node.config.server.name,
             listen = %ready.listen,
             admin_listen = %ready.admin_listen,
             shards = node.shards.len(),
