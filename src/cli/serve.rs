@@ -11,7 +11,13 @@ pub fn run(args: &Serve, loudness: Loudness, environment: &Environment) -> Resul
     for warning in &loaded.warnings {
         eprintln!("{}", warning.to_string().trim_end());
     }
-    runtime::run(loaded.config, Start { on_ready: None })?;
+    runtime::run(
+        loaded.config,
+        Start {
+            on_ready: None,
+            effective: loaded.effective,
+        },
+    )?;
     Ok(())
 }
 

@@ -72,7 +72,9 @@ impl Node {
     /// New connections that this node can take per second, about.
     fn accepts_per_second(&self) -> u32 {
         // A core computes some thousand handshakes a second.
-        u32::try_from(self.shards.len()).unwrap_or(u32::MAX).saturating_mul(1_000)
+        u32::try_from(self.shards.len())
+            .unwrap_or(u32::MAX)
+            .saturating_mul(1_000)
     }
 
     /// Whether some shard has so much to hand on that no connection is read from for now.

@@ -16,7 +16,7 @@ use crate::auth::{Policy, Refusals};
 use crate::backplane;
 use crate::backplane::contract::Backplane;
 use crate::backplane::driver::Warden;
-use crate::config::{Config, RuntimeKind};
+use crate::config::{Config, Effective, RuntimeKind};
 use crate::http::health::Health;
 use crate::http::session::Sessions;
 use crate::http::{admin, routes};
@@ -50,6 +50,8 @@ const H2_STREAMS_MAX: u32 = 200;
 pub struct Start {
     /// Called once, when the ports are open.
     pub on_ready: Option<Box<dyn FnOnce(Ready) + Send>>,
+    /// The configuration as it holds, secrets masked, for the operator's page.
+    pub effective: Vec<Effective>,
 }
 
 /// Where the node listens.
@@ -63,7 +65,7 @@ pub struct Ready {
 ///
 /// # Errors
 /// The node could not begin: a port, the certificate, the keys, a thread.
-pub fn run(mut config: Config, start: Start) -> anyhow::Result<()> {
+pub fn run(mut config: Config, mut start: Start) -> anyhow::Result<()> {
     let instance = Service::new(env!("CARGO_PKG_VERSION"));
     let traces = if config.traces.endpoint.is_some() {
         Traces::start(&config.traces, &instance)?
@@ -83,7 +85,12 @@ pub fn run(mut config: Config, start: Start) -> anyhow::Result<()> {
     }
     let node = build(config, traces, shards)?;
     let admin_stop = tokio_util::sync::CancellationToken::new();
-    let admin = admin::spawn(admin_listener, Arc::clone(&node), admin_stop.clone())?;
+    let admin = admin::spawn(
+        admin_listener,
+        Arc::clone(&node),
+        std::mem::take(&mut start.effective),
+        admin_stop.clone(),
+    )?;
     let served = match node.config.server.runtime {
         RuntimeKind::PerCore => per_core(&node, listeners, ready, start),
         RuntimeKind::Shared => shared(&node, listeners, ready, start),

@@ -9,8 +9,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::backplane::contract::{
-    Advertised, Backplane, Call, Capabilities, Change, Control, Draft, Entry, Failed, Head, Incarnation, Opened, Outcome, Page,
-    Position, PresenceEvent, Presented, Range, Refusal, Renewal, Revocation, RoomKey, Scope, Sink, Users,
+    Advertised, Backplane, Call, Capabilities, Change, Control, Draft, Entry, Failed, Head, Incarnation, Opened,
+    Outcome, Page, Position, PresenceEvent, Presented, Range, Refusal, Renewal, Revocation, RoomKey, Scope, Sink,
+    Users,
 };
 use crate::runtime::Tasks;
 

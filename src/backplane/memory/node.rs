@@ -10,8 +10,8 @@ use bytes::Bytes;
 use super::room::Room;
 use super::{Ear, Memory, SWEEP};
 use crate::backplane::contract::{
-    Advertised, Backplane, Call, Capabilities, Change, Control, Draft, Found, Head, Incarnation, Opened, Outcome, Page, Position,
-    Presented, Range, Refusal, Renewal, Revocation, RoomKey, Sink, Users,
+    Advertised, Backplane, Call, Capabilities, Change, Control, Draft, Found, Head, Incarnation, Opened, Outcome, Page,
+    Position, Presented, Range, Refusal, Renewal, Revocation, RoomKey, Sink, Users,
 };
 use crate::backplane::lineage::Lineage;
 use crate::runtime::Tasks;

@@ -41,8 +41,8 @@ use crate::runtime::Tasks;
 use crate::telemetry::metrics::{CallKind, Metrics};
 
 use super::contract::{
-    Advertised, Backplane, Call, Capabilities, Change, Control, Draft, Failed, Head, Incarnation, Opened, Outcome, Page, Position,
-    Presented, Range, Refusal, Renewal, Revocation, RoomKey, Sink, Users,
+    Advertised, Backplane, Call, Capabilities, Change, Control, Draft, Failed, Head, Incarnation, Opened, Outcome,
+    Page, Position, Presented, Range, Refusal, Renewal, Revocation, RoomKey, Sink, Users,
 };
 use canary::Marks;
 use clock::Clock;

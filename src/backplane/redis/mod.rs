@@ -62,8 +62,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::contract::{
-    Advertised, Backplane, Call, Capabilities, Change, Control, Draft, Head, Incarnation, Opened, Outcome, Page, Position,
-    Presented, Range, Renewal, Revocation, RoomKey, Sink, Users,
+    Advertised, Backplane, Call, Capabilities, Change, Control, Draft, Head, Incarnation, Opened, Outcome, Page,
+    Position, Presented, Range, Renewal, Revocation, RoomKey, Sink, Users,
 };
 use crate::config::Config;
 use crate::runtime::Tasks;

@@ -58,7 +58,13 @@ fn sample(line: &str) -> Option<(&str, Sample<'_>)> {
     let (head, value) = line.rsplit_once(' ')?;
     let value = value.parse().ok()?;
     let Some((name, labels)) = head.split_once('{') else {
-        return Some((head, Sample { labels: Vec::new(), value }));
+        return Some((
+            head,
+            Sample {
+                labels: Vec::new(),
+                value,
+            },
+        ));
     };
     let labels = labels.strip_suffix('}')?;
     let pairs = labels.split("\",").filter_map(|pair| pair.split_once("=\""));
@@ -72,7 +78,8 @@ mod tests {
 
     #[test]
     fn samples_are_found_by_name_and_label() {
-        let text = "# HELP a A.\n# TYPE a counter\na{x=\"1\",y=\"two words\"} 3\na{x=\"2\",y=\"\"} 4.5\nb 7\n\nrubbish\n";
+        let text =
+            "# HELP a A.\n# TYPE a counter\na{x=\"1\",y=\"two words\"} 3\na{x=\"2\",y=\"\"} 4.5\nb 7\n\nrubbish\n";
         let read = Exposition::read(text);
         assert_eq!(read.sum("a"), 7.5);
         assert_eq!(read.sum_of("a", "x", "2"), 4.5);

@@ -40,7 +40,10 @@ async fn each_reads_what_all_say_of_themselves(engine: &Engine) {
     begin(&a, &one).await;
     assert_eq!(said(&a, &one, "one").await, facts([(&one, "one")]));
     begin(&b, &two).await;
-    assert_eq!(said(&b, &two, "ä \"two\"").await, facts([(&one, "one"), (&two, "ä \"two\"")]));
+    assert_eq!(
+        said(&b, &two, "ä \"two\"").await,
+        facts([(&one, "one"), (&two, "ä \"two\"")])
+    );
     assert_eq!(
         said(&a, &one, "one again").await,
         facts([(&one, "one again"), (&two, "ä \"two\"")])
@@ -62,7 +65,10 @@ async fn the_dead_are_forgotten(engine: &Engine) {
     let begun = b.renew(&dead, true, SHORT_LEASE).await.expect("an answer");
     assert!(matches!(begun, Renewal::Alive { .. }));
     said(&b, &dead, "dead").await;
-    eventually("the end of a lease", async || a.reap(&dead).await.expect("an answer").then_some(())).await;
+    eventually("the end of a lease", async || {
+        a.reap(&dead).await.expect("an answer").then_some(())
+    })
+    .await;
     eventually("to be forgotten", async || {
         (said(&a, &one, "one").await == facts([(&one, "one")])).then_some(())
     })
