@@ -4,6 +4,7 @@
 
 mod answer;
 pub mod audit;
+pub mod drain;
 mod exposition;
 mod failures;
 mod files;
@@ -138,6 +139,7 @@ fn operators(admin: Arc<Admin>) -> Router {
         .route("/api/tap/{id}", get(taps::fetch).delete(taps::end))
         .route("/api/kick", post(kick::kick))
         .merge(files::guarded())
+        .merge(drain::routes())
         .fallback(async || {
             Problem::new(
                 StatusCode::NOT_FOUND,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use axum_server::accept::Accept;
 use tokio::time::{Instant as Deadline, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::http::service::{HttpService, Peer as HttpPeer};
 use crate::net::PeerAddress;
@@ -42,6 +43,8 @@ pub struct Inner {
     pub http_idle: Duration,
     /// Ends handshakes at once when the node stops: axum-server looks at its own shutdown only later.
     pub stop: CancellationToken,
+    /// Who is between accept and the first bytes of a request.
+    pub arriving: TaskTracker,
 }
 
 impl Acceptor {
@@ -58,7 +61,9 @@ impl<S: Send + 'static> Accept<Accepted, S> for Acceptor {
 
     fn accept(&self, accepted: Accepted, service: S) -> Self::Future {
         let inner = Arc::clone(&self.0);
+        let arriving = inner.arriving.token();
         Box::pin(async move {
+            let _arriving = arriving;
             let deadline = Deadline::now() + inner.handshake_timeout;
             let opened = tokio::select! {
                 biased;

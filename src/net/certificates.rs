@@ -19,7 +19,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config;
-use crate::runtime::Tasks;
+use crate::runtime::{Tasks, supervisor};
 use crate::telemetry::metrics::{Metrics, Reload};
 
 /// Changes in a folder come in bursts (a secret volume swaps a symlink and removes the old folder): wait for
@@ -209,14 +209,24 @@ impl Certificates {
                     }
                 };
                 // Each branch only wakes us: what it says is read from the files.
-                tokio::select! {
-                    _ = hung_up => tracing::info!("SIGHUP: reading the certificate again"),
-                    Some(()) = changes.recv() => tokio::time::sleep(SETTLE).await,
-                    () = tokio::time::sleep(this.poll) => {}
+                let is_asked = tokio::select! {
+                    _ = hung_up => true,
+                    Some(()) = changes.recv() => {
+                        tokio::time::sleep(SETTLE).await;
+                        false
+                    }
+                    () = tokio::time::sleep(this.poll) => false,
+                };
+                if is_asked {
+                    supervisor::reloading();
+                    tracing::info!("SIGHUP: reading the certificate again");
                 }
                 let files = Arc::clone(&this);
                 // Files on a network volume may be slow; the runtime of a shard must not wait for them.
                 drop(tokio::task::spawn_blocking(move || files.reload()).await);
+                if is_asked {
+                    supervisor::reloaded();
+                }
             }
         });
     }

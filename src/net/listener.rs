@@ -15,13 +15,14 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Limits};
 use crate::net::permits::{Permit, Permits};
 use crate::telemetry::metrics::{AcceptError, Metrics};
 
 /// Connections that the kernel finishes while we are busy; it cuts this down to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 /// After an error that only time can mend.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -105,6 +106,8 @@ pub struct Listener {
     metrics: Arc<Metrics>,
     /// Given up for a moment when descriptors run out.
     reserve: Mutex<Option<File>>,
+    /// Once cancelled, whoever comes stays in the kernel's queue.
+    closed: CancellationToken,
 }
 
 impl Listener {
@@ -123,7 +126,15 @@ impl Listener {
             permits,
             metrics,
             reserve: Mutex::new(reserve()),
+            closed: CancellationToken::new(),
         })
+    }
+
+    /// Takes nobody any more once `closed` is cancelled; whoever comes then is left for the next one who holds this
+    /// socket.
+    #[must_use]
+    pub fn until(self, closed: CancellationToken) -> Self {
+        Self { closed, ..self }
     }
 
     /// Waits for a connection within the limits; what is over them is closed and counted here.
@@ -208,7 +219,12 @@ impl AddrListener<Accepted, Peer> for Listener {
     /// Never fails: a failed accept is counted and tried again.
     async fn accept_stream(&self) -> io::Result<(Accepted, Peer)> {
         loop {
-            match self.accept_one().await {
+            let accepted = tokio::select! {
+                biased;
+                () = self.closed.cancelled() => std::future::pending().await,
+                accepted = self.accept_one() => accepted,
+            };
+            match accepted {
                 Ok(accepted) => return Ok(accepted),
                 Err(error) if is_out_of_descriptors(&error) => {
                     self.metrics.accept_error(AcceptError::FdLimit);

@@ -3,6 +3,7 @@
 pub mod acceptor;
 pub mod certificates;
 pub mod idle;
+pub mod inherited;
 pub mod listener;
 pub mod permits;
 pub mod proxy_protocol;

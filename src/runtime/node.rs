@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::auth::{Policy, Refusals};
 use crate::backplane::directory::NodeFacts;
@@ -44,6 +45,10 @@ pub struct Node {
     pub drain: Drain,
     /// Cancelled when the node begins to serve clients.
     pub open: CancellationToken,
+    /// Cancelled when no connection is accepted any more.
+    pub closed: CancellationToken,
+    /// Who is between accept and the first bytes of a request.
+    pub arriving: TaskTracker,
     /// Cancelled when nobody new is let in: ends handshakes at once.
     pub listening_stopped: CancellationToken,
 }

@@ -24,9 +24,12 @@ use crate::hub::Hub;
 use crate::hub::errands::Errands;
 use crate::net::acceptor::{self, Acceptor};
 use crate::net::certificates::Certificates;
+use crate::net::inherited::{self, Inherited};
 use crate::net::listener::{self, Listener, Peer};
 use crate::net::permits::Permits;
-use crate::runtime::{Cluster, Drain, Node, Rate, Tasks, drain, now_ms};
+use crate::runtime::drain::{self, Listening};
+use crate::runtime::supervisor::{self, Beats};
+use crate::runtime::{Cluster, Drain, Node, Rate, Tasks, now_ms};
 use crate::shard::Shard;
 use crate::shard::inbox::Inbox;
 use crate::telemetry::logs;
@@ -52,6 +55,8 @@ pub struct Start {
     pub on_ready: Option<Box<dyn FnOnce(Ready) + Send>>,
     /// The configuration as it holds, secrets masked, for the operator's page.
     pub effective: Vec<Effective>,
+    /// Listening sockets that somebody else keeps.
+    pub inherited: Inherited,
 }
 
 /// Where the node listens.
@@ -59,6 +64,8 @@ pub struct Start {
 pub struct Ready {
     pub listen: SocketAddr,
     pub admin_listen: SocketAddr,
+    /// Somebody else keeps the socket for clients, and hands it to this node's successor.
+    pub is_handed_on: bool,
 }
 
 /// Serves until SIGTERM or SIGINT, drains, and returns. A second signal ends the process at once.
@@ -74,11 +81,19 @@ pub fn run(mut config: Config, mut start: Start) -> anyhow::Result<()> {
     };
     let _logs = logs::init(&config.log, Some(&traces))?;
     let shards = shard_count(&config);
-    let listeners = listener::listen(config.server.listen, shards)?;
-    let admin_listener = listener::listen(config.server.admin_listen, 1)?.swap_remove(0);
+    let is_handed_on = start.inherited.main.is_some();
+    let listeners = match start.inherited.main.take() {
+        Some(socket) => inherited::share(socket, shards)?,
+        None => listener::listen(config.server.listen, shards)?,
+    };
+    let admin_listener = match start.inherited.admin.take() {
+        Some(socket) => socket,
+        None => listener::listen(config.server.admin_listen, 1)?.swap_remove(0),
+    };
     let ready = Ready {
         listen: listeners[0].local_addr()?,
         admin_listen: admin_listener.local_addr()?,
+        is_handed_on,
     };
     if config.server.name.is_empty() {
         config.server.name = name(ready.listen);
@@ -192,6 +207,8 @@ pub(super) fn build_on(
         tasks: Tasks::default(),
         drain: Drain::default(),
         open: tokio_util::sync::CancellationToken::new(),
+        closed: tokio_util::sync::CancellationToken::new(),
+        arriving: tokio_util::task::TaskTracker::new(),
         listening_stopped: tokio_util::sync::CancellationToken::new(),
         config: Arc::clone(&config),
         metrics,
@@ -251,6 +268,7 @@ fn expose(node: &Arc<Node>, fd_limit: u64) {
         gauges.fd_limit = fd_limit;
         gauges.ready = node.health.is_ready();
         gauges.draining_clients = node.drain.left() as u64;
+        gauges.drain_deadline = node.drain.deadline();
     }));
 }
 
@@ -258,6 +276,7 @@ fn expose(node: &Arc<Node>, fd_limit: u64) {
 fn per_core(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Ready, start: Start) -> anyhow::Result<()> {
     let handles: Vec<Handle<Peer>> = listeners.iter().map(|_| Handle::new()).collect();
     let mut threads = Vec::new();
+    let beats = supervisor::watchdog().map(|time| Beats::new(time, handles.len()));
     let (opened, open) = std::sync::mpsc::sync_channel(handles.len());
     for ((index, socket), handle) in listeners.into_iter().enumerate().zip(&handles) {
         let runtime = Builder::new_current_thread()
@@ -266,9 +285,13 @@ fn per_core(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Read
             .context("a runtime could not be set up")?;
         node.metrics.register_runtime(runtime.handle().clone());
         let (node, handle, opened) = (Arc::clone(node), handle.clone(), opened.clone());
+        let beats = beats.clone();
         let work = move || {
             runtime.block_on(async {
                 node.shards[index].start(&node.tasks);
+                if let Some(beats) = beats {
+                    beats.beat(index, &node.tasks);
+                }
                 match listener(&node, socket) {
                     Ok(listener) => {
                         let served = Arc::clone(&node);
@@ -290,7 +313,7 @@ fn per_core(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Read
             .enable_all()
             .build()
             .context("a runtime could not be set up")
-            .and_then(|runtime| control(&runtime, node, &handles, ready, start)),
+            .and_then(|runtime| control(&runtime, node, &handles, beats.as_ref(), ready, start)),
         Some(error) => Err(error).context("a listener could not be set up"),
     };
     node.tasks.stop_services();
@@ -312,6 +335,11 @@ fn shared(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Ready,
         .build()
         .context("the runtime could not be set up")?;
     node.metrics.register_runtime(runtime.handle().clone());
+    let beats = supervisor::watchdog().map(|time| Beats::new(time, 1));
+    if let Some(beats) = &beats {
+        let _entered = runtime.enter();
+        beats.beat(0, &node.tasks);
+    }
     for ((index, socket), handle) in listeners.into_iter().enumerate().zip(&handles) {
         let (served, handle) = (Arc::clone(node), handle.clone());
         let _entered = runtime.enter();
@@ -321,7 +349,7 @@ fn shared(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Ready,
             serve_once_open(&served, index, listener, handle).await;
         });
     }
-    let ended = control(&runtime, node, &handles, ready, start);
+    let ended = control(&runtime, node, &handles, beats.as_ref(), ready, start);
     node.tasks.stop_services();
     ended
 }
@@ -331,6 +359,7 @@ fn control(
     runtime: &Runtime,
     node: &Arc<Node>,
     handles: &[Handle<Peer>],
+    beats: Option<&Beats>,
     ready: Ready,
     start: Start,
 ) -> anyhow::Result<()> {
@@ -339,18 +368,21 @@ fn control(
         let mut interrupt = signal(SignalKind::interrupt())?;
         node.warden.start(&node.tasks);
         if let Some(cluster) = &node.cluster {
+            supervisor::status("waiting for the backplane");
             cluster.start(node).await?;
         }
         node.open.cancel();
         node.certificates.watch(&node.tasks);
         keep_house(node);
         node.health.ready();
+        supervisor::start(node, beats);
         tracing::info!(
             name = node.config.server.name,
             listen = %ready.listen,
             admin_listen = %ready.admin_listen,
             shards = node.shards.len(),
             connections_max = node.permits.node_max(),
+            is_handed_on = ready.is_handed_on,
             "ready"
         );
         if let Some(on_ready) = start.on_ready {
@@ -360,15 +392,21 @@ fn control(
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = node.drain.asked() => {}
         }
         let stop_listening = || {
+            node.closed.cancel();
             node.listening_stopped.cancel();
             for handle in handles {
                 handle.graceful_shutdown(None);
             }
         };
+        let listening = Listening {
+            is_handed_on: ready.is_handed_on,
+            stop: stop_listening,
+        };
         tokio::select! {
-            () = drain::drain(node, stop_listening) => {}
+            () = drain::drain(node, listening) => {}
             _ = terminate.recv() => exit_at_once(),
             _ = interrupt.recv() => exit_at_once(),
         }
@@ -416,6 +454,7 @@ pub(super) fn listener(node: &Node, socket: std::net::TcpListener) -> std::io::R
         Arc::clone(&node.permits),
         Arc::clone(&node.metrics),
     )
+    .map(|listener| listener.until(node.closed.clone()))
 }
 
 /// Clients that come before the node knows what it must (who is revoked) wait in the kernel's queue.
@@ -435,6 +474,7 @@ pub(super) async fn serve(node: &Arc<Node>, index: usize, listener: Listener, ha
         handshake_timeout: config.server.handshake_timeout,
         http_idle: config.server.http_idle,
         stop: node.listening_stopped.clone(),
+        arriving: node.arriving.clone(),
     });
     let mut server = Server::<Peer>::from_listener(listener)
         .acceptor(acceptor)

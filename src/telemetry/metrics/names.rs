@@ -153,6 +153,7 @@ metrics! {
     READY Gauge "conclave_ready" []: "1 while the node wants new connections.";
     DRAIN_PHASE Gauge "conclave_drain_phase" ["phase"]: "1 for where stopping stands.";
     DRAINING_CLIENTS Gauge "conclave_draining_clients" []: "Sockets that the drain has yet to close.";
+    DRAIN_DEADLINE Gauge "conclave_drain_deadline_timestamp_seconds" []: "When the drain cuts whoever is left; 0 while nobody stops the node.";
     PANICS Counter "conclave_panics_total" []: "Panics in this process.";
     PANICS_CAUGHT Counter "conclave_panics_caught_total" ["place"]: "Panics that ended only the work at hand.";
     LOG_LINES_DROPPED Counter "conclave_log_lines_dropped_total" []: "Log lines lost because their reader was too slow.";

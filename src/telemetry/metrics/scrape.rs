@@ -42,6 +42,8 @@ pub struct Gauges {
     pub ready: bool,
     /// Sockets that the drain has yet to close.
     pub draining_clients: u64,
+    /// When the drain cuts whoever is left, in seconds since the Unix epoch; 0 before.
+    pub drain_deadline: u64,
 }
 
 type Reader = Box<dyn Fn(&mut Gauges) + Send + Sync>;
@@ -212,5 +214,6 @@ fn gauges(new: &Registrar<'_>) -> Vec<Shown> {
         (plain(&names::NODES), |now| now.nodes),
         (plain(&names::READY), |now| u64::from(now.ready)),
         (plain(&names::DRAINING_CLIENTS), |now| now.draining_clients),
+        (plain(&names::DRAIN_DEADLINE), |now| now.drain_deadline),
     ]
 }
