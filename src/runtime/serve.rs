@@ -16,7 +16,7 @@ use crate::auth::{Policy, Refusals};
 use crate::backplane;
 use crate::backplane::contract::Backplane;
 use crate::backplane::driver::Warden;
-use crate::config::{Config, RuntimeKind};
+use crate::config::{Config, Effective, RuntimeKind};
 use crate::http::health::Health;
 use crate::http::session::Sessions;
 use crate::http::{admin, routes};
@@ -54,6 +54,8 @@ const H2_STREAMS_MAX: u32 = 200;
 pub struct Start {
     /// Called once, when the ports are open.
     pub on_ready: Option<Box<dyn FnOnce(Ready) + Send>>,
+    /// The configuration as it holds, secrets masked, for the operator's page.
+    pub effective: Vec<Effective>,
     /// Listening sockets that somebody else keeps.
     pub inherited: Inherited,
 }
@@ -99,7 +101,12 @@ pub fn run(mut config: Config, mut start: Start) -> anyhow::Result<()> {
     }
     let node = build(config, traces, shards)?;
     let admin_stop = tokio_util::sync::CancellationToken::new();
-    let admin = admin::spawn(admin_listener, Arc::clone(&node), admin_stop.clone())?;
+    let admin = admin::spawn(
+        admin_listener,
+        Arc::clone(&node),
+        std::mem::take(&mut start.effective),
+        admin_stop.clone(),
+    )?;
     let served = match node.config.server.runtime {
         RuntimeKind::PerCore => per_core(&node, listeners, ready, start),
         RuntimeKind::Shared => shared(&node, listeners, ready, start),
@@ -163,9 +170,6 @@ pub(super) fn build_on(
     let permits = Permits::new(connections_max, limits.connections_per_address);
     let admission = Admission::new(&config, shards, Arc::clone(&metrics));
     let inboxes: Arc<[Arc<Inbox>]> = (0..shards).map(|_| Arc::default()).collect();
-    let shards = (inboxes.iter().enumerate())
-        .map(|(index, inbox)| Shard::new(index, shards, Arc::clone(inbox), &config, Arc::clone(&metrics)))
-        .collect();
     let backplane = connect(&config, &metrics)?;
     let errands =
         (backplane.as_ref()).map(|_| Arc::new(Errands::new(&config.backplane, Arc::clone(&metrics), traces.clone())));
@@ -176,7 +180,19 @@ pub(super) fn build_on(
         Arc::clone(&inboxes),
         Arc::clone(&metrics),
     );
-    let hub = Arc::new(Hub::new(&config, inboxes, errands));
+    let hub = Arc::new(Hub::new(&config, Arc::clone(&inboxes), errands));
+    let shards = (inboxes.iter().enumerate())
+        .map(|(index, inbox)| {
+            Shard::new(
+                index,
+                shards,
+                Arc::clone(inbox),
+                &config,
+                Arc::clone(&metrics),
+                Arc::clone(hub.taps()),
+            )
+        })
+        .collect();
     let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub));
     let node = Arc::new(Node {
         refusals: Refusals::new(config.auth.refusals_per_second, config.auth.refusals_burst),
