@@ -29,7 +29,7 @@ def delivery_errors(window):
 
 def connection_errors(window, seconds):
     """Of the minutes that clients were connected, how many ended with us dropping them."""
-    return f"60 * {_increase([LOST], window)} / clamp_min({seconds} * sum(avg_over_time(conclave_connections{{@}}[{window}])), 60)"
+    return f"60 * {_increase([LOST], window)} / clamp_min({seconds} * avg_over_time(sum(conclave_connections{{@}})[{window}:]), 60)"
 
 
 def probe_errors(window):
