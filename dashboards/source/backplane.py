@@ -132,7 +132,7 @@ def calls():
         ),
         graph(
             "Bytes of chats that wait",
-            "Per node, bounded by backplane.node_queue_bytes.",
+            "Per node, bounded by backplane.node_queue_bytes. At the bound chats are answered unavailable: look at Time of a call.",
             "bytes",
             ("conclave_backplane_publish_queue_bytes{@}", "{{instance}}"),
             runbook="backplane.md#refused",

@@ -85,7 +85,7 @@ def health():
         ),
         graph(
             "Ready",
-            "1 while the node wants new connections.",
+            "1 while the node wants new connections. At 0 for minutes without a deploy: ask its /readyz why.",
             "none",
             ("conclave_ready{@}", "{{instance}}"),
             runbook="service.md#node-not-ready",
