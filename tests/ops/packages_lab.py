@@ -1,13 +1,23 @@
 """What the tests of packages share: where things are, commands, ports, files for a node."""
 
 import base64
+import json
+import logging
 import os
 import re
 import secrets
 import socket
+import ssl
 import subprocess
 import sys
+import time
+import tomllib
+import urllib.error
+import urllib.request
 from pathlib import Path
+
+# Of slow callbacks, which a busy machine has.
+logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 TREE = Path(__file__).resolve().parents[2]
 OPS = TREE / "ops"
@@ -16,6 +26,8 @@ BINARY = os.environ.get("CONCLAVE") or exit("set CONCLAVE to the conclave binary
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 # The client and the server of the strangers are ours, too.
 sys.path.insert(0, str(TREE / "tests/strangers/python"))
+# Two cores that others use, too.
+PATIENCE_SECONDS = 60
 # Tools from PyPI are beside the interpreter that runs this.
 TOOLS = Path(sys.executable).parent
 
@@ -67,9 +79,56 @@ def quantity(text, units):
 
 def default(key):
     """The default of a key of conclave.toml, as the binary says it."""
-    import tomllib
-
     table = tomllib.loads((TREE / "src/config/default.toml").read_text())
     for word in key.split("."):
         table = table[word]
     return table
+
+
+def tls_of(authority_file):
+    """A client's view: it trusts this authority and nothing else."""
+    return ssl.create_default_context(cafile=authority_file)
+
+
+class Door:
+    """Where clients come in: what tests/strangers/python/client.py needs to know of a server."""
+
+    def __init__(self, port, authority_file, config, env=None):
+        self.authority = f"localhost:{port}"
+        self.tls = tls_of(authority_file)
+        self._config = config
+        self._env = {**os.environ, **(env or {})}
+
+    def token(self, sub, **claims):
+        given = [word for name, value in claims.items() for word in ("--claim", f"{name}={json.dumps(value)}")]
+        return run(BINARY, "token", "--config", self._config, "--sub", sub, "--ttl", "1h", "-q", *given, env=self._env).strip()
+
+
+def get(url, timeout=10):
+    """Status and text of a plain HTTP answer, whatever its status."""
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=timeout) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def metrics(port):
+    """Name (with its labels) and value of each line of /metrics."""
+    lines = get(f"http://127.0.0.1:{port}/metrics")[1].splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
+    return {name: float(value) for name, value in pairs}
+
+
+def until(what, seconds=PATIENCE_SECONDS, why="it did not come to pass"):
+    """The first result of `what()` that is not empty; an OSError counts as empty."""
+    deadline, last = time.monotonic() + seconds, None
+    while time.monotonic() < deadline:
+        try:
+            if found := what():
+                return found
+        except OSError as error:
+            last = error
+        time.sleep(0.05)
+    raise AssertionError(f"{why() if callable(why) else why} (in {seconds} s): {last or ''}")
