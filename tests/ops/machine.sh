@@ -12,13 +12,18 @@ if [[ ${1:-} != --inside ]]; then
   mkdir "$group"
   (
     echo "$BASHPID" > "$group/cgroup.procs"
-    exec timeout --kill-after=10 600 unshare --fork --kill-child --pid --mount --uts --ipc --cgroup -- "$0" --inside "$1"
+    exec unshare --fork --kill-child --pid --mount --uts --ipc --cgroup -- "$0" --inside "$1"
   ) &
-  trap 'kill %1' TERM INT
+  # unshare heeds no other signal; what it started is killed with it.
+  trap 'kill -KILL %1' TERM INT
   # The first wait ends with the signal, the second with the machine.
   wait %1 || wait %1 || true
-  find "$group" -depth -type d -exec rmdir {} +
-  exit
+  # Its processes are killed with it, and gone a moment later.
+  for _ in {1..100}; do
+    find "$group" -depth -type d -exec rmdir {} + 2> /dev/null && exit
+    sleep 0.1
+  done
+  exit 1
 fi
 
 binary=$2

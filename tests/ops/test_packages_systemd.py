@@ -54,7 +54,8 @@ class Machine:
 
     def __init__(self):
         self.process = subprocess.Popen(
-            [TREE / "tests/ops/machine.sh", BINARY], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            # Told when this test ends without a word.
+            ["setpriv", "--pdeathsig", "TERM", TREE / "tests/ops/machine.sh", BINARY], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         until(lambda: self.run("systemctl", "is-active", "machine.target", ok=False).returncode == 0)
