@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import secrets
+import signal
 import socket
 import ssl
 import subprocess
@@ -132,3 +133,77 @@ def until(what, seconds=PATIENCE_SECONDS, why="it did not come to pass"):
             last = error
         time.sleep(0.05)
     raise AssertionError(f"{why() if callable(why) else why} (in {seconds} s): {last or ''}")
+
+
+def toml(tables):
+    """What JSON writes for text, numbers, booleans and lists is TOML too. `[name]` begins an entry of a list."""
+    return "".join(
+        f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in entries.items())
+        for name, entries in tables.items()
+    )
+
+
+class Started:
+    """A server that is not ours, until the end of the test."""
+
+    def __init__(self, log, *words, env=None):
+        self.log = log
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [str(word) for word in words], stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={**os.environ, **(env or {})}
+            )
+
+    def said(self):
+        return self.log.read_text(errors="replace")
+
+    def answers(self, port):
+        """Waits until somebody listens there."""
+
+        def listens():
+            if self.process.poll() is not None:
+                raise AssertionError(f"it ended with {self.process.returncode}:\n{self.said()}")
+            with socket.create_connection(("127.0.0.1", port), timeout=5):
+                return True
+
+        until(listens, why=self.said)
+        return self
+
+    def end(self, how=signal.SIGTERM):
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.process.wait(PATIENCE_SECONDS)
+
+    def kill(self):
+        self.end(signal.SIGKILL)
+
+
+class Node(Started):
+    """`conclave serve` with these tables, on ports that stay over a restart."""
+
+    def __init__(self, folder, name, tables):
+        self.folder, self.name = folder, name
+        self.config = write(folder / f"{name}.toml", toml(tables))
+        self.admin = int(tables["server"]["admin_listen"].rsplit(":", 1)[1])
+        self.start()
+
+    def start(self):
+        super().__init__(
+            self.folder / f"{self.name}.log", BINARY, "serve", "--config", self.config, "--log-format", "json", "--log-level", "debug"
+        )
+        until(self.is_ready, why=self.said)
+        return self
+
+    def is_ready(self):
+        if self.process.poll() is not None:
+            raise AssertionError(f"{self.name} ended with {self.process.returncode}:\n{self.said()}")
+        return get(f"http://127.0.0.1:{self.admin}/readyz")[0] == 200
+
+    def metric(self, name):
+        """Its value; without labels, the sum over all of them."""
+        return sum(value for found, value in metrics(self.admin).items() if found == name or found.startswith(name + "{"))
+
+
+def redis(folder):
+    port = free_port()
+    server = Started(folder / "redis.log", "redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", folder)
+    return server.answers(port), f"redis://127.0.0.1:{port}"
