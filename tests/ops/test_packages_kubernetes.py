@@ -20,7 +20,7 @@ USER = 65532
 
 
 def kustomize():
-    """kubectl has it inside; where that is not installed, tests/run has made it from source."""
+    """kubectl has it inside; where that is not installed, tests/run has brought it."""
     own = TREE / "tests/ops/.bin/kustomize"
     return ["kubectl", "kustomize"] if shutil.which("kubectl") else [str(own if own.exists() else "kustomize"), "build"]
 
@@ -300,7 +300,7 @@ class Kubernetes(unittest.TestCase):
         with tempfile.TemporaryDirectory(dir=FOLDER / "overlays", prefix=".test-") as folder:
             write(
                 Path(folder) / "kustomization.yaml",
-                "namespace: conclave\nresources: [../redis]\ncomponents: [../../components/pod-monitor]\n",
+                "namespace: conclave\nresources: [../redis, ../../pod-monitor]\n",
             )
             found = [entry for entry in yaml.safe_load_all(render(folder)) if entry["kind"] == "PodMonitor"]
         (monitor,) = found
