@@ -269,8 +269,8 @@ class Nginx(Behind):
         return {
             "listen 443": f"listen 127.0.0.1:{cls.port}",
             "listen [::]:443": f"listen 127.0.0.2:{cls.port}",
-            "10.0.0.11:8443": f"127.0.0.1:{cls.ports[0]}",
-            "10.0.0.12:8443": f"127.0.0.1:{cls.ports[1]}",
+            "10.80.0.11:8443": f"127.0.0.1:{cls.ports[0]}",
+            "10.80.0.12:8443": f"127.0.0.1:{cls.ports[1]}",
             "/var/log/nginx/conclave.log": cls.folder / "proxy-access.log",
         }
 
@@ -302,8 +302,8 @@ class Haproxy(Behind):
             "maxconn 60000": "maxconn 2000",
             "bind :443": f"bind 127.0.0.1:{cls.port}",
             "bind [::]:443 v6only": f"bind 127.0.0.2:{cls.port}",
-            "10.0.0.11:8443": f"127.0.0.1:{cls.ports[0]}",
-            "10.0.0.12:8443": f"127.0.0.1:{cls.ports[1]}",
+            "10.80.0.11:8443": f"127.0.0.1:{cls.ports[0]}",
+            "10.80.0.12:8443": f"127.0.0.1:{cls.ports[1]}",
         }
 
 
