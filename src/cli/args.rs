@@ -129,7 +129,7 @@ pub struct Dev {
 /// `conclave token`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  conclave token --config conclave.toml --sub u1 --name Ann --ttl 1h -q\n  conclave token --sub ana --room 'lobby' --room 'team-42/*=join,chat'    for conclave dev\n  conclave token --config conclave.toml --check - < token.txt\n\nThe token goes to stdout, everything else to stderr. Without --config the key is the one of conclave dev."
+    after_help = "Examples:\n  conclave token --config conclave.toml --sub u1 --name Ann --ttl 1h -q\n  conclave token --sub ana --room 'lobby' --room 'team-42/*=join,chat'    for conclave dev\n  conclave token --config conclave.toml --sub probe --probe --room lobby --ttl 90days -q > probe.jwt\n  conclave token --config conclave.toml --check - < token.txt\n\nThe token goes to stdout, everything else to stderr. Without --config the key is the one of conclave dev."
 )]
 pub struct Token {
     /// The configuration whose keys sign or check
@@ -150,11 +150,14 @@ pub struct Token {
     /// What it allows where: verbs are join, chat, list, history or *; none means *; may be repeated
     #[arg(long, value_name = "PATTERN[=VERBS]")]
     pub room: Vec<String>,
+    /// For conclave probe: nobody in a room notices it, no metric of clients counts it
+    #[arg(long)]
+    pub probe: bool,
     /// Sign with the key of this id; without it the first key that can sign
     #[arg(long)]
     pub kid: Option<String>,
     /// Say why this token is good or bad ("-" reads it from stdin); exit code 1 when it is bad
-    #[arg(long, value_name = "TOKEN|-", conflicts_with_all = ["sub", "name", "claim", "room", "kid"])]
+    #[arg(long, value_name = "TOKEN|-", conflicts_with_all = ["sub", "name", "claim", "room", "probe", "kid"])]
     pub check: Option<String>,
 }
 

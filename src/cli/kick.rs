@@ -70,7 +70,8 @@ mod tests {
                 user_json: "{}".into(),
                 grants: None,
                 token_id: None,
-                issued_at,
+                issued_at: issued_at.into(),
+                is_probe: false,
             };
             known.judge(&identity, None, now).is_some()
         };

@@ -83,6 +83,8 @@ metrics! {
     UPGRADE_DURATION Histogram "conclave_upgrade_duration_seconds" [] in HANDSHAKE: "From request head to the answer of an upgrade.";
     DISCONNECTS Counter "conclave_disconnects_total" ["code", "reason", "initiator"]: "Ended sockets by close code, reason word and who ended them.";
 
+    PROBE_SESSIONS Counter "conclave_probe_sessions_total" []: "Sockets of probes (a token with probe: true); no other metric of clients, rooms or messages counts them.";
+
     ADMITTED Counter "conclave_admitted_total" ["place"]: "Accepted tokens by where they were found.";
     AUTH_FAILURES Counter "conclave_auth_failures_total" ["reason"]: "Refused tokens by reason word.";
     CERTIFICATE_EXPIRY Gauge "conclave_tls_certificate_expiry_timestamp_seconds" []: "When the served certificate expires; 0 until one is loaded.";
