@@ -64,7 +64,7 @@ mod tests {
         let ann = Subject::User("ann".into());
         let ban = ban_of(&ann, Duration::from_secs(60), 1_000);
         let known = Revocations::of(std::slice::from_ref(&ban), 1_000);
-        let is_out = |issued_at, now| {
+        let is_out = |issued_at: Option<u64>, now| {
             let identity = Identity {
                 user_id: "ann".into(),
                 user_json: "{}".into(),
