@@ -171,3 +171,18 @@ metrics! {
     TOKIO_QUEUE Gauge "tokio_global_queue_depth" []: "Tasks waiting in the global queues.";
     TOKIO_BUSY Counter "tokio_worker_busy_seconds_total" []: "Time that workers spent running tasks.";
 }
+
+/// What `conclave probe` says of a server, one probe at a time. No server has these.
+pub mod probe {
+    use super::{Definition, MetricKind};
+
+    metrics! {
+        SUCCESS Gauge "conclave_probe_success" []: "1 if every stage of the probe passed.";
+        DURATION Gauge "conclave_probe_duration_seconds" []: "The whole probe.";
+        STAGE_DURATION Gauge "conclave_probe_stage_duration_seconds" ["stage"]: "One stage of the probe, the failed one included.";
+        FAILED Gauge "conclave_probe_failed" ["stage"]: "1 for the stage that failed; those after it were not tried.";
+        CERTIFICATE_EXPIRY Gauge "conclave_probe_certificate_expiry_timestamp_seconds" []: "When the first certificate of the chain that was shown expires, trusted or not.";
+        EXPORTER_REQUESTS Counter "conclave_probe_exporter_requests_total" ["result"]: "Probes that were asked for, by what became of them.";
+        EXPORTER_RUNNING Gauge "conclave_probe_exporter_running" []: "Probes under way.";
+    }
+}
