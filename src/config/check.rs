@@ -1,5 +1,6 @@
 //! Rules that need more than one value, or a look at a file. Each says what is wrong and how to fix it.
 
+pub mod admin;
 mod backplane;
 pub mod keys;
 mod origin;
@@ -25,6 +26,7 @@ pub fn check(config: &Config, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Ve
     problems.extend(rates(&config.limits));
     problems.extend(history(config));
     problems.extend(backplane::check(config));
+    problems.extend(admin::check(config));
     problems.extend(telemetry::check(&config.log, &config.traces));
     problems.extend(extra(config));
     problems

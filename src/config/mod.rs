@@ -46,6 +46,7 @@ pub struct Config {
     pub rooms: Rooms,
     pub backplane: Backplane,
     pub echo: Echo,
+    pub admin: Admin,
     pub drain: Drain,
     pub log: Log,
     pub traces: Traces,
@@ -314,6 +315,33 @@ pub struct Echo {
     pub enabled: bool,
     pub message_bytes: usize,
     pub fragments: usize,
+}
+
+/// The operator's page and its API, on `server.admin_listen`.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Who may use them; nobody: there are none, only metrics and health.
+    pub tokens: Vec<AdminToken>,
+    /// Names the listener may be called by, lower case, besides those of this machine and its own address.
+    pub hosts: Vec<String>,
+    /// How long a browser stays signed in.
+    pub session_ttl: Duration,
+    /// Taps at the same time.
+    pub taps: usize,
+    /// Lines per second and tap.
+    pub tap_lines_per_second: u32,
+    /// After so long a tap ends.
+    pub tap_time: Duration,
+    /// Whether a tap shows what was said.
+    pub tap_content: bool,
+}
+
+/// One line of `admin.token_file`.
+#[derive(Debug, Clone)]
+pub struct AdminToken {
+    /// For the audit log.
+    pub name: String,
+    pub secret: SecretString,
 }
 
 #[derive(Debug, Clone)]

@@ -80,12 +80,7 @@ pub fn run(config: Config, start: Start) -> anyhow::Result<()> {
     };
     let node = build(config, traces, shards)?;
     let admin_stop = tokio_util::sync::CancellationToken::new();
-    let admin = admin::spawn(
-        admin_listener,
-        Arc::clone(&node.metrics),
-        node.health.clone(),
-        admin_stop.clone(),
-    )?;
+    let admin = admin::spawn(admin_listener, Arc::clone(&node), admin_stop.clone())?;
     let served = match node.config.server.runtime {
         RuntimeKind::PerCore => per_core(&node, listeners, ready, start),
         RuntimeKind::Shared => shared(&node, listeners, ready, start),

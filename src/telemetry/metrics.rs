@@ -73,6 +73,9 @@ pub struct Metrics {
     certificate_expiry: metrics::Gauge,
     panics_caught: Counters<PanicPlace>,
     drain_phases: Vec<metrics::Gauge>,
+    /// By action.
+    admin_requests: Vec<Counters<AdminResult>>,
+    taps: metrics::Gauge,
     backplane: Backplane,
     presence: Presence,
     revocation: Revocation,
@@ -113,6 +116,11 @@ impl Metrics {
             certificate_expiry: new.gauge(&names::CERTIFICATE_EXPIRY, &[]),
             panics_caught: new.counters(&names::PANICS_CAUGHT),
             drain_phases: new.gauges::<DrainPhase>(&names::DRAIN_PHASE),
+            admin_requests: AdminAction::ALL
+                .iter()
+                .map(|action| new.counters_of(&names::ADMIN_REQUESTS, action.word()))
+                .collect(),
+            taps: new.gauge(&names::TAPS, &[]),
             backplane: Backplane::register(&new, build.backplane),
             presence: Presence::register(&new),
             revocation: Revocation::register(&new),
@@ -267,6 +275,16 @@ impl Metrics {
     /// A panic ended only the work at hand.
     pub fn panic_caught(&self, place: PanicPlace) {
         self.panics_caught.inc(place);
+    }
+
+    /// A request for the operator's page or its API was answered.
+    pub fn admin_request(&self, action: AdminAction, result: AdminResult) {
+        self.admin_requests[action.index()].inc(result);
+    }
+
+    /// So many taps are open.
+    pub fn taps(&self, taps: usize) {
+        self.taps.set(taps as f64);
     }
 
     /// Stopping stands here now.

@@ -116,6 +116,13 @@ labels! {
     RenewalResult { Ok = "ok", Expired = "expired", Failed = "failed" }
     /// Whom a revocation or a kick is about.
     SubjectKind { User = "user", Session = "session", Token = "token" }
+    /// What was asked of the admin listener, besides metrics and health.
+    AdminAction {
+        Page = "page", SignIn = "sign_in", Overview = "overview", Config = "config", Tap = "tap", Kick = "kick",
+        Drain = "drain", Other = "other",
+    }
+    /// How that was answered: `denied` for want of a token, header or known `Host`, `refused` for what was asked.
+    AdminResult { Ok = "ok", Denied = "denied", Throttled = "throttled", Refused = "refused", Failed = "failed" }
     /// What became of a finished span.
     SpanFate { Exported = "exported", Failed = "failed", Dropped = "dropped" }
 }

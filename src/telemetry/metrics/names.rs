@@ -148,6 +148,9 @@ metrics! {
     REVOCATION_RELOADS Counter "conclave_revocation_reloads_total" []: "Times all revocations were loaded again.";
     KICKS Counter "conclave_kicks_total" []: "Kicks that were carried out on this node.";
 
+    ADMIN_REQUESTS Counter "conclave_admin_requests_total" ["action", "result"]: "Requests for the operator's page and its API.";
+    TAPS Gauge "conclave_taps" []: "Live views of a room or user that are open.";
+
     NODES Gauge "conclave_nodes" []: "Nodes that this one knows, itself included.";
     READY Gauge "conclave_ready" []: "1 while the node wants new connections.";
     DRAIN_PHASE Gauge "conclave_drain_phase" ["phase"]: "1 for where stopping stands.";
