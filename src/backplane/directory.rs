@@ -92,7 +92,11 @@ impl Directory {
     pub fn others(&self) -> Arc<[NodeFacts]> {
         let read = self.read.lock();
         let is_fresh = read.at.is_some_and(|at| at.elapsed() <= self.lease);
-        if is_fresh { Arc::clone(&read.others) } else { Arc::default() }
+        if is_fresh {
+            Arc::clone(&read.others)
+        } else {
+            Arc::default()
+        }
     }
 }
 
@@ -137,11 +141,7 @@ mod tests {
         let directory = Directory::new(Duration::from_secs(60));
         let lives: Vec<Incarnation> = ["a", "b", "c"].map(Into::into).into();
         let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(FACTS_BYTES_MAX));
-        let stored = [
-            r#"{"name":"later","colour":3}"#.to_owned(),
-            "garbage".to_owned(),
-            long,
-        ];
+        let stored = [r#"{"name":"later","colour":3}"#.to_owned(), "garbage".to_owned(), long];
         let advertised: Vec<_> = lives.iter().cloned().zip(stored.map(Bytes::from)).collect();
         directory.heard(&"own".into(), &lives, &advertised);
         assert_eq!(names(&directory), ["later"]);

@@ -523,6 +523,7 @@ impl Drop for Life {
         for room in std::mem::take(&mut self.rooms) {
             self.leave_room(&room, true, now_ms);
         }
+        self.node.seats.leave(&self.identity.user_id);
         let ended = self.conn.phase().end();
         let dropped = self.conn.finish() as u64;
         self.shard.inbox.push(Command::Gone {

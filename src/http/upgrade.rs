@@ -20,11 +20,13 @@ use crate::connection::task::{Entrance, Task};
 use crate::connection::transport::{StreamIo, Transport};
 use crate::connection::turn_away::turn_away;
 use crate::http::service::Peer;
-use crate::net::tls_io::TlsIo;
+use crate::net::NAMELESS;
+use crate::net::client_io::ClientIo;
+use crate::net::permits::Permit;
 use crate::protocol::close::Close;
 use crate::runtime::Node;
 use crate::shard::inbox::Command;
-use crate::telemetry::metrics::{self, RateLimit, UpgradeResult};
+use crate::telemetry::metrics::{self, Limit, RateLimit, UpgradeResult};
 use crate::telemetry::traces::{TraceContext, UpgradeInfo, UpgradeSpan};
 use crate::websocket::handshake::{self, Handshake};
 
@@ -79,7 +81,7 @@ async fn enter(State(node): State<Arc<Node>>, Extension(kind): Extension<Kind>, 
             method: parts.method.clone(),
             route: kind.route(),
             http: parts.version,
-            tls: Some(peer.tls_version),
+            tls: peer.tls_version,
         },
     );
     let decided = span.run(async { decide(&node, &parts, &peer) }).await;
@@ -106,7 +108,7 @@ async fn enter(State(node): State<Arc<Node>>, Extension(kind): Extension<Kind>, 
 
 fn decide(node: &Node, parts: &Parts, peer: &Peer) -> Result<(Handshake, Verdict), Refused> {
     let handshake = handshake::check(parts).map_err(Refused::Handshake)?;
-    let ours = |host: &str| node.certificates.names_host(host);
+    let ours = |host: &str| node.names_host(host);
     let origin = node.policy.origin(parts, &ours).map_err(|_| {
         tracing::info!("upgrade refused: foreign origin");
         Refused::ForeignOrigin
@@ -153,18 +155,26 @@ fn upgrade(node: &Arc<Node>, kind: Kind, parts: &mut Parts, peer: Peer, verdict:
     let tasks = node.tasks.clone();
     tasks.spawn_here(async move {
         let Ok(upgraded) = upgrading.await else { return };
-        match downcast::<TokioIo<Box<TlsIo>>>(upgraded) {
+        match downcast::<TokioIo<ClientIo>>(upgraded) {
             Ok(parts) => {
-                let (tls, mut early) = parts.io.into_inner().into_upgraded();
+                let (mut io, mut early) = parts.io.into_inner().into_upgraded();
                 early.splice(..0, parts.read_buf.iter().copied());
-                begin(node, kind, peer, verdict, trace, Stream::Tls(tls), early);
+                let verdict = match name(&node, &peer, io.permit()) {
+                    Ok(()) => seat(&node, kind, verdict).await,
+                    Err(close) => Verdict::TurnAway(close),
+                };
+                begin(node, kind, peer, verdict, trace, Stream::Own(io), early);
             }
             Err(upgraded) => match node.permits.admit(peer.address.0.ip()) {
                 Ok(permit) => {
+                    let verdict = seat(&node, kind, verdict).await;
                     let stream = Stream::Http2(StreamIo::new(upgraded, permit, peer.in_service.clone()));
                     begin(node, kind, peer, verdict, trace, stream, Vec::new());
                 }
-                Err(_) => turn_away(TokioIo::new(upgraded), Close::OVERLOADED, Some(OVERLOADED_RECONNECT_MS)).await,
+                Err(refused) => {
+                    node.metrics.limit_hit(refused.limit());
+                    turn_away(TokioIo::new(upgraded), Close::OVERLOADED, Some(OVERLOADED_RECONNECT_MS)).await;
+                }
             },
         }
     });
@@ -173,8 +183,30 @@ fn upgrade(node: &Arc<Node>, kind: Kind, parts: &mut Parts, peer: Peer, verdict:
 /// Somebody who found the node full or stopping looks again after so long.
 const OVERLOADED_RECONNECT_MS: u64 = 2_000;
 
+/// A connection of a proxy counts for its client from the upgrade on: before it, many may share it.
+fn name(node: &Node, peer: &Peer, permit: &mut Permit) -> Result<(), Close> {
+    if !permit.is_nameless() || peer.address.0 == NAMELESS {
+        return Ok(());
+    }
+    permit.name(peer.address.0.ip()).map_err(|refused| {
+        node.metrics.limit_hit(refused.limit());
+        Close::OVERLOADED
+    })
+}
+
+/// Whether the user may have one more connection. From here on it is counted until its task ends.
+async fn seat(node: &Node, kind: Kind, verdict: Verdict) -> Verdict {
+    match &verdict {
+        Verdict::Welcome(admitted) if kind == Kind::Rooms && !node.seat(&admitted.identity().user_id).await => {
+            node.metrics.limit_hit(Limit::ConnectionsPerUser);
+            Verdict::TurnAway(Close::OVERLOADED)
+        }
+        _ => verdict,
+    }
+}
+
 enum Stream {
-    Tls(Box<TlsIo>),
+    Own(ClientIo),
     Http2(StreamIo),
 }
 
@@ -195,14 +227,15 @@ fn begin(
             node.metrics
                 .disconnected(close.code, close.reason, metrics::Initiator::Server, 0.0);
             match stream {
-                Stream::Tls(tls) => tasks.spawn_here(turn_away(tls, close, back)),
+                Stream::Own(io) => tasks.spawn_here(turn_away(io, close, back)),
                 Stream::Http2(stream) => tasks.spawn_here(turn_away(stream.into_inner(), close, back)),
             }
             return;
         }
     };
     let transport = match stream {
-        Stream::Tls(tls) => Transport::Tls(tls),
+        Stream::Own(ClientIo::Tls(tls)) => Transport::Tls(tls),
+        Stream::Own(ClientIo::Plain(io)) => Transport::Plain(io),
         Stream::Http2(stream) => Transport::Stream(Box::new(stream)),
     };
     let shard = peer.shard;

@@ -7,17 +7,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum_server::accept::Accept;
+use rustls::ServerConfig;
 use tokio::time::{Instant as Deadline, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Networks;
 use crate::http::service::{HttpService, Peer as HttpPeer};
-use crate::net::PeerAddress;
 use crate::net::certificates::Certificates;
+use crate::net::client_io::ClientIo;
 use crate::net::idle::{HttpIdle, InService};
 use crate::net::listener::Accepted;
 use crate::net::permits::{Permits, Refused};
+use crate::net::plain_io::PlainIo;
 use crate::net::proxy_protocol::{self, Malformed};
+use crate::net::socket::Socket;
 use crate::net::tls_io::{TlsFailure, TlsIo};
+use crate::net::{NAMELESS, PeerAddress};
 use crate::shard::Shard;
 use crate::telemetry::metrics::{HandshakeResult, Limit, Metrics};
 
@@ -33,7 +38,10 @@ pub struct Acceptor(Arc<Inner>);
 
 pub struct Inner {
     pub shard: Arc<Shard>,
-    pub certificates: Arc<Certificates>,
+    /// None: without TLS.
+    pub certificates: Option<Arc<Certificates>>,
+    /// Whose requests say whose they are.
+    pub forwarders: Arc<Networks>,
     pub permits: Arc<Permits>,
     pub metrics: Arc<Metrics>,
     /// From accept to the first bytes of a request, a proxy's header and TLS included.
@@ -52,9 +60,9 @@ impl Acceptor {
 }
 
 impl<S: Send + 'static> Accept<Accepted, S> for Acceptor {
-    type Stream = Box<TlsIo>;
+    type Stream = ClientIo;
     type Service = HttpService<S>;
-    type Future = futures_util::future::BoxFuture<'static, io::Result<(Box<TlsIo>, HttpService<S>)>>;
+    type Future = futures_util::future::BoxFuture<'static, io::Result<(ClientIo, HttpService<S>)>>;
 
     fn accept(&self, accepted: Accepted, service: S) -> Self::Future {
         let inner = Arc::clone(&self.0);
@@ -82,11 +90,13 @@ impl<S: Send + 'static> Accept<Accepted, S> for Acceptor {
             };
             let in_service = InService::default();
             io.set_idle(HttpIdle::new(in_service.clone(), inner.http_idle));
+            let forwards = inner.forwarders.trust(address.map(|address| address.ip()));
             let peer = HttpPeer {
-                address: PeerAddress(address),
-                tls_version: io.version(),
+                address: PeerAddress(address.unwrap_or(NAMELESS)),
+                tls_version: io.tls_version(),
                 shard: Arc::clone(&inner.shard),
                 in_service,
+                forwards: forwards.then(|| Arc::clone(&inner.forwarders)),
             };
             Ok((io, HttpService::new(service, peer)))
         })
@@ -96,6 +106,13 @@ impl<S: Send + 'static> Accept<Accepted, S> for Acceptor {
 struct Failed {
     result: HandshakeResult,
     error: io::Error,
+}
+
+fn gone(error: io::Error) -> Failed {
+    Failed {
+        result: HandshakeResult::ClientGone,
+        error,
+    }
 }
 
 impl From<Refused> for Failed {
@@ -108,28 +125,46 @@ impl From<Refused> for Failed {
 }
 
 impl Inner {
-    /// The stream, and the client's address.
-    async fn open(&self, mut accepted: Accepted) -> Result<(Box<TlsIo>, SocketAddr), Failed> {
-        let gone = |error| Failed {
-            result: HandshakeResult::ClientGone,
-            error,
-        };
-        let failed = |error| Failed {
-            result: blame(&error),
-            error,
-        };
+    /// The stream, and the client's address where it is known.
+    async fn open(&self, mut accepted: Accepted) -> Result<(ClientIo, Option<SocketAddr>), Failed> {
         let early = if accepted.is_proxied {
             self.hear_proxy(&mut accepted).await?
         } else {
             Vec::new()
         };
-        let mut io =
-            TlsIo::new(accepted.socket, self.certificates.server_config(), accepted.permit).map_err(|error| {
-                Failed {
-                    result: HandshakeResult::TlsError,
-                    error: io::Error::other(error),
-                }
-            })?;
+        let address = accepted.address;
+        let io = match &self.certificates {
+            Some(certificates) => {
+                let tls = self.shake_hands(accepted, early, certificates.server_config()).await;
+                ClientIo::Tls(tls?)
+            }
+            None => {
+                let mut io = PlainIo::new(accepted.socket, early, accepted.permit);
+                io.wait_for_request(version_is_clear).await.map_err(gone)?;
+                ClientIo::Plain(io)
+            }
+        };
+        Ok((io, address))
+    }
+
+    async fn shake_hands(
+        &self,
+        accepted: Accepted,
+        early: Vec<u8>,
+        config: Arc<ServerConfig>,
+    ) -> Result<Box<TlsIo>, Failed> {
+        let failed = |error| Failed {
+            result: blame(&error),
+            error,
+        };
+        let Socket::Tcp(socket) = accepted.socket else {
+            // The configuration does not let it come to this.
+            return Err(gone(io::ErrorKind::Unsupported.into()));
+        };
+        let mut io = TlsIo::new(socket, config, accepted.permit).map_err(|error| Failed {
+            result: HandshakeResult::TlsError,
+            error: io::Error::other(error),
+        })?;
         // A turn is taken only once there is something to compute, so that silent clients hold no place.
         io.wait_for_hello(early).await.map_err(failed)?;
         let Some(turn) = self.permits.handshake().await else {
@@ -155,7 +190,7 @@ impl Inner {
         self.metrics.tls_handshake_seconds(started.elapsed().as_secs_f64());
         drop(turn);
         io.wait_for_request(version_is_clear).await.map_err(gone)?;
-        Ok((io, accepted.address))
+        Ok(io)
     }
 
     /// Reads whose connection this is, and counts it for that address. Returns what the client has said already.
@@ -165,10 +200,14 @@ impl Inner {
             result: blame(&error),
             error,
         })?;
-        accepted.address = source.unwrap_or(accepted.address);
-        accepted.permit.name(accepted.address.ip()).inspect_err(|refused| {
-            self.metrics.limit_hit(refused.limit());
-        })?;
+        accepted.address = source.or(accepted.address);
+        // Of a proxy behind that proxy it counts for nobody before its requests say whose they are.
+        let address = accepted.address.map(|address| address.ip());
+        if let Some(address) = address.filter(|address| !self.forwarders.trust(Some(*address))) {
+            accepted.permit.name(address).inspect_err(|refused| {
+                self.metrics.limit_hit(refused.limit());
+            })?;
+        }
         Ok(early)
     }
 }

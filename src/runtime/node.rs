@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Policy, Refusals};
 use crate::backplane::directory::NodeFacts;
-use crate::backplane::driver::Warden;
+use crate::backplane::driver::{self, Seats, Warden};
 use crate::config::Config;
 use crate::http::health::Health;
 use crate::http::session::Sessions;
@@ -29,10 +29,13 @@ pub struct Node {
     pub sessions: Arc<Sessions>,
     pub refusals: Refusals,
     pub permits: Arc<Permits>,
-    pub certificates: Arc<Certificates>,
+    /// None with `tls.mode = "off"`.
+    pub certificates: Option<Arc<Certificates>>,
     pub hub: Arc<Hub>,
     /// Who may no longer be here.
     pub warden: Arc<Warden>,
+    /// `limits.connections_per_user`
+    pub seats: Arc<Seats>,
     /// None with the memory backplane.
     pub cluster: Option<Cluster>,
     pub shards: Box<[Arc<Shard>]>,
@@ -55,6 +58,21 @@ impl Node {
         self.shards.iter().map(|shard| shard.counters.connections()).sum()
     }
 
+    /// Counts one more connection of a user until [`Seats::leave`]; false if it is one too many.
+    pub async fn seat(&self, user: &Arc<str>) -> bool {
+        match &self.cluster {
+            _ if !self.seats.are_limited() => true,
+            Some(cluster) => cluster.seat(user).await,
+            None => driver::seat_here(&self.seats, user),
+        }
+    }
+
+    /// Whether `host` is ours, so that a page of that host is our own page.
+    #[must_use]
+    pub fn names_host(&self, host: &str) -> bool {
+        names_host(self.certificates.as_deref(), host)
+    }
+
     /// What this node says of itself to the others.
     #[must_use]
     pub fn facts(&self) -> NodeFacts {
@@ -72,7 +90,9 @@ impl Node {
     /// New connections that this node can take per second, about.
     fn accepts_per_second(&self) -> u32 {
         // A core computes some thousand handshakes a second.
-        u32::try_from(self.shards.len()).unwrap_or(u32::MAX).saturating_mul(1_000)
+        u32::try_from(self.shards.len())
+            .unwrap_or(u32::MAX)
+            .saturating_mul(1_000)
     }
 
     /// Whether some shard has so much to hand on that no connection is read from for now.
@@ -88,4 +108,9 @@ impl Node {
         self.user_rate.sweep();
         self.address_rate.sweep();
     }
+}
+
+/// Without TLS here only a proxy that has a certificate for the host can have passed a page's `https://` origin on.
+pub(super) fn names_host(certificates: Option<&Certificates>, host: &str) -> bool {
+    certificates.is_none_or(|certificates| certificates.names_host(host))
 }

@@ -15,8 +15,8 @@ use crate::auth::keys::Keys;
 use crate::auth::{Policy, Refusals};
 use crate::backplane;
 use crate::backplane::contract::Backplane;
-use crate::backplane::driver::Warden;
-use crate::config::{Config, RuntimeKind};
+use crate::backplane::driver::{Seats, Warden};
+use crate::config::{Config, Listen, RuntimeKind, TlsMode};
 use crate::http::health::Health;
 use crate::http::session::Sessions;
 use crate::http::{admin, routes};
@@ -24,9 +24,9 @@ use crate::hub::Hub;
 use crate::hub::errands::Errands;
 use crate::net::acceptor::{self, Acceptor};
 use crate::net::certificates::Certificates;
-use crate::net::listener::{self, Listener, Peer};
+use crate::net::listener::{self, Bound, Listener, Peer};
 use crate::net::permits::Permits;
-use crate::runtime::{Cluster, Drain, Node, Rate, Tasks, drain, now_ms};
+use crate::runtime::{Cluster, Drain, Node, Rate, Tasks, drain, node, now_ms};
 use crate::shard::Shard;
 use crate::shard::inbox::Inbox;
 use crate::telemetry::logs;
@@ -53,9 +53,9 @@ pub struct Start {
 }
 
 /// Where the node listens.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Ready {
-    pub listen: SocketAddr,
+    pub listen: Listen,
     pub admin_listen: SocketAddr,
 }
 
@@ -72,14 +72,14 @@ pub fn run(mut config: Config, start: Start) -> anyhow::Result<()> {
     };
     let _logs = logs::init(&config.log, Some(&traces))?;
     let shards = shard_count(&config);
-    let listeners = listener::listen(config.server.listen, shards)?;
+    let listeners = listener::listen_at(&config.server.listen, config.server.listen_mode, shards)?;
     let admin_listener = listener::listen(config.server.admin_listen, 1)?.swap_remove(0);
     let ready = Ready {
-        listen: listeners[0].local_addr()?,
+        listen: listeners[0].place(&config.server.listen)?,
         admin_listen: admin_listener.local_addr()?,
     };
     if config.server.name.is_empty() {
-        config.server.name = name(ready.listen);
+        config.server.name = name(&ready.listen);
     }
     let node = build(config, traces, shards)?;
     let admin_stop = tokio_util::sync::CancellationToken::new();
@@ -96,11 +96,14 @@ pub fn run(mut config: Config, start: Start) -> anyhow::Result<()> {
 }
 
 /// What a node is called that nobody gave a name.
-fn name(listen: SocketAddr) -> String {
+fn name(listen: &Listen) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.trim();
     let host = if host.is_empty() { "conclave" } else { host };
-    format!("{host}:{}", listen.port())
+    match listen {
+        Listen::Tcp(address) => format!("{host}:{}", address.port()),
+        Listen::Unix(_) => host.to_owned(),
+    }
 }
 
 fn shard_count(config: &Config) -> usize {
@@ -131,15 +134,18 @@ pub(super) fn build_on(
     if let Some(counts) = traces.counts() {
         metrics.register_traces(counts);
     }
-    let certificates = Arc::new(Certificates::load(&config.tls, Arc::clone(&metrics))?);
+    let certificates = match config.tls.mode {
+        TlsMode::On => Some(Arc::new(Certificates::load(&config.tls, Arc::clone(&metrics))?)),
+        TlsMode::Off => None,
+    };
     let keys = Keys::from_config(&config)
         .map_err(|problems| anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     let policy = Arc::new(Policy::new(&config, keys).map_err(|problems| anyhow::anyhow!(problems.join("\n")))?);
-    let names = Arc::clone(&certificates);
+    let names = certificates.clone();
     let sessions = Arc::new(Sessions::new(
         &config,
         Arc::clone(&policy),
-        Box::new(move |host| names.names_host(host)),
+        Box::new(move |host| node::names_host(names.as_deref(), host)),
     ));
     let limits = &config.limits;
     let fd_limit = descriptor_limit();
@@ -163,13 +169,15 @@ pub(super) fn build_on(
         Arc::clone(&inboxes),
         Arc::clone(&metrics),
     );
+    let seats = Arc::new(Seats::new(limits.connections_per_user, backplane.is_some()));
     let hub = Arc::new(Hub::new(&config, inboxes, errands));
-    let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub));
+    let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub, Arc::clone(&seats)));
     let node = Arc::new(Node {
         refusals: Refusals::new(config.auth.refusals_per_second, config.auth.refusals_burst),
         user_rate: Rate::new(limits.user_messages_per_second),
         address_rate: Rate::new(limits.address_messages_per_second),
         hub,
+        seats,
         warden,
         cluster,
         health: Health::new(),
@@ -239,7 +247,7 @@ fn expose(node: &Arc<Node>, fd_limit: u64) {
 }
 
 /// One single-threaded runtime, listener and flusher per core; this thread waits for signals.
-fn per_core(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Ready, start: Start) -> anyhow::Result<()> {
+fn per_core(node: &Arc<Node>, listeners: Vec<Bound>, ready: Ready, start: Start) -> anyhow::Result<()> {
     let handles: Vec<Handle<Peer>> = listeners.iter().map(|_| Handle::new()).collect();
     let mut threads = Vec::new();
     let (opened, open) = std::sync::mpsc::sync_channel(handles.len());
@@ -287,7 +295,7 @@ fn per_core(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Read
 }
 
 /// One multi-threaded runtime: shards are still there, but any thread may run them.
-fn shared(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Ready, start: Start) -> anyhow::Result<()> {
+fn shared(node: &Arc<Node>, listeners: Vec<Bound>, ready: Ready, start: Start) -> anyhow::Result<()> {
     let handles: Vec<Handle<Peer>> = listeners.iter().map(|_| Handle::new()).collect();
     let runtime = Builder::new_multi_thread()
         .worker_threads(listeners.len())
@@ -326,7 +334,9 @@ fn control(
             cluster.start(node).await?;
         }
         node.open.cancel();
-        node.certificates.watch(&node.tasks);
+        if let Some(certificates) = &node.certificates {
+            certificates.watch(&node.tasks);
+        }
         keep_house(node);
         node.health.ready();
         tracing::info!(
@@ -393,9 +403,9 @@ fn keep_house(node: &Arc<Node>) {
 }
 
 /// Registers a listening socket with the runtime of the calling thread.
-pub(super) fn listener(node: &Node, socket: std::net::TcpListener) -> std::io::Result<Listener> {
+pub(super) fn listener(node: &Node, socket: impl Into<Bound>) -> std::io::Result<Listener> {
     Listener::new(
-        socket,
+        socket.into(),
         &node.config,
         Arc::clone(&node.permits),
         Arc::clone(&node.metrics),
@@ -413,7 +423,8 @@ pub(super) async fn serve(node: &Arc<Node>, index: usize, listener: Listener, ha
     let config = &node.config;
     let acceptor = Acceptor::new(acceptor::Inner {
         shard: Arc::clone(&node.shards[index]),
-        certificates: Arc::clone(&node.certificates),
+        certificates: node.certificates.clone(),
+        forwarders: Arc::new(config.server.forwarded_from.clone()),
         permits: Arc::clone(&node.permits),
         metrics: Arc::clone(&node.metrics),
         handshake_timeout: config.server.handshake_timeout,
