@@ -285,6 +285,19 @@ pub struct Revocation {
     pub forget_after: u64,
 }
 
+impl Revocation {
+    /// Every token that can be issued until `now` and `ban` are over is revoked, and only until then.
+    #[must_use]
+    pub fn ban(subject: Subject, ban: std::time::Duration, now: u64) -> Self {
+        let until = now.saturating_add(ban.as_secs().max(1));
+        Self {
+            subject,
+            issued_before: until,
+            forget_after: until,
+        }
+    }
+}
+
 /// What one node tells all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Control {
@@ -334,6 +347,13 @@ pub trait PartitionSet: Send + Sync + std::fmt::Debug {
 pub trait Sink: Send + Sync {
     /// A message of an attached room was appended. May come twice, late, out of order or not at all.
     fn message(&self, room: &str, entry: Entry);
+
+    /// As [`Sink::message`], of several that came together, in order.
+    fn messages(&self, room: &str, entries: Vec<Entry>) {
+        for entry in entries {
+            self.message(room, entry);
+        }
+    }
 
     /// Somebody came to an attached room or went. As unreliable as [`Sink::message`].
     fn presence(&self, room: &str, event: PresenceEvent);

@@ -1,7 +1,9 @@
 //! Rules that need more than one value, or a look at a file. Each says what is wrong and how to fix it.
 
+mod acme;
 pub mod admin;
 mod backplane;
+mod clients;
 pub mod keys;
 mod origin;
 mod proxies;
@@ -25,7 +27,7 @@ pub fn check(config: &Config, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Ve
     let mut problems = listeners(&config.server);
     problems.extend(proxies::check(config));
     if config.tls.mode == TlsMode::On {
-        problems.extend(tls::check(&config.tls));
+        problems.extend(tls::check(config));
     }
     problems.extend(origin::check(&config.origin.allow, config.session.enabled));
     problems.extend(identity(config));

@@ -98,6 +98,8 @@ pub(super) struct Life {
     ending: bool,
     /// The peer broke the protocol: what comes cannot be parsed any more.
     deaf: bool,
+    /// It counts for `limits.connections_per_user`.
+    is_seated: bool,
     /// The last room was asked for, and the backplane has yet to let us in.
     pub(super) entering: bool,
     /// The peer said close first, or left; with its code.
@@ -157,6 +159,7 @@ impl Task {
             opened_ms: shard.now_ms(),
             ending: false,
             deaf: false,
+            is_seated: node.seats.count(&identity),
             entering: false,
             left_by_peer: None,
             node,
@@ -523,7 +526,9 @@ impl Drop for Life {
         for room in std::mem::take(&mut self.rooms) {
             self.leave_room(&room, true, now_ms);
         }
-        self.node.seats.leave(&self.identity.user_id);
+        if self.is_seated {
+            self.node.seats.leave(&self.identity.user_id);
+        }
         let ended = self.conn.phase().end();
         let dropped = self.conn.finish() as u64;
         self.shard.inbox.push(Command::Gone {
@@ -541,6 +546,10 @@ impl Drop for Life {
             Some(code) => (code, "none", Initiator::Client),
             None => (close.code, close.reason, Initiator::Server),
         };
+        self.node
+            .hub
+            .taps()
+            .closed(&self.identity.user_id, self.session(), code, reason);
         self.node
             .metrics
             .disconnected(code, reason, initiator, lifetime.as_secs_f64());

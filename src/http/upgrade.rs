@@ -1,7 +1,7 @@
 //! `/ws` and `/echo`: Origin, then token, then the upgrade (PROTOCOL section 1).
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -19,8 +19,10 @@ use crate::connection::echo::Echo;
 use crate::connection::task::{Entrance, Task};
 use crate::connection::transport::{StreamIo, Transport};
 use crate::connection::turn_away::turn_away;
+use crate::http::overloaded;
 use crate::http::service::Peer;
 use crate::net::NAMELESS;
+use crate::net::admission::Telling;
 use crate::net::client_io::ClientIo;
 use crate::net::permits::Permit;
 use crate::protocol::close::Close;
@@ -58,7 +60,7 @@ pub fn routes(node: &Arc<Node>) -> Router {
 /// What is decided about a request that may be upgraded.
 enum Verdict {
     Welcome(Admitted),
-    TurnAway(Close),
+    TurnAway(Close, Telling),
 }
 
 /// Why a request is not even upgraded.
@@ -66,6 +68,8 @@ enum Refused {
     Handshake(handshake::Refused),
     ForeignOrigin,
     Throttled,
+    /// Too many are being told already; come back after so long.
+    Overloaded(Duration),
 }
 
 async fn enter(State(node): State<Arc<Node>>, Extension(kind): Extension<Kind>, request: Request) -> Response {
@@ -89,8 +93,8 @@ async fn enter(State(node): State<Arc<Node>>, Extension(kind): Extension<Kind>, 
         Ok((handshake, verdict)) => {
             let (result, word) = match &verdict {
                 Verdict::Welcome(_) => (UpgradeResult::Admitted, "admitted"),
-                Verdict::TurnAway(close) if *close == Close::OVERLOADED => (UpgradeResult::Overloaded, close.reason),
-                Verdict::TurnAway(close) => (UpgradeResult::Denied, close.reason),
+                Verdict::TurnAway(close, _) if *close == Close::OVERLOADED => (UpgradeResult::Overloaded, close.reason),
+                Verdict::TurnAway(close, _) => (UpgradeResult::Denied, close.reason),
             };
             let response = handshake::response(handshake, &parts.headers).map(|()| axum::body::Body::empty());
             if parts.version < http::Version::HTTP_2 {
@@ -99,7 +103,7 @@ async fn enter(State(node): State<Arc<Node>>, Extension(kind): Extension<Kind>, 
             upgrade(&node, kind, &mut parts, peer, verdict, &span);
             (response, result, word)
         }
-        Err(refused) => refused.answer(),
+        Err(refused) => refused.answer(parts.version),
     };
     span.set_result(response.status().as_u16(), word);
     node.metrics.upgrade(result, started.elapsed().as_secs_f64());
@@ -114,12 +118,25 @@ fn decide(node: &Node, parts: &Parts, peer: &Peer) -> Result<(Handshake, Verdict
         Refused::ForeignOrigin
     })?;
     if node.drain.is_draining() {
-        return Ok((handshake, Verdict::TurnAway(Close::OVERLOADED)));
+        return Ok((handshake, turned_away(node, Close::OVERLOADED)?));
+    }
+    let is_returning = says_resume(parts);
+    // Only a good token makes a client one that returns; of a newcomer not even the token is looked at in vain.
+    if !is_returning && let Err(refusal) = node.admission.overload.serve(node.load()) {
+        node.metrics.admission_refused(refusal);
+        return Ok((handshake, turned_away(node, Close::OVERLOADED)?));
     }
     match node.policy.admit(parts, origin, auth::now()) {
         // Who is already known to be revoked is told so; nobody else can be vouched for.
-        Ok(_) if node.warden.turns_away() => Ok((handshake, Verdict::TurnAway(Close::OVERLOADED))),
+        Ok(_) if node.warden.turns_away() => Ok((handshake, turned_away(node, Close::OVERLOADED)?)),
         Ok(admitted) => {
+            if let Err(refusal) = node.admission.overload.admit(node.load(), is_returning) {
+                node.metrics.admission_refused(refusal);
+                return Ok((handshake, turned_away(node, Close::OVERLOADED)?));
+            }
+            if is_returning {
+                node.metrics.socket_resumed();
+            }
             node.metrics.admitted(place_label(node, &admitted));
             Ok((handshake, Verdict::Welcome(admitted)))
         }
@@ -131,9 +148,23 @@ fn decide(node: &Node, parts: &Parts, peer: &Peer) -> Result<(Handshake, Verdict
                 return Err(Refused::Throttled);
             }
             tracing::info!(reason = word.as_str(), detail = denied.detail(), "connection refused");
-            Ok((handshake, Verdict::TurnAway(word.close())))
+            Ok((handshake, turned_away(node, word.close())?))
         }
     }
+}
+
+/// Upgraded only to be told why it may not stay, while there are not too many of those.
+fn turned_away(node: &Node, close: Close) -> Result<Verdict, Refused> {
+    let telling = node.admission.overload.tell();
+    telling
+        .map(|telling| Verdict::TurnAway(close, telling))
+        .ok_or_else(|| Refused::Overloaded(node.admission.return_after()))
+}
+
+/// `resume=1`: the client was here before and comes back for what it has missed.
+fn says_resume(parts: &Parts) -> bool {
+    let query = parts.uri.query().unwrap_or("");
+    query.split('&').any(|pair| pair == "resume=1")
 }
 
 fn place_label(node: &Node, admitted: &Admitted) -> metrics::Place {
@@ -159,50 +190,61 @@ fn upgrade(node: &Arc<Node>, kind: Kind, parts: &mut Parts, peer: Peer, verdict:
             Ok(parts) => {
                 let (mut io, mut early) = parts.io.into_inner().into_upgraded();
                 early.splice(..0, parts.read_buf.iter().copied());
-                let verdict = match name(&node, &peer, io.permit()) {
-                    Ok(()) => seat(&node, kind, verdict).await,
-                    Err(close) => Verdict::TurnAway(close),
+                let Some(verdict) = placed(&node, kind, &peer, verdict, Some(io.permit())).await else {
+                    return;
                 };
                 begin(node, kind, peer, verdict, trace, Stream::Own(io), early);
             }
             Err(upgraded) => match node.permits.admit(peer.address.0.ip()) {
                 Ok(permit) => {
-                    let verdict = seat(&node, kind, verdict).await;
+                    let Some(verdict) = placed(&node, kind, &peer, verdict, None).await else {
+                        return;
+                    };
                     let stream = Stream::Http2(StreamIo::new(upgraded, permit, peer.in_service.clone()));
                     begin(node, kind, peer, verdict, trace, stream, Vec::new());
                 }
                 Err(refused) => {
                     node.metrics.limit_hit(refused.limit());
-                    turn_away(TokioIo::new(upgraded), Close::OVERLOADED, Some(OVERLOADED_RECONNECT_MS)).await;
+                    if let Some(_telling) = node.admission.overload.tell() {
+                        turn_away(TokioIo::new(upgraded), Close::OVERLOADED, Some(return_after_ms(&node))).await;
+                    }
                 }
             },
         }
     });
 }
 
-/// Somebody who found the node full or stopping looks again after so long.
-const OVERLOADED_RECONNECT_MS: u64 = 2_000;
-
-/// A connection of a proxy counts for its client from the upgrade on: before it, many may share it.
-fn name(node: &Node, peer: &Peer, permit: &mut Permit) -> Result<(), Close> {
-    if !permit.is_nameless() || peer.address.0 == NAMELESS {
-        return Ok(());
-    }
-    permit.name(peer.address.0.ip()).map_err(|refused| {
-        node.metrics.limit_hit(refused.limit());
-        Close::OVERLOADED
-    })
+fn return_after_ms(node: &Node) -> u64 {
+    u64::try_from(node.admission.return_after().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Whether the user may have one more connection. From here on it is counted until its task ends.
-async fn seat(node: &Node, kind: Kind, verdict: Verdict) -> Verdict {
-    match &verdict {
-        Verdict::Welcome(admitted) if kind == Kind::Rooms && !node.seat(&admitted.identity().user_id).await => {
-            node.metrics.limit_hit(Limit::ConnectionsPerUser);
-            Verdict::TurnAway(Close::OVERLOADED)
-        }
-        _ => verdict,
+/// Somebody who came just before the node stopped looks again after so long.
+const OVERLOADED_RECONNECT_MS: u64 = 2_000;
+
+/// Takes the places that a connection needs which is only now known to be one: of its address, where a proxy may share its
+/// connections, and of its user. None: there is no place for it, and too many are being told so already.
+async fn placed(
+    node: &Node,
+    kind: Kind,
+    peer: &Peer,
+    verdict: Verdict,
+    permit: Option<&mut Permit>,
+) -> Option<Verdict> {
+    let Verdict::Welcome(admitted) = &verdict else {
+        return Some(verdict);
+    };
+    if let Some(permit) = permit.filter(|permit| permit.is_nameless() && peer.address.0 != NAMELESS)
+        && let Err(refused) = permit.name(peer.address.0.ip())
+    {
+        node.metrics.limit_hit(refused.limit());
+        return turned_away(node, Close::OVERLOADED).ok();
     }
+    // From here on it is counted until its task ends.
+    if kind == Kind::Rooms && !node.seat(admitted.identity()).await {
+        node.metrics.limit_hit(Limit::ConnectionsPerUser);
+        return turned_away(node, Close::OVERLOADED).ok();
+    }
+    Some(verdict)
 }
 
 enum Stream {
@@ -222,14 +264,17 @@ fn begin(
     let tasks = node.tasks.clone();
     let admitted = match verdict {
         Verdict::Welcome(admitted) => admitted,
-        Verdict::TurnAway(close) => {
-            let back = (close == Close::OVERLOADED).then_some(OVERLOADED_RECONNECT_MS);
+        Verdict::TurnAway(close, telling) => {
+            let back = (close == Close::OVERLOADED).then(|| return_after_ms(&node));
             node.metrics
                 .disconnected(close.code, close.reason, metrics::Initiator::Server, 0.0);
-            match stream {
-                Stream::Own(io) => tasks.spawn_here(turn_away(io, close, back)),
-                Stream::Http2(stream) => tasks.spawn_here(turn_away(stream.into_inner(), close, back)),
-            }
+            tasks.spawn_here(async move {
+                let _telling = telling;
+                match stream {
+                    Stream::Own(io) => turn_away(io, close, back).await,
+                    Stream::Http2(stream) => turn_away(stream.into_inner(), close, back).await,
+                }
+            });
             return;
         }
     };
@@ -271,12 +316,19 @@ fn begin(
 }
 
 impl Refused {
-    fn answer(self) -> (Response, UpgradeResult, &'static str) {
+    fn answer(self, version: http::Version) -> (Response, UpgradeResult, &'static str) {
         let (status, result, word, text) = match self {
             Self::Handshake(refused) => {
                 let mut response = (refused.status(), refused.message()).into_response();
                 response.headers_mut().extend(refused.headers());
                 return (response, UpgradeResult::BadRequest, refused.label());
+            }
+            Self::Overloaded(after) => {
+                return (
+                    overloaded::answer(after, version),
+                    UpgradeResult::Overloaded,
+                    "overloaded",
+                );
             }
             Self::ForeignOrigin => (
                 StatusCode::FORBIDDEN,

@@ -7,24 +7,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum_server::accept::Accept;
-use rustls::ServerConfig;
 use tokio::time::{Instant as Deadline, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::config::Networks;
 use crate::http::service::{HttpService, Peer as HttpPeer};
-use crate::net::certificates::Certificates;
+use crate::net::admission::{Admission, Meter};
+use crate::net::certificates::{Certificates, clients};
 use crate::net::client_io::ClientIo;
 use crate::net::idle::{HttpIdle, InService};
 use crate::net::listener::Accepted;
-use crate::net::permits::{Permits, Refused};
+use crate::net::permits::Refused;
 use crate::net::plain_io::PlainIo;
 use crate::net::proxy_protocol::{self, Malformed};
 use crate::net::socket::Socket;
 use crate::net::tls_io::{TlsFailure, TlsIo};
 use crate::net::{NAMELESS, PeerAddress};
 use crate::shard::Shard;
-use crate::telemetry::metrics::{HandshakeResult, Limit, Metrics};
+use crate::telemetry::metrics::{ClientCertificate, HandshakeResult, Label, Metrics};
 
 /// The client connection preface of HTTP/2 (RFC 9113 section 3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -42,7 +43,7 @@ pub struct Inner {
     pub certificates: Option<Arc<Certificates>>,
     /// Whose requests say whose they are.
     pub forwarders: Arc<Networks>,
-    pub permits: Arc<Permits>,
+    pub admission: Arc<Admission>,
     pub metrics: Arc<Metrics>,
     /// From accept to the first bytes of a request, a proxy's header and TLS included.
     pub handshake_timeout: Duration,
@@ -50,6 +51,8 @@ pub struct Inner {
     pub http_idle: Duration,
     /// Ends handshakes at once when the node stops: axum-server looks at its own shutdown only later.
     pub stop: CancellationToken,
+    /// Who is between accept and the first bytes of a request.
+    pub arriving: TaskTracker,
 }
 
 impl Acceptor {
@@ -66,13 +69,17 @@ impl<S: Send + 'static> Accept<Accepted, S> for Acceptor {
 
     fn accept(&self, accepted: Accepted, service: S) -> Self::Future {
         let inner = Arc::clone(&self.0);
+        let arriving = inner.arriving.token();
         Box::pin(async move {
+            let _arriving = arriving;
             let deadline = Deadline::now() + inner.handshake_timeout;
+            let meter = Meter::default();
+            let opening = (inner.admission).measure(&meter, inner.shard.index, inner.open(accepted, &meter));
             let opened = tokio::select! {
                 biased;
                 // Nothing is lost: a client in its handshake has said nothing yet.
                 () = inner.stop.cancelled() => return Err(io::ErrorKind::ConnectionAborted.into()),
-                opened = timeout_at(deadline, inner.open(accepted)) => opened,
+                opened = timeout_at(deadline, opening) => opened,
             };
             let result = match &opened {
                 Ok(Ok(_)) => HandshakeResult::Ok,
@@ -80,10 +87,13 @@ impl<S: Send + 'static> Accept<Accepted, S> for Acceptor {
                 Err(_) => HandshakeResult::TlsTimeout,
             };
             inner.metrics.handshake(result);
+            if result == HandshakeResult::Ok && inner.certificates.is_some() {
+                inner.admission.learn(meter.spent_ns());
+            }
             let (mut io, address) = match opened {
                 Ok(Ok(opened)) => opened,
                 Ok(Err(failed)) => {
-                    tracing::debug!(error = %failed.error, "handshake failed");
+                    tracing::debug!(error = %failed.error, result = failed.result.word(), "handshake ended");
                     return Err(failed.error);
                 }
                 Err(elapsed) => return Err(io::Error::new(io::ErrorKind::TimedOut, elapsed)),
@@ -126,7 +136,7 @@ impl From<Refused> for Failed {
 
 impl Inner {
     /// The stream, and the client's address where it is known.
-    async fn open(&self, mut accepted: Accepted) -> Result<(ClientIo, Option<SocketAddr>), Failed> {
+    async fn open(&self, mut accepted: Accepted, meter: &Meter) -> Result<(ClientIo, Option<SocketAddr>), Failed> {
         let early = if accepted.is_proxied {
             self.hear_proxy(&mut accepted).await?
         } else {
@@ -134,10 +144,7 @@ impl Inner {
         };
         let address = accepted.address;
         let io = match &self.certificates {
-            Some(certificates) => {
-                let tls = self.shake_hands(accepted, early, certificates.server_config()).await;
-                ClientIo::Tls(tls?)
-            }
+            Some(certificates) => ClientIo::Tls(self.shake_hands(certificates, accepted, early, meter).await?),
             None => {
                 let mut io = PlainIo::new(accepted.socket, early, accepted.permit);
                 io.wait_for_request(version_is_clear).await.map_err(gone)?;
@@ -149,38 +156,41 @@ impl Inner {
 
     async fn shake_hands(
         &self,
+        certificates: &Certificates,
         accepted: Accepted,
         early: Vec<u8>,
-        config: Arc<ServerConfig>,
+        meter: &Meter,
     ) -> Result<Box<TlsIo>, Failed> {
         let failed = |error| Failed {
             result: blame(&error),
             error,
         };
-        let Socket::Tcp(socket) = accepted.socket else {
+        let (Socket::Tcp(socket), Some(address)) = (accepted.socket, accepted.address) else {
             // The configuration does not let it come to this.
             return Err(gone(io::ErrorKind::Unsupported.into()));
         };
-        let mut io = TlsIo::new(socket, config, accepted.permit).map_err(|error| Failed {
+        let mut io = TlsIo::new(socket, certificates.server_config(), accepted.permit).map_err(|error| Failed {
             result: HandshakeResult::TlsError,
             error: io::Error::other(error),
         })?;
         // A turn is taken only once there is something to compute, so that silent clients hold no place.
         io.wait_for_hello(early).await.map_err(failed)?;
-        let Some(turn) = self.permits.handshake().await else {
-            self.metrics.limit_hit(Limit::HandshakesInFlight);
-            return Err(Failed {
-                result: HandshakeResult::OverLimit,
-                error: io::ErrorKind::QuotaExceeded.into(),
-            });
-        };
+        let turn = (self.admission.turn(self.shard.index, address.ip()).await).map_err(|refused| Failed {
+            result: refused.result(),
+            error: io::ErrorKind::QuotaExceeded.into(),
+        })?;
+        if turn.has_waited && io.is_abandoned() {
+            return Err(gone(io::ErrorKind::UnexpectedEof.into()));
+        }
+        meter.advance(turn.cost_ns);
+        let is_challenge = is_challenge(certificates, &mut io).await;
         let started = Instant::now();
         let mut turn = Some(turn);
         loop {
             tokio::select! {
                 biased;
                 done = io.handshake() => {
-                    done.map_err(failed)?;
+                    done.map_err(|error| self.handshake_failed(certificates, error))?;
                     break;
                 }
                 // Nothing is lost: the handshake goes on, without its turn.
@@ -189,8 +199,37 @@ impl Inner {
         }
         self.metrics.tls_handshake_seconds(started.elapsed().as_secs_f64());
         drop(turn);
+        if is_challenge {
+            return Err(answered(io).await);
+        }
+        self.count_client_certificate(certificates, &io);
         io.wait_for_request(version_is_clear).await.map_err(gone)?;
         Ok(io)
+    }
+
+    fn count_client_certificate(&self, certificates: &Certificates, io: &TlsIo) {
+        if certificates.asks_clients() {
+            self.metrics.client_certificate(match io.has_client_certificate() {
+                true => ClientCertificate::Ok,
+                false => ClientCertificate::None,
+            });
+        }
+    }
+
+    fn handshake_failed(&self, certificates: &Certificates, error: io::Error) -> Failed {
+        let flaw = match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(TlsFailure::Tls(error)) => clients::refusal(error),
+            _ => None,
+        };
+        let result = match flaw {
+            Some(flaw) => {
+                self.metrics.client_certificate(flaw);
+                HandshakeResult::ClientCertificate
+            }
+            None if certificates.is_empty() => HandshakeResult::NoCertificate,
+            None => blame(&error),
+        };
+        Failed { result, error }
     }
 
     /// Reads whose connection this is, and counts it for that address. Returns what the client has said already.
@@ -209,6 +248,27 @@ impl Inner {
             })?;
         }
         Ok(early)
+    }
+}
+
+/// Has an authority's challenge answered with what answers it, instead of the certificate.
+async fn is_challenge(certificates: &Certificates, io: &mut TlsIo) -> bool {
+    let Some(acme) = certificates.acme() else {
+        return false;
+    };
+    match acme.challenge(io.hello()).await {
+        Some(config) => io.serve_with(config).is_ok(),
+        None => false,
+    }
+}
+
+/// RFC 8737 section 3: the authority has seen what it wanted, and nothing is said over this connection.
+async fn answered(mut io: Box<TlsIo>) -> Failed {
+    // The certificate is what counts; the end may get lost.
+    let _ = std::future::poll_fn(|cx| io.poll_close(cx)).await;
+    Failed {
+        result: HandshakeResult::AcmeChallenge,
+        error: io::ErrorKind::ConnectionAborted.into(),
     }
 }
 

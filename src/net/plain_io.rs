@@ -279,7 +279,7 @@ mod tests {
 
     fn pair(early: &[u8]) -> (UnixStream, Box<PlainIo>) {
         let (theirs, ours) = UnixStream::pair().expect("a pair");
-        let permit = Permits::new(0, 0, 0).admit_nameless().expect("no limit");
+        let permit = Permits::new(0, 0).admit_nameless().expect("no limit");
         (theirs, PlainIo::new(Socket::Unix(ours), early.to_vec(), permit))
     }
 

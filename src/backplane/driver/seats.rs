@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
+use crate::auth::Identity;
 use crate::backplane::contract::{Counted, Presented, Tally};
 use crate::backplane::driver::Driver;
 
@@ -65,9 +66,14 @@ impl Seats {
         }
     }
 
-    /// Whether there is a limit.
+    /// Whether connections of this one are counted.
     #[must_use]
-    pub fn are_limited(&self) -> bool {
+    pub fn count(&self, _: &Identity) -> bool {
+        self.are_limited()
+    }
+
+    /// Whether there is a limit.
+    fn are_limited(&self) -> bool {
         self.max > 0
     }
 

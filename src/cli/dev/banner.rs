@@ -152,6 +152,7 @@ mod tests {
         let ready = Ready {
             listen: crate::config::Listen::Tcp(listen.parse().unwrap()),
             admin_listen: "127.0.0.1:9464".parse().unwrap(),
+            is_handed_on: false,
         };
         Banner {
             ready,
