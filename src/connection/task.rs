@@ -98,6 +98,8 @@ pub(super) struct Life {
     ending: bool,
     /// The peer broke the protocol: what comes cannot be parsed any more.
     deaf: bool,
+    /// It counts for `limits.connections_per_user`.
+    is_seated: bool,
     /// The last room was asked for, and the backplane has yet to let us in.
     pub(super) entering: bool,
     /// The peer said close first, or left; with its code.
@@ -157,6 +159,7 @@ impl Task {
             opened_ms: shard.now_ms(),
             ending: false,
             deaf: false,
+            is_seated: node.seats.count(&identity),
             entering: false,
             left_by_peer: None,
             node,
@@ -529,6 +532,9 @@ impl Drop for Life {
         let now_ms = crate::runtime::now_ms();
         for room in std::mem::take(&mut self.rooms) {
             self.leave_room(&room, true, now_ms);
+        }
+        if self.is_seated {
+            self.node.seats.leave(&self.identity.user_id);
         }
         let ended = self.conn.phase().end();
         let dropped = self.conn.finish() as u64;

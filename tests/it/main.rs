@@ -15,6 +15,7 @@ mod harness;
 
 mod admission;
 mod backplane;
+mod behind;
 mod echo;
 mod heartbeat;
 mod history;
