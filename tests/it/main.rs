@@ -13,8 +13,10 @@
 
 mod harness;
 
+mod activation;
 mod admission;
 mod backplane;
+mod drain;
 mod echo;
 mod heartbeat;
 mod history;
