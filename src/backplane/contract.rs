@@ -267,6 +267,19 @@ pub struct Revocation {
     pub forget_after: u64,
 }
 
+impl Revocation {
+    /// Every token that can be issued until `now` and `ban` are over is revoked, and only until then.
+    #[must_use]
+    pub fn ban(subject: Subject, ban: std::time::Duration, now: u64) -> Self {
+        let until = now.saturating_add(ban.as_secs().max(1));
+        Self {
+            subject,
+            issued_before: until,
+            forget_after: until,
+        }
+    }
+}
+
 /// What one node tells all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Control {

@@ -16,6 +16,7 @@ pub fn run(args: &Serve, loudness: Loudness, environment: &Environment) -> Resul
     let start = Start {
         on_ready: None,
         inherited,
+        effective: loaded.effective,
     };
     runtime::run(loaded.config, start)?;
     Ok(())

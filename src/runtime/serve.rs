@@ -16,13 +16,14 @@ use crate::auth::{Policy, Refusals};
 use crate::backplane;
 use crate::backplane::contract::Backplane;
 use crate::backplane::driver::Warden;
-use crate::config::{Config, RuntimeKind};
+use crate::config::{Config, Effective, RuntimeKind};
 use crate::http::health::Health;
 use crate::http::session::Sessions;
 use crate::http::{admin, routes};
 use crate::hub::Hub;
 use crate::hub::errands::Errands;
 use crate::net::acceptor::{self, Acceptor};
+use crate::net::admission::Admission;
 use crate::net::certificates::Certificates;
 use crate::net::inherited::{self, Inherited};
 use crate::net::listener::{self, Listener, Peer};
@@ -53,6 +54,8 @@ const H2_STREAMS_MAX: u32 = 200;
 pub struct Start {
     /// Called once, when the ports are open.
     pub on_ready: Option<Box<dyn FnOnce(Ready) + Send>>,
+    /// The configuration as it holds, secrets masked, for the operator's page.
+    pub effective: Vec<Effective>,
     /// Listening sockets that somebody else keeps.
     pub inherited: Inherited,
 }
@@ -98,7 +101,12 @@ pub fn run(mut config: Config, mut start: Start) -> anyhow::Result<()> {
     }
     let node = build(config, traces, shards)?;
     let admin_stop = tokio_util::sync::CancellationToken::new();
-    let admin = admin::spawn(admin_listener, Arc::clone(&node), admin_stop.clone())?;
+    let admin = admin::spawn(
+        admin_listener,
+        Arc::clone(&node),
+        std::mem::take(&mut start.effective),
+        admin_stop.clone(),
+    )?;
     let served = match node.config.server.runtime {
         RuntimeKind::PerCore => per_core(&node, listeners, ready, start),
         RuntimeKind::Shared => shared(&node, listeners, ready, start),
@@ -146,7 +154,7 @@ pub(super) fn build_on(
     if let Some(counts) = traces.counts() {
         metrics.register_traces(counts);
     }
-    let certificates = Arc::new(Certificates::load(&config.tls, Arc::clone(&metrics))?);
+    let certificates = Arc::new(Certificates::load(&config, Arc::clone(&metrics))?);
     let keys = Keys::from_config(&config)
         .map_err(|problems| anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     let policy = Arc::new(Policy::new(&config, keys).map_err(|problems| anyhow::anyhow!(problems.join("\n")))?);
@@ -159,15 +167,9 @@ pub(super) fn build_on(
     let limits = &config.limits;
     let fd_limit = descriptor_limit();
     let connections_max = connections_max(limits.connections, fd_limit)?;
-    let permits = Permits::new(
-        connections_max,
-        limits.connections_per_address,
-        limits.handshakes_in_flight,
-    );
+    let permits = Permits::new(connections_max, limits.connections_per_address);
+    let admission = Admission::new(&config, shards, Arc::clone(&metrics));
     let inboxes: Arc<[Arc<Inbox>]> = (0..shards).map(|_| Arc::default()).collect();
-    let shards = (inboxes.iter().enumerate())
-        .map(|(index, inbox)| Shard::new(index, shards, Arc::clone(inbox), &config, Arc::clone(&metrics)))
-        .collect();
     let backplane = connect(&config, &metrics)?;
     let errands =
         (backplane.as_ref()).map(|_| Arc::new(Errands::new(&config.backplane, Arc::clone(&metrics), traces.clone())));
@@ -178,7 +180,19 @@ pub(super) fn build_on(
         Arc::clone(&inboxes),
         Arc::clone(&metrics),
     );
-    let hub = Arc::new(Hub::new(&config, inboxes, errands));
+    let hub = Arc::new(Hub::new(&config, Arc::clone(&inboxes), errands));
+    let shards = (inboxes.iter().enumerate())
+        .map(|(index, inbox)| {
+            Shard::new(
+                index,
+                shards,
+                Arc::clone(inbox),
+                &config,
+                Arc::clone(&metrics),
+                Arc::clone(hub.taps()),
+            )
+        })
+        .collect();
     let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub));
     let node = Arc::new(Node {
         refusals: Refusals::new(config.auth.refusals_per_second, config.auth.refusals_burst),
@@ -200,6 +214,7 @@ pub(super) fn build_on(
         policy,
         sessions,
         permits,
+        admission,
         certificates,
         shards,
     });
@@ -253,6 +268,9 @@ fn expose(node: &Arc<Node>, fd_limit: u64) {
         gauges.ready = node.health.is_ready();
         gauges.draining_clients = node.drain.left() as u64;
         gauges.drain_deadline = node.drain.deadline();
+        gauges.handshakes_waiting = node.admission.waiting() as u64;
+        gauges.admission_rate = node.admission.accepts_per_second().into();
+        gauges.handshake_cpu_seconds = node.admission.handshake_cpu().as_secs_f64();
     }));
 }
 
@@ -356,7 +374,7 @@ fn control(
             cluster.start(node).await?;
         }
         node.open.cancel();
-        node.certificates.watch(&node.tasks);
+        node.certificates.keep(&node.tasks, &node.health);
         keep_house(node);
         node.health.ready();
         supervisor::start(node, beats);
@@ -419,6 +437,8 @@ fn keep_house(node: &Arc<Node>) {
             counting.hub.send_counts(now_ms());
         }
     });
+    let looked_at = Arc::clone(node);
+    node.admission.watch(&node.tasks, move || looked_at.is_behind());
     let sweeping = Arc::clone(node);
     node.tasks.spawn("forget", async move {
         let mut ticks = tokio::time::interval(SWEEP);
@@ -450,10 +470,11 @@ async fn serve_once_open(node: &Arc<Node>, index: usize, listener: Listener, han
 /// Accepts and serves on one shard's socket until the handle says stop.
 pub(super) async fn serve(node: &Arc<Node>, index: usize, listener: Listener, handle: Handle<Peer>) {
     let config = &node.config;
+    node.admission.start(index, &node.tasks);
     let acceptor = Acceptor::new(acceptor::Inner {
         shard: Arc::clone(&node.shards[index]),
         certificates: Arc::clone(&node.certificates),
-        permits: Arc::clone(&node.permits),
+        admission: Arc::clone(&node.admission),
         metrics: Arc::clone(&node.metrics),
         handshake_timeout: config.server.handshake_timeout,
         http_idle: config.server.http_idle,
