@@ -71,18 +71,10 @@ impl Node {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             connections: self.connections(),
             connections_max: self.permits.node_max() as u64,
-            accepts_per_second: self.accepts_per_second(),
+            accepts_per_second: self.admission.accepts_per_second(),
             is_ready: self.health.is_ready(),
             is_draining: self.health.is_draining(),
         }
-    }
-
-    /// New connections that this node can take per second, about.
-    fn accepts_per_second(&self) -> u32 {
-        // A core computes some thousand handshakes a second.
-        u32::try_from(self.shards.len())
-            .unwrap_or(u32::MAX)
-            .saturating_mul(1_000)
     }
 
     /// Whether some shard has so much to hand on that no connection is read from for now.
