@@ -13,9 +13,11 @@
 
 mod harness;
 
+mod activation;
 mod admission;
 mod backplane;
 mod behind;
+mod drain;
 mod echo;
 mod heartbeat;
 mod history;
