@@ -5,6 +5,7 @@ mod backplane;
 mod clients;
 pub mod keys;
 mod origin;
+pub mod risk;
 mod telemetry;
 mod tls;
 

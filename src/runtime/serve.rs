@@ -16,7 +16,7 @@ use crate::auth::{Policy, Refusals};
 use crate::backplane;
 use crate::backplane::contract::Backplane;
 use crate::backplane::driver::Warden;
-use crate::config::{Config, RuntimeKind};
+use crate::config::{At, Config, Problem, RuntimeKind, Severity};
 use crate::http::health::Health;
 use crate::http::session::Sessions;
 use crate::http::{admin, routes};
@@ -50,6 +50,8 @@ const H2_STREAMS_MAX: u32 = 200;
 pub struct Start {
     /// Called once, when the ports are open.
     pub on_ready: Option<Box<dyn FnOnce(Ready) + Send>>,
+    /// What was found in the configuration and is logged once; notes are left to `check-config`.
+    pub warnings: Vec<Problem>,
 }
 
 /// Where the node listens.
@@ -71,6 +73,7 @@ pub fn run(config: Config, start: Start) -> anyhow::Result<()> {
         Traces::off()
     };
     let _logs = logs::init(&config.log, Some(&traces))?;
+    log_warnings(&start.warnings);
     let shards = shard_count(&config);
     let listeners = listener::listen(config.server.listen, shards)?;
     let admin_listener = listener::listen(config.server.admin_listen, 1)?.swap_remove(0);
@@ -95,6 +98,20 @@ pub fn run(config: Config, start: Start) -> anyhow::Result<()> {
     admin_stop.cancel();
     drop(admin.join());
     served
+}
+
+fn log_warnings(warnings: &[Problem]) {
+    let is_warning = |problem: &&Problem| problem.severity == Severity::Warning;
+    for problem in warnings.iter().filter(is_warning) {
+        let set_by = problem.at.as_ref().map(At::short);
+        tracing::warn!(
+            key = problem.key,
+            set_by,
+            remedy = problem.remedy,
+            "configuration: {}",
+            problem.what
+        );
+    }
 }
 
 fn shard_count(config: &Config) -> usize {

@@ -13,8 +13,10 @@
 
 mod harness;
 
+mod acme;
 mod admission;
 mod backplane;
+mod client_certificates;
 mod echo;
 mod heartbeat;
 mod history;

@@ -116,6 +116,7 @@ impl Builder {
             listen: ready.0,
             admin: ready.1,
             certificate,
+            name: "localhost".to_owned(),
             process,
             folder,
         }
@@ -203,6 +204,8 @@ pub struct Node {
     pub listen: SocketAddr,
     pub admin: SocketAddr,
     pub certificate: Certificate,
+    /// A name in it.
+    pub name: String,
     pub process: Process,
     folder: TempDir,
 }
@@ -227,7 +230,7 @@ impl Node {
     // Connections
 
     pub fn tls(&self) -> Tls {
-        Tls::new(self.listen, &self.certificate)
+        Tls::new(self.listen, &self.certificate).named(&self.name)
     }
 
     pub fn tls_with(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> Tls {
