@@ -13,10 +13,12 @@
 
 mod harness;
 
+mod acme;
 mod activation;
 mod admission;
 mod backplane;
 mod behind;
+mod client_certificates;
 mod drain;
 mod echo;
 mod heartbeat;

@@ -125,6 +125,7 @@ impl Builder {
             listen: ready.0,
             admin: ready.1,
             certificate,
+            name: "localhost".to_owned(),
             process,
             folder,
         }
@@ -222,6 +223,8 @@ pub struct Node {
     pub listen: SocketAddr,
     pub admin: SocketAddr,
     pub certificate: Certificate,
+    /// A name in it.
+    pub name: String,
     pub process: Process,
     folder: TempDir,
 }
@@ -246,7 +249,7 @@ impl Node {
     // Connections
 
     pub fn tls(&self) -> Tls {
-        Tls::new(self.listen, &self.certificate)
+        Tls::new(self.listen, &self.certificate).named(&self.name)
     }
 
     pub fn tls_with(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> Tls {
