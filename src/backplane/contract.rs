@@ -328,6 +328,13 @@ pub trait Sink: Send + Sync {
     /// A message of an attached room was appended. May come twice, late, out of order or not at all.
     fn message(&self, room: &str, entry: Entry);
 
+    /// As [`Sink::message`], of several that came together, in order.
+    fn messages(&self, room: &str, entries: Vec<Entry>) {
+        for entry in entries {
+            self.message(room, entry);
+        }
+    }
+
     /// Somebody came to an attached room or went. As unreliable as [`Sink::message`].
     fn presence(&self, room: &str, event: PresenceEvent);
 

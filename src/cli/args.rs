@@ -330,6 +330,16 @@ pub enum BenchTest {
         #[command(flatten)]
         publishing: Publishing,
     },
+    /// Hold, publish and come and go for long: growth of memory, unexpected closes, holes in what members see
+    Soak {
+        #[command(flatten)]
+        load: Load,
+        #[command(flatten)]
+        publishing: Publishing,
+        /// Connections per second, of those that do not publish, that leave and come back
+        #[arg(long, value_name = "PER_SECOND", default_value_t = 10.0, value_parser = rate)]
+        churn: f64,
+    },
     /// Ping-pong over /echo (echo.enabled): messages/s, round trip, CPU per message
     Echo {
         #[command(flatten)]

@@ -1,7 +1,9 @@
 //! Rules that need more than one value, or a look at a file. Each says what is wrong and how to fix it.
 
+mod acme;
 pub mod admin;
 mod backplane;
+mod clients;
 pub mod keys;
 mod origin;
 mod telemetry;
@@ -22,7 +24,7 @@ const NAME_BYTES_MAX: usize = 255;
 /// Places are missing: `load` knows them.
 pub fn check(config: &Config, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Vec<Problem> {
     let mut problems = listeners(&config.server);
-    problems.extend(tls::check(&config.tls));
+    problems.extend(tls::check(config));
     problems.extend(origin::check(&config.origin.allow, config.session.enabled));
     problems.extend(identity(config));
     problems.extend(outboxes(&config.limits));

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::http::health::Health;
 use crate::http::session::Sessions;
 use crate::hub::Hub;
+use crate::net::admission::{Admission, Load};
 use crate::net::certificates::Certificates;
 use crate::net::permits::Permits;
 use crate::runtime::{Cluster, Drain, Rate, Tasks};
@@ -30,6 +31,8 @@ pub struct Node {
     pub sessions: Arc<Sessions>,
     pub refusals: Refusals,
     pub permits: Arc<Permits>,
+    /// Who gets in while there are many who want to.
+    pub admission: Arc<Admission>,
     pub certificates: Arc<Certificates>,
     pub hub: Arc<Hub>,
     /// Who may no longer be here.
@@ -88,11 +91,22 @@ impl Node {
         self.shards.iter().any(|shard| shard.inbox.is_long())
     }
 
+    /// What admission decides from.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        Load {
+            held: self.permits.held(),
+            held_max: self.permits.node_max(),
+            accepts_per_second: self.admission.accepts_per_second(),
+        }
+    }
+
     /// Forgets what no limiter needs any more.
     pub fn sweep_limiters(&self) {
         self.refusals.sweep();
         self.sessions.sweep();
         self.user_rate.sweep();
         self.address_rate.sweep();
+        self.admission.sweep();
     }
 }

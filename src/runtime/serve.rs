@@ -23,6 +23,7 @@ use crate::http::{admin, routes};
 use crate::hub::Hub;
 use crate::hub::errands::Errands;
 use crate::net::acceptor::{self, Acceptor};
+use crate::net::admission::Admission;
 use crate::net::certificates::Certificates;
 use crate::net::inherited::{self, Inherited};
 use crate::net::listener::{self, Listener, Peer};
@@ -153,7 +154,7 @@ pub(super) fn build_on(
     if let Some(counts) = traces.counts() {
         metrics.register_traces(counts);
     }
-    let certificates = Arc::new(Certificates::load(&config.tls, Arc::clone(&metrics))?);
+    let certificates = Arc::new(Certificates::load(&config, Arc::clone(&metrics))?);
     let keys = Keys::from_config(&config)
         .map_err(|problems| anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     let policy = Arc::new(Policy::new(&config, keys).map_err(|problems| anyhow::anyhow!(problems.join("\n")))?);
@@ -166,11 +167,8 @@ pub(super) fn build_on(
     let limits = &config.limits;
     let fd_limit = descriptor_limit();
     let connections_max = connections_max(limits.connections, fd_limit)?;
-    let permits = Permits::new(
-        connections_max,
-        limits.connections_per_address,
-        limits.handshakes_in_flight,
-    );
+    let permits = Permits::new(connections_max, limits.connections_per_address);
+    let admission = Admission::new(&config, shards, Arc::clone(&metrics));
     let inboxes: Arc<[Arc<Inbox>]> = (0..shards).map(|_| Arc::default()).collect();
     let backplane = connect(&config, &metrics)?;
     let errands =
@@ -216,6 +214,7 @@ pub(super) fn build_on(
         policy,
         sessions,
         permits,
+        admission,
         certificates,
         shards,
     });
@@ -269,6 +268,9 @@ fn expose(node: &Arc<Node>, fd_limit: u64) {
         gauges.ready = node.health.is_ready();
         gauges.draining_clients = node.drain.left() as u64;
         gauges.drain_deadline = node.drain.deadline();
+        gauges.handshakes_waiting = node.admission.waiting() as u64;
+        gauges.admission_rate = node.admission.accepts_per_second().into();
+        gauges.handshake_cpu_seconds = node.admission.handshake_cpu().as_secs_f64();
     }));
 }
 
@@ -372,7 +374,7 @@ fn control(
             cluster.start(node).await?;
         }
         node.open.cancel();
-        node.certificates.watch(&node.tasks);
+        node.certificates.keep(&node.tasks, &node.health);
         keep_house(node);
         node.health.ready();
         supervisor::start(node, beats);
@@ -435,6 +437,8 @@ fn keep_house(node: &Arc<Node>) {
             counting.hub.send_counts(now_ms());
         }
     });
+    let looked_at = Arc::clone(node);
+    node.admission.watch(&node.tasks, move || looked_at.is_behind());
     let sweeping = Arc::clone(node);
     node.tasks.spawn("forget", async move {
         let mut ticks = tokio::time::interval(SWEEP);
@@ -466,10 +470,11 @@ async fn serve_once_open(node: &Arc<Node>, index: usize, listener: Listener, han
 /// Accepts and serves on one shard's socket until the handle says stop.
 pub(super) async fn serve(node: &Arc<Node>, index: usize, listener: Listener, handle: Handle<Peer>) {
     let config = &node.config;
+    node.admission.start(index, &node.tasks);
     let acceptor = Acceptor::new(acceptor::Inner {
         shard: Arc::clone(&node.shards[index]),
         certificates: Arc::clone(&node.certificates),
-        permits: Arc::clone(&node.permits),
+        admission: Arc::clone(&node.admission),
         metrics: Arc::clone(&node.metrics),
         handshake_timeout: config.server.handshake_timeout,
         http_idle: config.server.http_idle,
