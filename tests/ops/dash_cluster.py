@@ -38,7 +38,7 @@ def tables(folder, collector):
             "send_buffer": "4KiB",
             "unsent_low_water": "2KiB",
         },
-        "auth": {"refusals_per_second": 3, "refusals_burst": 60},
+        "auth": {"refusals_per_second": 3, "refusals_burst": 10},
         "history": {"messages": 200},
         "session": {"enabled": True, "secret": secrets.token_hex(32), "per_minute": 30},
         "echo": {"enabled": True},
@@ -51,21 +51,25 @@ def tables(folder, collector):
 class Cluster:
     """`async with`: everything runs, and ends with it."""
 
-    def __init__(self, rules=None, alertmanager=None, more=None):
-        self.rules, self.alertmanager, self.more = rules, alertmanager, more or {}
+    def __init__(self):
+        # What Prometheus is told of besides its targets: files of rules, and the port of an Alertmanager.
+        self.rules = self.alertmanager = None
+
+    async def prepare(self):
+        """What must be there before Prometheus is."""
 
     async def __aenter__(self):
         self._folder = tempfile.TemporaryDirectory(prefix="conclave-dash-")
         self.folder = Path(self._folder.name)
         self.identity, self.collector = Identity(self.folder), Sink()
         self.ports = Ports(PORT_RANGE)
-        world_tables = {**tables(self.folder, self.collector.url), **self.more}
-        self.world = Standalone(BINARY, self.folder, self.identity, self.ports, "disk", world_tables)
+        self.world = Standalone(BINARY, self.folder, self.identity, self.ports, "disk", tables(self.folder, self.collector.url))
         self.nodes, self.redis = self.world.nodes, self.world.stores[0]
         self.others = []
         try:
             await self.world.start()
             self.prober = None if "conclave_probe_success" in AWAITED else await self._start_prober()
+            await self.prepare()
             self.prometheus = await self._start(Prometheus(self.folder, self.ports.take(), self._scraping()))
         except BaseException:
             await self.__aexit__()
