@@ -541,6 +541,10 @@ impl Drop for Life {
             None => (close.code, close.reason, Initiator::Server),
         };
         self.node
+            .hub
+            .taps()
+            .closed(&self.identity.user_id, self.session(), code, reason);
+        self.node
             .metrics
             .disconnected(code, reason, initiator, lifetime.as_secs_f64());
         self.node

@@ -15,13 +15,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 
 use crate::cli::args::Load;
 use crate::cli::{Environment, Failure, dev};
-
-/// Where distributions keep the authorities that everybody trusts.
-const SYSTEM_BUNDLES: [&str; 3] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-];
+use crate::net::SYSTEM_BUNDLES;
 
 /// Everything needed to open a connection, prepared once.
 pub struct Target {
