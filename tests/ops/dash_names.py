@@ -12,16 +12,7 @@ TARGET_LABELS = {"job", "instance"}
 OF_PROMETHEUS = {"up": set()}
 # Agreed on and shown already, while the code that exports them is still on its way here. A test fails once one has come.
 AWAITED = {
-    "conclave_drain_deadline_timestamp_seconds": set(),
-    "conclave_handshakes_waiting": set(),
-    "conclave_handshake_cpu_seconds_total": set(),
-    "conclave_admission_rate": set(),
-    "conclave_admission_refused_total": {"stage", "reason"},
-    "conclave_resumed_sockets_total": set(),
-    "conclave_evicted_bytes_total": set(),
     "conclave_outbox_budget_bytes": set(),
-    "conclave_acme_orders_total": {"result"},
-    "conclave_client_certificates_total": {"result"},
     "conclave_probe_success": set(),
     "conclave_probe_duration_seconds": set(),
     "conclave_probe_stage_duration_seconds": {"stage"},
