@@ -98,6 +98,12 @@ def nice(value):
     return next(power * step for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if power * step >= value * 0.999)
 
 
+def round_up(value, unit):
+    """The same in KiB and MiB."""
+    step = 1024 ** int(math.log(value, 1024)) if unit in ("bytes", "Bps") and value > 1024 else 1
+    return nice(value / step) * step
+
+
 def graph(panel, series, unit, w, h, begin, end):
     stacked = panel["fieldConfig"]["defaults"]["custom"]["stacking"]["mode"] == "normal"
     series = sorted(series, key=lambda each: -max(value for _, value in each[2]))
@@ -106,7 +112,7 @@ def graph(panel, series, unit, w, h, begin, end):
     bottom = h - 16 - lines * LEGEND_LINE
     drawn = stack(colored) if stacked else [(points, None, color) for _, points, color in colored]
     highest = max(value for points, *_ in drawn for _, value in points)
-    top = panel["fieldConfig"]["defaults"].get("max") or nice(highest)
+    top = panel["fieldConfig"]["defaults"].get("max") or round_up(highest, unit)
 
     def x(at):
         return LEFT + (at - begin) / (end - begin) * (w - 8 - LEFT)

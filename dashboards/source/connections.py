@@ -212,6 +212,7 @@ def probes():
             "service.md#probe-failing",
             [(0.99, WARN), (1, OK)],
             BAD,
+            height=8,
         ),
         graph(
             "Round trip by target",
@@ -219,7 +220,7 @@ def probes():
             "s",
             ("conclave_probe_duration_seconds{@}", "{{instance}}"),
             runbook="service.md#probe-slow",
-            width=6,
+            width=10,
         ),
         graph(
             "Stages",
@@ -227,7 +228,7 @@ def probes():
             "s",
             ("avg by (stage) (conclave_probe_stage_duration_seconds{@})", "{{stage}}"),
             runbook="service.md#probe-slow",
-            width=7,
+            width=10,
         ),
         graph(
             "Stage that failed",
@@ -235,7 +236,7 @@ def probes():
             "none",
             ("max by (stage) (conclave_probe_failed{@})", "{{stage}}"),
             runbook="service.md#probe-failing",
-            width=7,
+            width=12,
         ),
         graph(
             "Probe sessions on the nodes",
@@ -243,6 +244,7 @@ def probes():
             "cps",
             (rate("conclave_probe_sessions_total", "instance"), "{{instance}}"),
             runbook="service.md#probe-failing",
+            width=12,
         ),
     ]
 
