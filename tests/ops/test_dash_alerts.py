@@ -15,6 +15,8 @@ from lab.process import until
 
 PROMETHEUS = TREE / "ops/prometheus"
 PATIENCE_SECONDS = 60
+# So many without anything but the certificate to report.
+SCRAPES = 15
 # In five minutes, more than one a second.
 STALLED = 500
 
@@ -84,6 +86,7 @@ class Alerts(unittest.TestCase):
         """The lab's certificate is good for two days."""
         await pager.reached("CertificateExpiry", "firing")
         self.assertIn("page", {severity for name, severity, _ in pager.states() if name == "CertificateExpiry"})
+        await until("some scrapes", lambda: (cluster.prometheus.number("min(count_over_time(up[5m]))") or 0) >= SCRAPES, PATIENCE_SECONDS)
         others = pager.names("firing") - {"CertificateExpiry", "ServedCertificateExpiry"}
         self.assertEqual(others, set(), "a healthy cluster alerts nobody else")
         # Of what is served: renewed, and SIGHUP.
