@@ -224,7 +224,7 @@ def probes():
         ),
         graph(
             "Stages",
-            "Where the time goes, mean over targets. dns and tcp are the network, tls and upgrade the node's CPU, deliver the backplane.",
+            "Where the time goes, mean over targets. dns and tcp are the network, tls and upgrade the node's CPU, via_delivery the backplane.",
             "s",
             ("avg by (stage) (conclave_probe_stage_duration_seconds{@})", "{{stage}}"),
             runbook="service.md#probe-slow",
@@ -244,6 +244,22 @@ def probes():
             "cps",
             (rate("conclave_probe_sessions_total", "instance"), "{{instance}}"),
             runbook="service.md#probe-failing",
+            width=12,
+        ),
+        graph(
+            "Asked of the exporter",
+            "Probes by what became of them. forbidden: Prometheus asks for a target that the module does not list; busy: too many at once.",
+            "ops",
+            (rate("conclave_probe_exporter_requests_total", "result"), "{{result}}"),
+            runbook="service.md#probe-failing",
+            width=12,
+        ),
+        graph(
+            "Probes under way",
+            "In the exporter at this moment. It grows when targets do not answer; at 64 further ones are turned away.",
+            "short",
+            ("sum(conclave_probe_exporter_running{@})", "under way"),
+            runbook="service.md#probe-slow",
             width=12,
         ),
     ]

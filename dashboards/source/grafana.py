@@ -151,7 +151,7 @@ def _variable(name, metric, where=""):
 
 
 # The probe exporter's series have a job and instances of their own; whoever chooses one node leaves them out.
-_KNOWN = '{__name__=~"conclave_build_info|conclave_probe_success"'
+_KNOWN = '{__name__=~"conclave_build_info|conclave_probe_success|conclave_probe_exporter_running"'
 _VARIABLES = [
     {
         "name": "datasource",

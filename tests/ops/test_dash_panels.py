@@ -10,9 +10,10 @@ import time
 import unittest
 from pathlib import Path
 
-from dash_cluster import JOB, PROBE_JOB, Cluster
+from dash_cluster import JOBS, Cluster
 from dash_load import Load
 from dash_names import AWAITED, TREE, exported, selectors
+from dash_prometheus import substituted
 
 SECONDS = int(os.environ.get("DASH_SECONDS", "60"))
 # Four scrapes, as Grafana chooses it, and one for a busy machine.
@@ -76,9 +77,7 @@ class Panels(unittest.TestCase):
         self.check_moved(cluster.prometheus, int(end - begin))
 
     def ask(self, cluster, target, begin, end):
-        from dash_prometheus import substituted
-
-        expr = substituted(target["expr"], [JOB, PROBE_JOB], cluster.instances(), RATE_INTERVAL, int(end - begin))
+        expr = substituted(target["expr"], JOBS, cluster.instances(), RATE_INTERVAL, int(end - begin))
         if target.get("instant"):
             return cluster.prometheus.at(expr, end)
         return cluster.prometheus.series(expr, begin, end)
