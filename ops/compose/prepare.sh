@@ -10,9 +10,10 @@ chmod 700 secrets
 cd secrets
 
 if [ ! -e tls.key ]; then
-  # Its own authority. Yours: a certificate for the name that users use.
+  # Trusted by itself, and by nobody else. Yours: a certificate for the name that users use.
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 90 -keyout tls.key -out tls.crt \
-    -subj /CN=localhost -addext subjectAltName=DNS:localhost,DNS:realtime.example.com,DNS:a,DNS:b 2> /dev/null
+    -subj /CN=localhost -addext subjectAltName=DNS:localhost,DNS:realtime.example.com,DNS:a,DNS:b \
+    -addext basicConstraints=critical,CA:FALSE 2> /dev/null
 fi
 [ -e jwt.secret ] || openssl rand -base64 48 > jwt.secret
 [ -e admin.token ] || openssl rand -hex 32 > admin.token

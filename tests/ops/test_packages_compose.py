@@ -85,6 +85,8 @@ class Compose(unittest.TestCase):
         self.assertEqual(self.secrets.stat().st_mode & 0o777, 0o700)
         self.assertEqual((FOLDER / ".gitignore").read_text(), "secrets/\n")
         names = run("openssl", "x509", "-noout", "-ext", "subjectAltName", "-in", self.secrets / "tls.crt")
+        # Else the probe would refuse it.
+        self.assertIn("CA:FALSE", run("openssl", "x509", "-noout", "-ext", "basicConstraints", "-in", self.secrets / "tls.crt"))
         for target in tomllib.loads((FOLDER / "probe.toml").read_text())["modules"]["default"]["targets"]:
             self.assertIn(f"DNS:{re.match(r'wss://([^:/]+)', target)[1]}", names)
 
