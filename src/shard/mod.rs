@@ -62,7 +62,7 @@ impl Shard {
         metrics: Arc<Metrics>,
         taps: Arc<Taps>,
     ) -> Arc<Self> {
-        let counters = Arc::new(ShardCounters::default());
+        let counters = Arc::new(ShardCounters::with_probes());
         metrics.register_shard(Arc::clone(&counters));
         Arc::new(Self {
             index,
@@ -101,10 +101,17 @@ impl Shard {
     }
 
     /// Takes a connection in; an echo is nobody's.
-    pub fn register(&self, transport: Transport, identity: Option<Arc<Identity>>, expires_at: u64) -> Arc<Conn> {
-        self.counters.connections_opened.inc();
+    pub fn register(
+        &self,
+        transport: Transport,
+        identity: Option<Arc<Identity>>,
+        is_probe: bool,
+        expires_at: u64,
+    ) -> Arc<Conn> {
+        self.counters.of(is_probe).connections_opened.inc();
         let index = u16::try_from(self.index).unwrap_or(u16::MAX);
-        self.local.lock().register(index, transport, identity, expires_at)
+        let mut local = self.local.lock();
+        local.register(index, transport, identity, is_probe, expires_at)
     }
 
     /// Has the sweeper end the connection when its new token ends.
