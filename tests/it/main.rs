@@ -22,6 +22,7 @@ mod hostile;
 mod http;
 mod limits;
 mod presence;
+mod probe;
 mod proxy;
 mod recovery;
 mod reload;
