@@ -98,11 +98,14 @@ async fn nobody_gets_into_a_probes_room_and_a_probe_gets_nowhere_else() {
     assert_eq!(ok["type"], "ok", "{ok}");
     // Its room is one of its own, and so are its history and its way out.
     ann.join("lobby").await;
-    probe.chat("lobby", "for nobody").await;
+    probe
+        .send(json!({"type": "chat", "room": "lobby", "content": "for nobody"}))
+        .await;
     assert_eq!(probe.until("chat").await["room"], "lobby");
     let history = probe.ask(json!({"type": "history", "room": "lobby"})).await;
     assert_eq!(history["messages"][0]["content"], "for nobody");
-    ann.chat("lobby", "for the room").await;
+    ann.send(json!({"type": "chat", "room": "lobby", "content": "for the room"}))
+        .await;
     assert_eq!(ann.until("chat").await["content"], "for the room");
     let left = probe.ask(json!({"type": "leave", "room": "lobby"})).await;
     assert_eq!(left["type"], "ok", "{left}");

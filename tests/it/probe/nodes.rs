@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Probed, claims, probe_node, url};
 use crate::harness::sentinel::words;
-use crate::harness::{self, Builder, NatsServer, Node, Redis};
+use crate::harness::{self, Builder, NatsServer, Node, Redis, within};
 
 fn on_redis(redis: &Redis) -> Builder {
     harness::node()
@@ -43,6 +43,11 @@ async fn a_message_goes_from_node_to_node_over_redis_unnoticed() {
     ann.join("lobby").await;
     bob.join("lobby").await;
     ann.until("join").await;
+    // Her own may reach the other node after his list.
+    within("both to be known there", async {
+        while bob.ask(json!({"type": "list", "room": "lobby"})).await["count"] != 2 {}
+    })
+    .await;
     heard_there(&over(&here, &there, &[]).await);
     heard_there(&over(&there, &here, &[]).await);
     for member in [&mut ann, &mut bob] {
