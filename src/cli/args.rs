@@ -66,6 +66,8 @@ pub enum Verb {
     Revoke(Revoke),
     /// End a user's connections, on all nodes
     Kick(Kick),
+    /// Have a node send its clients elsewhere and end, or say what that would be like
+    Drain(Drain),
     /// Ask a server what a client would: name, TLS, sign-in, a message there and back; or do so for Prometheus
     Probe(Box<Probe>),
     /// Measure a server, for capacity planning
@@ -266,6 +268,50 @@ pub struct Kick {
     /// The configuration of the nodes
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// `conclave drain`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  conclave drain --config conclave.toml --dry-run      how long it takes, and how fast clients come back\n  conclave drain --config conclave.toml --wait         for a deploy script\n  conclave drain --dry-run --clients 50000 --nodes 3 --time 30s    for nodes that are not there\n\nThe node must have admin.token_file. It does what SIGTERM does: readiness fails, each client is told when to come\nback and closed, the process ends with 0. Nothing takes it back."
+)]
+pub struct Drain {
+    /// The configuration of the node: its server.admin_listen and admin.token_file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The admin listener, such as http://127.0.0.1:9464
+    #[arg(long)]
+    pub url: Option<String>,
+    /// A file with a token of the node's admin.token_file, if --config does not name it
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Only say what would happen
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Until the node has ended
+    #[arg(long, conflicts_with = "dry_run")]
+    pub wait: bool,
+    /// The plan as one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Predict for so many clients, without a node
+    #[arg(long, value_name = "N", requires = "dry_run", conflicts_with_all = ["url", "token_file"])]
+    pub clients: Option<u64>,
+    /// Nodes of the cluster, the drained one included
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "clients", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub nodes: u32,
+    /// Handshakes per second that each node takes; without it 1000
+    #[arg(long, value_name = "PER_SECOND", requires = "clients", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: Option<u32>,
+    /// Connections that each of the other nodes has room for; without it enough
+    #[arg(long, value_name = "N", requires = "clients")]
+    pub free: Option<u64>,
+    /// Instead of drain.time
+    #[arg(long, value_name = "DURATION", requires = "clients", value_parser = humantime::parse_duration)]
+    pub time: Option<Duration>,
+    /// Instead of drain.grace
+    #[arg(long, value_name = "DURATION", requires = "clients", value_parser = humantime::parse_duration)]
+    pub grace: Option<Duration>,
 }
 
 /// `conclave probe`

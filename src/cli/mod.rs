@@ -1,5 +1,6 @@
 //! The command line: one file or folder per verb. Catch-all errors exist here and no deeper.
 
+mod admin;
 mod args;
 pub mod bench;
 pub mod check_config;
@@ -8,6 +9,7 @@ pub mod config_init;
 mod configuration;
 mod control;
 pub mod dev;
+pub mod drain;
 mod environment;
 mod failure;
 pub mod healthcheck;
@@ -80,6 +82,7 @@ fn dispatch(verb: Verb, loudness: Loudness, environment: &Environment) -> Result
         Verb::Healthcheck(args) => healthcheck::run(&args, loudness, environment),
         Verb::Revoke(args) => revoke::run(&args, loudness, environment),
         Verb::Kick(args) => kick::run(&args, loudness, environment),
+        Verb::Drain(args) => drain::run(&args, loudness, environment),
         Verb::Probe(args) => probe::run(&args, loudness, environment),
         Verb::Bench(args) => bench::run(&args, loudness, environment),
         Verb::Completions { shell } => completions::run(shell),

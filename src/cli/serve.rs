@@ -3,6 +3,7 @@
 use super::args::{Loudness, Serve};
 use super::{Environment, Failure, configuration};
 use crate::config::Sources;
+use crate::net::inherited::Inherited;
 use crate::runtime::{self, Start};
 
 /// Blocks until the server has drained.
@@ -11,7 +12,13 @@ pub fn run(args: &Serve, loudness: Loudness, environment: &Environment) -> Resul
     for warning in &loaded.warnings {
         eprintln!("{}", warning.to_string().trim_end());
     }
-    runtime::run(loaded.config, Start { on_ready: None })?;
+    let inherited = Inherited::take(environment.value("LISTEN_FDNAMES")).map_err(Failure::usage)?;
+    let start = Start {
+        on_ready: None,
+        inherited,
+        effective: loaded.effective,
+    };
+    runtime::run(loaded.config, start)?;
     Ok(())
 }
 

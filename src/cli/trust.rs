@@ -11,13 +11,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::{Environment, Failure, dev};
-
-/// Where distributions keep the authorities that everybody trusts.
-const SYSTEM_BUNDLES: [&str; 3] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-];
+use crate::net::SYSTEM_BUNDLES;
 
 /// The authorities of `chosen`; without it those of `conclave dev` for a server that is `here`, else the system's.
 pub fn roots(chosen: Option<&Path>, here: bool, environment: &Environment) -> Result<RootCertStore, Failure> {

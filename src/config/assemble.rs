@@ -9,8 +9,8 @@ use super::read::Read;
 use super::schema::KEYS;
 use super::settings::Settings;
 use super::{
-    Admin, Auth, Backplane, BackplaneKind, Config, Drain, Echo, Heartbeat, History, Kept, Key, KeySource, Limits, Log,
-    LogFormat, OnStale, Origin, Rooms, RuntimeKind, Server, Session, Tls, Traces,
+    Acme, Admin, Auth, Backplane, BackplaneKind, ClientAuth, Config, Drain, Echo, Heartbeat, History, Kept, Key,
+    KeySource, Limits, Log, LogFormat, OnStale, Origin, Rooms, RuntimeKind, Server, Session, Tls, Traces,
 };
 use crate::backplane::url::BackplaneUrl;
 
@@ -33,6 +33,23 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
             certificate: read.path("tls.certificate"),
             key: read.path("tls.key"),
             reload_poll: read.duration("tls.reload_poll"),
+            client_auth: match read.text("tls.client_auth").as_str() {
+                "optional" => ClientAuth::Optional,
+                "required" => ClientAuth::Required,
+                _ => ClientAuth::Off,
+            },
+            client_ca_file: read.optional("tls.client_ca_file").map(Into::into),
+            client_crl_file: read.optional("tls.client_crl_file").map(Into::into),
+        },
+        acme: Acme {
+            domains: (read.list("acme.domains").iter())
+                .map(|domain| domain.to_ascii_lowercase())
+                .collect(),
+            contact: read.list("acme.contact"),
+            directory: read.text("acme.directory"),
+            cache_dir: read.path("acme.cache_dir"),
+            ca_file: read.optional("acme.ca_file").map(Into::into),
+            retry: read.duration("acme.retry"),
         },
         origin: Origin {
             allow: read.list("origin.allow"),
@@ -95,6 +112,7 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
 
 fn server(read: &Read, problems: &mut Vec<Problem>) -> Server {
     Server {
+        name: read.text("server.name"),
         listen: read.address("server.listen"),
         admin_listen: read.address("server.admin_listen"),
         proxy_from: read.networks("server.proxy_from", problems),
@@ -191,6 +209,11 @@ fn limits(read: &Read) -> Limits {
         connections: read.number("limits.connections"),
         connections_per_address: read.number("limits.connections_per_address"),
         handshakes_in_flight: read.number("limits.handshakes_in_flight"),
+        handshake_cpu_share: read.float("limits.handshake_cpu_share"),
+        handshake_wait: read.duration("limits.handshake_wait"),
+        handshakes_per_address_per_second: read.number("limits.handshakes_per_address_per_second"),
+        returning_share: read.float("limits.returning_share"),
+        turn_aways: read.number("limits.turn_aways"),
         message_bytes: read.size("limits.message_bytes"),
         fragments: read.number("limits.fragments"),
         messages_per_second: read.number("limits.messages_per_second"),

@@ -1,7 +1,9 @@
 //! Rules that need more than one value, or a look at a file. Each says what is wrong and how to fix it.
 
+mod acme;
 pub mod admin;
 mod backplane;
+mod clients;
 pub mod keys;
 mod origin;
 mod telemetry;
@@ -15,11 +17,14 @@ use super::problem::Problem;
 use super::{BackplaneKind, Config, Limits, Server};
 use crate::limits::ENVELOPE_BYTES_MAX;
 
+/// Longest name of a node.
+const NAME_BYTES_MAX: usize = 255;
+
 /// What keeps `config` from working, and what a person should know; `extra` adds what other parts find.
 /// Places are missing: `load` knows them.
 pub fn check(config: &Config, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Vec<Problem> {
     let mut problems = listeners(&config.server);
-    problems.extend(tls::check(&config.tls));
+    problems.extend(tls::check(config));
     problems.extend(origin::check(&config.origin.allow, config.session.enabled));
     problems.extend(identity(config));
     problems.extend(outboxes(&config.limits));
@@ -34,6 +39,13 @@ pub fn check(config: &Config, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Ve
 
 fn listeners(server: &Server) -> Vec<Problem> {
     let mut problems = Vec::new();
+    if server.name.len() > NAME_BYTES_MAX || server.name.contains(char::is_control) {
+        problems.push(Problem::error(
+            "server.name",
+            format!("a name has at most {NAME_BYTES_MAX} bytes and no control characters"),
+            "a host name does, or leave it out",
+        ));
+    }
     if do_collide(server.listen, server.admin_listen) {
         let what = format!(
             "{} takes the port of server.listen, {}",

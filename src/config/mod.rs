@@ -37,6 +37,7 @@ pub use problem::{At, Problem, Problems, Severity};
 pub struct Config {
     pub server: Server,
     pub tls: Tls,
+    pub acme: Acme,
     pub origin: Origin,
     pub auth: Auth,
     pub session: Session,
@@ -54,6 +55,8 @@ pub struct Config {
 
 #[derive(Debug, Clone)]
 pub struct Server {
+    /// Among other nodes. Empty until `serve` knows its port, if none was set.
+    pub name: String,
     /// HTTPS and wss.
     pub listen: SocketAddr,
     /// Metrics and health, plain HTTP, on a thread of its own.
@@ -91,6 +94,47 @@ pub struct Tls {
     pub key: PathBuf,
     /// How often the files are compared even if no change was announced.
     pub reload_poll: Duration,
+    pub client_auth: ClientAuth,
+    /// PEM authorities of clients' certificates.
+    pub client_ca_file: Option<PathBuf>,
+    /// PEM revocation lists of those.
+    pub client_crl_file: Option<PathBuf>,
+}
+
+/// Whether clients show a certificate of their own, besides their token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// They are not asked.
+    Off,
+    /// A bad one is refused, none is not.
+    Optional,
+    /// Without a good one there is no handshake.
+    Required,
+}
+
+/// Certificates from an authority that is asked for them.
+#[derive(Debug, Clone)]
+pub struct Acme {
+    /// Empty: `tls.certificate` is used instead.
+    pub domains: Vec<String>,
+    /// `mailto:` URLs.
+    pub contact: Vec<String>,
+    /// URL of the authority's directory.
+    pub directory: String,
+    /// Account key, certificate, challenges; all nodes of the same domains share it.
+    pub cache_dir: PathBuf,
+    /// PEM roots of the authority's own server; none: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Pause after the first failed order.
+    pub retry: Duration,
+}
+
+impl Acme {
+    /// Whether certificates are asked for.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !self.domains.is_empty()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -160,6 +204,16 @@ pub struct Limits {
     pub connections: usize,
     pub connections_per_address: usize,
     pub handshakes_in_flight: usize,
+    /// Share of each core that handshakes may take while others wait for them.
+    pub handshake_cpu_share: f64,
+    /// How long a handshake may wait for its turn.
+    pub handshake_wait: Duration,
+    /// Per address (IPv6: per /64).
+    pub handshakes_per_address_per_second: u32,
+    /// Share of `connections` that only clients get who return.
+    pub returning_share: f64,
+    /// Sockets that are told at once that they may not stay.
+    pub turn_aways: usize,
     pub message_bytes: usize,
     /// Fragments of one message.
     pub fragments: usize,

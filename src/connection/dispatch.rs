@@ -5,12 +5,14 @@ use crate::connection::NEVER;
 use crate::connection::task::Life;
 use crate::hub::room::{Joining, Paged, Paging, Said, Saying};
 use crate::hub::{Joined, Position, Room};
+use crate::limits::ROOM_BYTES_MAX;
 use crate::protocol::client::{self, ClientMessage, Page, Ref, Request, Since};
 use crate::protocol::close::{Close, DeniedWord};
 use crate::protocol::error::ErrorCode;
 use crate::protocol::{room, server};
 use crate::runtime;
 use crate::telemetry::metrics::{Limit, RateLimit, Recovery};
+use crate::telemetry::taps;
 use crate::telemetry::traces::PublishSpan;
 use crate::websocket::encoded::Frame;
 
@@ -70,13 +72,16 @@ impl Life {
             return self.refuse(reference_of(text), &failed);
         }
         match client::parse(text) {
-            Ok(request) => self.on_request(request),
+            Ok(request) => self.on_request(request, text.len()),
             Err(bad) => self.error(bad.reference, bad.code, &bad.message, None, None),
         }
     }
 
-    fn on_request(&mut self, request: Request<'_>) {
+    fn on_request(&mut self, request: Request<'_>, bytes: usize) {
         let reference = request.reference;
+        if self.node.hub.taps().is_on() {
+            self.tap(&request.message, bytes);
+        }
         let done = match request.message {
             ClientMessage::Chat { room, content, key } => self.chat(
                 &room,
@@ -108,6 +113,30 @@ impl Life {
             (Ok(_), _) => {}
             (Err(failed), reference) => self.refuse(reference, &failed),
         }
+    }
+
+    /// Shows a request to whoever looks on; never a token.
+    #[cold]
+    fn tap(&self, message: &ClientMessage<'_>, bytes: usize) {
+        let (kind, room, content) = match message {
+            ClientMessage::Chat { room, content, .. } => ("chat", Some(room), Some(content.get())),
+            ClientMessage::Join { room, .. } => ("join", Some(room), None),
+            ClientMessage::Leave { room } => ("leave", Some(room), None),
+            ClientMessage::List { room } => ("list", Some(room), None),
+            ClientMessage::History { room, .. } => ("history", Some(room), None),
+            ClientMessage::Auth { .. } => ("auth", None, None),
+            ClientMessage::Ping => ("ping", None, None),
+        };
+        let said = || taps::Said {
+            kind,
+            room: room.map(|room| room.chars().take(ROOM_BYTES_MAX).collect::<String>().into()),
+            bytes,
+            content: content.map(taps::Said::beginning),
+        };
+        self.node
+            .hub
+            .taps()
+            .from_user(&self.identity.user_id, self.conn.session, said);
     }
 
     fn chat(

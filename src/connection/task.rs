@@ -547,6 +547,10 @@ impl Drop for Life {
             Some(code) => (code, "none", Initiator::Client),
             None => (close.code, close.reason, Initiator::Server),
         };
+        self.node
+            .hub
+            .taps()
+            .closed(&self.identity.user_id, self.session(), code, reason);
         if !self.identity.is_probe {
             self.node
                 .metrics

@@ -4,11 +4,17 @@
 
 mod answer;
 pub mod audit;
+pub mod drain;
+mod exposition;
 mod failures;
 mod files;
 mod guard;
+mod kick;
+mod overview;
 mod sessions;
 mod sign_in;
+mod taps;
+mod top;
 
 use std::convert::Infallible;
 use std::io;
@@ -17,16 +23,18 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, MatchedPath, State};
 use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -37,7 +45,9 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use self::answer::Problem;
 use self::guard::{Ends, Guard, Refused};
+use self::top::Top;
 use super::health;
+use crate::config::Effective;
 use crate::runtime::Node;
 use crate::telemetry::metrics::{AdminAction, AdminResult, Label, Metrics};
 
@@ -48,6 +58,8 @@ const CONNECTIONS_MAX: usize = 64;
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// From accept to the end of the request head, so that silent callers soon make room.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often taps that nobody looks at are looked for.
+const TICK: Duration = Duration::from_secs(2);
 /// Longest request head.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// Request headers.
@@ -68,18 +80,33 @@ const INDEX: &str = "conclave: operators' listener\n\n\
 pub struct Admin {
     pub node: Arc<Node>,
     pub guard: Guard,
+    /// The configuration as it holds, secrets masked.
+    effective: Vec<Effective>,
+    top: Mutex<Top>,
+    taps: taps::Open,
 }
 
 /// Serves `listen` until `stop` is cancelled, on a thread named `conclave-admin`.
 ///
 /// # Errors
 /// The thread, its runtime or the listener cannot be set up.
-pub fn spawn(listen: TcpListener, node: Arc<Node>, stop: CancellationToken) -> io::Result<JoinHandle<()>> {
+pub fn spawn(
+    listen: TcpListener,
+    node: Arc<Node>,
+    effective: Vec<Effective>,
+    stop: CancellationToken,
+) -> io::Result<JoinHandle<()>> {
     listen.set_nonblocking(true)?;
     let guard = Guard::new(&node.config.admin, listen.local_addr()?.port());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let routes = routes(Arc::new(Admin { node, guard }));
-    let serve = move || runtime.block_on(serve(listen, routes, stop));
+    let admin = Arc::new(Admin {
+        node,
+        guard,
+        effective,
+        top: Mutex::default(),
+        taps: taps::Open::default(),
+    });
+    let serve = move || runtime.block_on(serve(listen, admin, stop));
     thread::Builder::new().name("conclave-admin".to_owned()).spawn(serve)
 }
 
@@ -106,7 +133,13 @@ fn routes(admin: Arc<Admin>) -> Router {
 fn operators(admin: Arc<Admin>) -> Router {
     let guarded = Router::new()
         .route("/sign-out", post(sign_in::sign_out))
+        .route("/api/overview", get(overview::overview))
+        .route("/api/config", get(config))
+        .route("/api/tap", post(taps::begin))
+        .route("/api/tap/{id}", get(taps::fetch).delete(taps::end))
+        .route("/api/kick", post(kick::kick))
         .merge(files::guarded())
+        .merge(drain::routes())
         .fallback(async || {
             Problem::new(
                 StatusCode::NOT_FOUND,
@@ -186,6 +219,12 @@ fn result(status: StatusCode) -> AdminResult {
     }
 }
 
+/// `GET /api/config`: every key with its value, secrets as `***`, and who set it.
+async fn config(State(admin): State<Arc<Admin>>) -> Json<Value> {
+    let row = |row: &Effective| json!({"key": row.key, "value": row.value_shown, "source": row.source});
+    Json(admin.effective.iter().map(row).collect())
+}
+
 async fn exposition(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
@@ -193,7 +232,7 @@ async fn exposition(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
     )
 }
 
-async fn serve(listen: TcpListener, routes: Router, stop: CancellationToken) {
+async fn serve(listen: TcpListener, admin: Arc<Admin>, stop: CancellationToken) {
     let listen = match tokio::net::TcpListener::from_std(listen) {
         Ok(listen) => listen,
         Err(error) => {
@@ -201,12 +240,15 @@ async fn serve(listen: TcpListener, routes: Router, stop: CancellationToken) {
             return;
         }
     };
+    let routes = routes(Arc::clone(&admin));
     let mut connections = JoinSet::new();
+    let mut ticks = tokio::time::interval(TICK);
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => {}
+            _ = ticks.tick() => admin.end_old_taps(Instant::now()),
             accepted = listen.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, peer)) => {
                     connections.spawn(connection(stream, peer, routes.clone()));

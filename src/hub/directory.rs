@@ -12,6 +12,7 @@ use crate::hub::errands::Errands;
 use crate::hub::room::{Joined, Joining, Room, Rules, SHADOW_ID, Swept};
 use crate::protocol;
 use crate::shard::inbox::Inbox;
+use crate::telemetry::taps::Taps;
 
 /// Maps over which the names are spread, so that joining threads seldom meet. Joined members hold their room
 /// and never come here.
@@ -95,6 +96,12 @@ impl Hub {
     #[must_use]
     pub fn errands(&self) -> Option<&Arc<Errands>> {
         self.rules.errands.as_ref()
+    }
+
+    /// Who looks on.
+    #[must_use]
+    pub fn taps(&self) -> &Arc<Taps> {
+        &self.rules.taps
     }
 
     /// The room of that name, if this node has it.

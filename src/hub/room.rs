@@ -26,6 +26,7 @@ use crate::protocol;
 use crate::protocol::client::{Page, Ref};
 use crate::protocol::server::{self, ResetReason};
 use crate::shard::inbox::{Asked, Command, From, Inbox};
+use crate::telemetry::taps::Taps;
 use crate::websocket::encoded::Frame;
 
 pub use asks::{Cursor, Joined, Joining, Paged, Paging, Pending, PieceLimits, Replay, Said, Saying};
@@ -56,6 +57,8 @@ pub struct Rules {
     pub members_max: usize,
     /// Where rooms ask the backplane; none with the memory backplane, whose rooms number by themselves.
     pub errands: Option<Arc<Errands>>,
+    /// Who looks on.
+    pub taps: Arc<Taps>,
 }
 
 /// A room tells the node what it keeps when that has changed by so much: a number that all cores share is not
@@ -93,6 +96,7 @@ impl Rules {
             .map_or(0, |_| config.history.messages * FRAME_BYTES_MORE);
         Self {
             errands,
+            taps: Arc::default(),
             kept: Kept {
                 messages: config.history.messages,
                 bytes: config.history.bytes + shared_bytes,
@@ -377,6 +381,7 @@ impl Room {
         state.history.push(seq, time_ms, frame.clone(), &self.rules.kept);
         state.said_ms = time_ms;
         self.report(state, time_ms);
+        self.rules.taps.to_room(&self.name, &frame);
         let mut members = 0;
         for (_, inbox, count) in self.with_members(state) {
             members += count as usize;
@@ -552,6 +557,7 @@ impl Room {
             count: state.presence.count(),
         };
         let frame = Frame::text(|out| count.write(out));
+        self.rules.taps.to_room(&self.name, &frame);
         self.to_members(&state, |room| Command::Presence {
             room,
             frame: frame.clone(),
@@ -636,6 +642,17 @@ impl Room {
         (state.presence.count(), state.history.len(), state.history.bytes())
     }
 
+    /// For whoever looks on.
+    #[must_use]
+    pub fn glance(&self) -> Glance {
+        let state = self.state.lock();
+        Glance {
+            members: state.members(),
+            users: state.presence.count(),
+            head: state.history.head(),
+        }
+    }
+
     /// Tells the members that a user came or went. In a large room a `count` becomes due instead: 10,000 joins
     /// must not become 50 million frames. True if it became due just now.
     ///
@@ -659,6 +676,7 @@ impl Room {
             time_ms: now_ms,
         };
         let frame = Frame::text(|out| line.write(out));
+        self.rules.taps.to_room(&self.name, &frame);
         self.to_members(state, |room| Command::Presence {
             room,
             frame: frame.clone(),
@@ -729,6 +747,17 @@ fn with_epoch(payload: &[u8], seq: u64, epoch: &str) -> Option<Vec<u8>> {
 
 fn signed(bytes: usize) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// A room at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Glance {
+    /// Connections on this node.
+    pub members: usize,
+    /// Users, on all nodes.
+    pub users: usize,
+    /// Number of the last chat: two glances tell how many were said between them.
+    pub head: u64,
 }
 
 /// What a sweep found.

@@ -9,17 +9,19 @@ use std::time::{Duration, Instant};
 use axum_server::accept::Accept;
 use tokio::time::{Instant as Deadline, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::http::service::{HttpService, Peer as HttpPeer};
 use crate::net::PeerAddress;
-use crate::net::certificates::Certificates;
+use crate::net::admission::{Admission, Meter};
+use crate::net::certificates::{Certificates, clients};
 use crate::net::idle::{HttpIdle, InService};
 use crate::net::listener::Accepted;
-use crate::net::permits::{Permits, Refused};
+use crate::net::permits::Refused;
 use crate::net::proxy_protocol::{self, Malformed};
 use crate::net::tls_io::{TlsFailure, TlsIo};
 use crate::shard::Shard;
-use crate::telemetry::metrics::{HandshakeResult, Limit, Metrics};
+use crate::telemetry::metrics::{ClientCertificate, HandshakeResult, Label, Metrics};
 
 /// The client connection preface of HTTP/2 (RFC 9113 section 3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -34,7 +36,7 @@ pub struct Acceptor(Arc<Inner>);
 pub struct Inner {
     pub shard: Arc<Shard>,
     pub certificates: Arc<Certificates>,
-    pub permits: Arc<Permits>,
+    pub admission: Arc<Admission>,
     pub metrics: Arc<Metrics>,
     /// From accept to the first bytes of a request, a proxy's header and TLS included.
     pub handshake_timeout: Duration,
@@ -42,6 +44,8 @@ pub struct Inner {
     pub http_idle: Duration,
     /// Ends handshakes at once when the node stops: axum-server looks at its own shutdown only later.
     pub stop: CancellationToken,
+    /// Who is between accept and the first bytes of a request.
+    pub arriving: TaskTracker,
 }
 
 impl Acceptor {
@@ -58,13 +62,17 @@ impl<S: Send + 'static> Accept<Accepted, S> for Acceptor {
 
     fn accept(&self, accepted: Accepted, service: S) -> Self::Future {
         let inner = Arc::clone(&self.0);
+        let arriving = inner.arriving.token();
         Box::pin(async move {
+            let _arriving = arriving;
             let deadline = Deadline::now() + inner.handshake_timeout;
+            let meter = Meter::default();
+            let opening = (inner.admission).measure(&meter, inner.shard.index, inner.open(accepted, &meter));
             let opened = tokio::select! {
                 biased;
                 // Nothing is lost: a client in its handshake has said nothing yet.
                 () = inner.stop.cancelled() => return Err(io::ErrorKind::ConnectionAborted.into()),
-                opened = timeout_at(deadline, inner.open(accepted)) => opened,
+                opened = timeout_at(deadline, opening) => opened,
             };
             let result = match &opened {
                 Ok(Ok(_)) => HandshakeResult::Ok,
@@ -72,10 +80,13 @@ impl<S: Send + 'static> Accept<Accepted, S> for Acceptor {
                 Err(_) => HandshakeResult::TlsTimeout,
             };
             inner.metrics.handshake(result);
+            if result == HandshakeResult::Ok {
+                inner.admission.learn(meter.spent_ns());
+            }
             let (mut io, address) = match opened {
                 Ok(Ok(opened)) => opened,
                 Ok(Err(failed)) => {
-                    tracing::debug!(error = %failed.error, "handshake failed");
+                    tracing::debug!(error = %failed.error, result = failed.result.word(), "handshake ended");
                     return Err(failed.error);
                 }
                 Err(elapsed) => return Err(io::Error::new(io::ErrorKind::TimedOut, elapsed)),
@@ -109,7 +120,7 @@ impl From<Refused> for Failed {
 
 impl Inner {
     /// The stream, and the client's address.
-    async fn open(&self, mut accepted: Accepted) -> Result<(Box<TlsIo>, SocketAddr), Failed> {
+    async fn open(&self, mut accepted: Accepted, meter: &Meter) -> Result<(Box<TlsIo>, SocketAddr), Failed> {
         let gone = |error| Failed {
             result: HandshakeResult::ClientGone,
             error,
@@ -132,20 +143,22 @@ impl Inner {
             })?;
         // A turn is taken only once there is something to compute, so that silent clients hold no place.
         io.wait_for_hello(early).await.map_err(failed)?;
-        let Some(turn) = self.permits.handshake().await else {
-            self.metrics.limit_hit(Limit::HandshakesInFlight);
-            return Err(Failed {
-                result: HandshakeResult::OverLimit,
-                error: io::ErrorKind::QuotaExceeded.into(),
-            });
-        };
+        let turn = (self.admission.turn(self.shard.index, accepted.address.ip()).await).map_err(|refused| Failed {
+            result: refused.result(),
+            error: io::ErrorKind::QuotaExceeded.into(),
+        })?;
+        if turn.has_waited && io.is_abandoned() {
+            return Err(gone(io::ErrorKind::UnexpectedEof.into()));
+        }
+        meter.advance(turn.cost_ns);
+        let is_challenge = self.is_challenge(&mut io).await;
         let started = Instant::now();
         let mut turn = Some(turn);
         loop {
             tokio::select! {
                 biased;
                 done = io.handshake() => {
-                    done.map_err(failed)?;
+                    done.map_err(|error| self.handshake_failed(error))?;
                     break;
                 }
                 // Nothing is lost: the handshake goes on, without its turn.
@@ -154,8 +167,48 @@ impl Inner {
         }
         self.metrics.tls_handshake_seconds(started.elapsed().as_secs_f64());
         drop(turn);
+        if is_challenge {
+            return Err(answered(io).await);
+        }
+        self.count_client_certificate(&io);
         io.wait_for_request(version_is_clear).await.map_err(gone)?;
         Ok((io, accepted.address))
+    }
+
+    /// Has an authority's challenge answered with what answers it, instead of the certificate.
+    async fn is_challenge(&self, io: &mut TlsIo) -> bool {
+        let Some(acme) = self.certificates.acme() else {
+            return false;
+        };
+        match acme.challenge(io.hello()).await {
+            Some(config) => io.serve_with(config).is_ok(),
+            None => false,
+        }
+    }
+
+    fn count_client_certificate(&self, io: &TlsIo) {
+        if self.certificates.asks_clients() {
+            self.metrics.client_certificate(match io.has_client_certificate() {
+                true => ClientCertificate::Ok,
+                false => ClientCertificate::None,
+            });
+        }
+    }
+
+    fn handshake_failed(&self, error: io::Error) -> Failed {
+        let flaw = match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(TlsFailure::Tls(error)) => clients::refusal(error),
+            _ => None,
+        };
+        let result = match flaw {
+            Some(flaw) => {
+                self.metrics.client_certificate(flaw);
+                HandshakeResult::ClientCertificate
+            }
+            None if self.certificates.is_empty() => HandshakeResult::NoCertificate,
+            None => blame(&error),
+        };
+        Failed { result, error }
     }
 
     /// Reads whose connection this is, and counts it for that address. Returns what the client has said already.
@@ -170,6 +223,16 @@ impl Inner {
             self.metrics.limit_hit(refused.limit());
         })?;
         Ok(early)
+    }
+}
+
+/// RFC 8737 section 3: the authority has seen what it wanted, and nothing is said over this connection.
+async fn answered(mut io: Box<TlsIo>) -> Failed {
+    // The certificate is what counts; the end may get lost.
+    let _ = std::future::poll_fn(|cx| io.poll_close(cx)).await;
+    Failed {
+        result: HandshakeResult::AcmeChallenge,
+        error: io::ErrorKind::ConnectionAborted.into(),
     }
 }
 

@@ -184,6 +184,28 @@ impl TlsIo {
         }))
     }
 
+    /// What [`TlsIo::wait_for_hello`] has read, until the handshake begins.
+    #[must_use]
+    pub fn hello(&self) -> &[u8] {
+        &self.rest
+    }
+
+    /// Serves this client with another configuration. Only before the handshake begins.
+    ///
+    /// # Errors
+    /// As [`TlsIo::new`].
+    pub fn serve_with(&mut self, config: Arc<ServerConfig>) -> Result<(), rustls::Error> {
+        debug_assert!(self.is_new(), "a handshake keeps its configuration");
+        self.tls = UnbufferedServerConnection::new(config)?;
+        Ok(())
+    }
+
+    /// Whether the client has shown a certificate of its own, and a good one.
+    #[must_use]
+    pub fn has_client_certificate(&self) -> bool {
+        self.tls.peer_certificates().is_some()
+    }
+
     /// Drives the handshake to its end. `Ok` means that application data may flow both ways; some of the
     /// client's may already be here.
     ///
@@ -230,6 +252,17 @@ impl TlsIo {
             self.rest.extend_from_slice(read);
             Poll::Ready(Ok(()))
         })
+    }
+
+    /// Whether the client, which has said hello and must wait for the answer, has gone instead: then there is nobody to
+    /// compute for.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        match SockRef::from(&self.socket).peek(&mut byte) {
+            Ok(read) => read == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
     }
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -280,6 +280,11 @@ impl Shard {
     }
 
     pub(super) fn queue(&self, local: &mut Local, conn: &Arc<Conn>, frame: Frame, now_ms: u64) {
+        if self.taps.is_on()
+            && let Some(identity) = conn.identity()
+        {
+            self.taps.to_user(&identity.user_id, conn.session, &frame);
+        }
         match conn.push(frame, &self.outbox_limits, &self.counters, now_ms) {
             Pushed::Dirty => local.dirty.push_back(Arc::clone(conn)),
             Pushed::Over(limit) => self.cut(local, vec![(Arc::clone(conn), limit)], now_ms),

@@ -24,6 +24,7 @@ use crate::runtime::Tasks;
 use crate::shard::inbox::{Command, Inbox};
 use crate::shard::members::Local;
 use crate::telemetry::metrics::{Metrics, ShardCounters};
+use crate::telemetry::taps::Taps;
 
 pub use flusher::round;
 
@@ -34,6 +35,7 @@ pub struct Shard {
     pub counters: Arc<ShardCounters>,
     pub outbox_limits: OutboxLimits,
     metrics: Arc<Metrics>,
+    taps: Arc<Taps>,
     started: Instant,
     heartbeat: Duration,
     flush_window: Duration,
@@ -52,7 +54,14 @@ impl std::fmt::Debug for Shard {
 impl Shard {
     /// One of `shards`; `inbox` is known to every room.
     #[must_use]
-    pub fn new(index: usize, shards: usize, inbox: Arc<Inbox>, config: &Config, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(
+        index: usize,
+        shards: usize,
+        inbox: Arc<Inbox>,
+        config: &Config,
+        metrics: Arc<Metrics>,
+        taps: Arc<Taps>,
+    ) -> Arc<Self> {
         let counters = Arc::new(ShardCounters::with_probes());
         metrics.register_shard(Arc::clone(&counters));
         Arc::new(Self {
@@ -61,6 +70,7 @@ impl Shard {
             counters,
             outbox_limits: OutboxLimits::new(&config.limits),
             metrics,
+            taps,
             started: Instant::now(),
             heartbeat: config.heartbeat.interval,
             flush_window: config.rooms.flush_window,

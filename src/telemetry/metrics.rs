@@ -64,6 +64,9 @@ pub struct Metrics {
     protocol_errors: Words,
     rate_limited: Counters<RateLimit>,
     limit_hits: Counters<Limit>,
+    admission_refused: Vec<metrics::Counter>,
+    resumed_sockets: metrics::Counter,
+    evicted_bytes: metrics::Counter,
     slow_consumers: Counters<SlowConsumer>,
     sweeper_terminations: metrics::Counter,
     ping_rtt: metrics::Histogram,
@@ -71,6 +74,8 @@ pub struct Metrics {
     recoveries: Counters<Recovery>,
     reloads: Counters<Reload>,
     certificate_expiry: metrics::Gauge,
+    acme_orders: Counters<AcmeOrder>,
+    client_certificates: Counters<ClientCertificate>,
     panics_caught: Counters<PanicPlace>,
     drain_phases: Vec<metrics::Gauge>,
     /// By action.
@@ -107,6 +112,12 @@ impl Metrics {
             protocol_errors: new.words(&names::PROTOCOL_ERRORS, ERROR_CODES),
             rate_limited: new.counters(&names::RATE_LIMITED),
             limit_hits: new.counters(&names::REFUSED),
+            admission_refused: AdmissionRefusal::ALL
+                .iter()
+                .map(|refusal| new.counter(&names::ADMISSION_REFUSED, &[refusal.stage(), refusal.word()]))
+                .collect(),
+            resumed_sockets: new.counter(&names::RESUMED_SOCKETS, &[]),
+            evicted_bytes: new.counter(&names::EVICTED_BYTES, &[]),
             slow_consumers: new.counters(&names::SLOW_CONSUMERS),
             sweeper_terminations: new.counter(&names::SWEEPER_TERMINATIONS, &[]),
             ping_rtt: new.histogram(&names::PING_RTT, &[]),
@@ -114,6 +125,8 @@ impl Metrics {
             recoveries: new.counters(&names::RECOVERIES),
             reloads: new.counters(&names::TLS_RELOADS),
             certificate_expiry: new.gauge(&names::CERTIFICATE_EXPIRY, &[]),
+            acme_orders: new.counters(&names::ACME_ORDERS),
+            client_certificates: new.counters(&names::CLIENT_CERTIFICATES),
             panics_caught: new.counters(&names::PANICS_CAUGHT),
             drain_phases: new.gauges::<DrainPhase>(&names::DRAIN_PHASE),
             admin_requests: AdminAction::ALL
@@ -237,6 +250,21 @@ impl Metrics {
         self.limit_hits.inc(limit);
     }
 
+    /// A client was not let in because the node has enough to do.
+    pub fn admission_refused(&self, refusal: AdmissionRefusal) {
+        self.admission_refused[refusal.index()].increment(1);
+    }
+
+    /// A client that returned was given a socket.
+    pub fn socket_resumed(&self) {
+        self.resumed_sockets.increment(1);
+    }
+
+    /// So many bytes were given up to keep within the budget of the node.
+    pub fn evicted(&self, bytes: u64) {
+        self.evicted_bytes.increment(bytes);
+    }
+
     /// A connection is ended for its backlog.
     pub fn slow_consumer(&self, limit: SlowConsumer) {
         self.slow_consumers.inc(limit);
@@ -265,6 +293,16 @@ impl Metrics {
     /// The certificate was loaded again, or not.
     pub fn tls_reload(&self, result: Reload) {
         self.reloads.inc(result);
+    }
+
+    /// An order for a certificate is over.
+    pub fn acme_order(&self, result: AcmeOrder) {
+        self.acme_orders.inc(result);
+    }
+
+    /// A client was asked for its certificate.
+    pub fn client_certificate(&self, result: ClientCertificate) {
+        self.client_certificates.inc(result);
     }
 
     /// The served certificate expires then (seconds since the Unix epoch).

@@ -54,10 +54,12 @@ impl Ear {
 
 impl Sink for Ear {
     fn message(&self, room: &str, entry: Entry) {
-        if let Some(room) = self.driver.hub.find(room)
-            && let Some(heard) = room.on_message(&entry)
-        {
-            self.driver.heard(heard);
+        self.messages(room, vec![entry]);
+    }
+
+    fn messages(&self, room: &str, entries: Vec<Entry>) {
+        if let Some(room) = self.driver.hub.find(room) {
+            room.on_messages(&entries, |heard| self.driver.heard(heard));
         }
     }
 

@@ -50,6 +50,7 @@ pub fn run(args: &Dev, loudness: Loudness, environment: &Environment) -> Result<
         config,
         Start {
             on_ready: Some(Box::new(on_ready)),
+            ..Start::default()
         },
     )?;
     Ok(())

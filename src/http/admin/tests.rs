@@ -35,7 +35,7 @@ impl Running {
             config.admin.tokens = tokens.iter().map(token).collect();
         });
         let (health, stop) = (node.health.clone(), CancellationToken::new());
-        let thread = spawn(listen, node, stop.clone()).unwrap();
+        let thread = spawn(listen, node, Vec::new(), stop.clone()).unwrap();
         Self {
             address,
             health,

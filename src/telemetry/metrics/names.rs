@@ -83,11 +83,18 @@ metrics! {
     UPGRADE_DURATION Histogram "conclave_upgrade_duration_seconds" [] in HANDSHAKE: "From request head to the answer of an upgrade.";
     DISCONNECTS Counter "conclave_disconnects_total" ["code", "reason", "initiator"]: "Ended sockets by close code, reason word and who ended them.";
 
+    HANDSHAKES_WAITING Gauge "conclave_handshakes_waiting" []: "Handshakes that wait for their turn.";
+    HANDSHAKE_CPU Counter "conclave_handshake_cpu_seconds_total" []: "CPU time from accept to the first byte of a request.";
+    ADMISSION_RATE Gauge "conclave_admission_rate" []: "Handshakes that the node begins per second at most, as they are measured.";
+    ADMISSION_REFUSED Counter "conclave_admission_refused_total" ["stage", "reason"]: "Clients that were not let in because the node has enough to do, by how far they had come.";
+    RESUMED_SOCKETS Counter "conclave_resumed_sockets_total" []: "Sockets opened by clients that returned with resume=1.";
     PROBE_SESSIONS Counter "conclave_probe_sessions_total" []: "Sockets of probes (a token with probe: true); no other metric of clients, rooms or messages counts them.";
 
     ADMITTED Counter "conclave_admitted_total" ["place"]: "Accepted tokens by where they were found.";
     AUTH_FAILURES Counter "conclave_auth_failures_total" ["reason"]: "Refused tokens by reason word.";
     CERTIFICATE_EXPIRY Gauge "conclave_tls_certificate_expiry_timestamp_seconds" []: "When the served certificate expires; 0 until one is loaded.";
+    ACME_ORDERS Counter "conclave_acme_orders_total" ["result"]: "Certificates that were asked for from the ACME authority.";
+    CLIENT_CERTIFICATES Counter "conclave_client_certificates_total" ["result"]: "Handshakes by the certificate that the client was asked for.";
     TLS_RELOADS Counter "conclave_tls_reloads_total" ["result"]: "Attempts to load a changed certificate.";
 
     MESSAGES Counter "conclave_messages_total" ["direction", "kind"]: "WebSocket messages.";
@@ -104,6 +111,7 @@ metrics! {
     SENDS Counter "conclave_sends_total" []: "Send calls on client sockets.";
     SEND_QUEUE_BYTES Gauge "conclave_send_queue_bytes" []: "Bytes queued to clients.";
     SLOW_CONSUMERS Counter "conclave_slow_consumers_total" ["limit"]: "Connections ended for their backlog.";
+    EVICTED_BYTES Counter "conclave_evicted_bytes_total" []: "Bytes given up with the largest queues because all of them together were over limits.node_outbox_bytes.";
     PING_RTT Histogram "conclave_ping_rtt_seconds" [] in PING: "From ping to pong.";
     SWEEPER_TERMINATIONS Counter "conclave_sweeper_terminations_total" []: "Connections ended for silence.";
 
@@ -155,6 +163,7 @@ metrics! {
     READY Gauge "conclave_ready" []: "1 while the node wants new connections.";
     DRAIN_PHASE Gauge "conclave_drain_phase" ["phase"]: "1 for where stopping stands.";
     DRAINING_CLIENTS Gauge "conclave_draining_clients" []: "Sockets that the drain has yet to close.";
+    DRAIN_DEADLINE Gauge "conclave_drain_deadline_timestamp_seconds" []: "When the drain cuts whoever is left; 0 while nobody stops the node.";
     PANICS Counter "conclave_panics_total" []: "Panics in this process.";
     PANICS_CAUGHT Counter "conclave_panics_caught_total" ["place"]: "Panics that ended only the work at hand.";
     LOG_LINES_DROPPED Counter "conclave_log_lines_dropped_total" []: "Log lines lost because their reader was too slow.";
