@@ -92,6 +92,12 @@ impl RoomKey {
         let partition = super::partition::of(&name);
         Self { name, partition }
     }
+
+    /// Whether only probes can be in it: little of it is kept, and not for long.
+    #[must_use]
+    pub fn is_shadow(&self) -> bool {
+        crate::protocol::room::is_shadow(&self.name)
+    }
 }
 
 /// A place in a room's log: everything up to `seq`, as `epoch` numbered it.

@@ -7,6 +7,7 @@ mod clients;
 pub mod keys;
 mod origin;
 mod proxies;
+pub mod risk;
 mod telemetry;
 mod tls;
 

@@ -4,6 +4,7 @@ mod assemble;
 mod check;
 mod document;
 mod environment;
+mod facts;
 mod files;
 mod kind;
 mod listen;
@@ -28,6 +29,7 @@ use secrecy::SecretString;
 use crate::backplane::url::BackplaneUrl;
 
 pub use check::check;
+pub use facts::Facts;
 pub use listen::{Listen, Networks};
 pub use load::{Effective, Loaded, Sources, default_config, load, load_with};
 pub use print::{PRODUCTION_TOML, effective_table, env_table, table_markdown};

@@ -96,17 +96,24 @@ async fn enter(State(node): State<Arc<Node>>, Extension(kind): Extension<Kind>, 
                 Verdict::TurnAway(close, _) if *close == Close::OVERLOADED => (UpgradeResult::Overloaded, close.reason),
                 Verdict::TurnAway(close, _) => (UpgradeResult::Denied, close.reason),
             };
+            // Counted as a session of its own kind, and nowhere else.
+            let is_probe = matches!(&verdict, Verdict::Welcome(admitted) if admitted.identity().is_probe);
             let response = handshake::response(handshake, &parts.headers).map(|()| axum::body::Body::empty());
             if parts.version < http::Version::HTTP_2 {
                 peer.in_service.cork();
             }
             upgrade(&node, kind, &mut parts, peer, verdict, &span);
-            (response, result, word)
+            (response, (!is_probe).then_some(result), word)
         }
-        Err(refused) => refused.answer(parts.version),
+        Err(refused) => {
+            let (response, result, word) = refused.answer(parts.version);
+            (response, Some(result), word)
+        }
     };
     span.set_result(response.status().as_u16(), word);
-    node.metrics.upgrade(result, started.elapsed().as_secs_f64());
+    if let Some(result) = result {
+        node.metrics.upgrade(result, started.elapsed().as_secs_f64());
+    }
     response
 }
 
@@ -134,10 +141,12 @@ fn decide(node: &Node, parts: &Parts, peer: &Peer) -> Result<(Handshake, Verdict
                 node.metrics.admission_refused(refusal);
                 return Ok((handshake, turned_away(node, Close::OVERLOADED)?));
             }
-            if is_returning {
-                node.metrics.socket_resumed();
+            if !admitted.identity().is_probe {
+                if is_returning {
+                    node.metrics.socket_resumed();
+                }
+                node.metrics.admitted(place_label(node, &admitted));
             }
-            node.metrics.admitted(place_label(node, &admitted));
             Ok((handshake, Verdict::Welcome(admitted)))
         }
         Err(denied) => {
@@ -285,7 +294,8 @@ fn begin(
     };
     let shard = peer.shard;
     let identity = (kind != Kind::Echo).then(|| Arc::clone(admitted.identity()));
-    let conn = shard.register(transport, identity, admitted.ends_at().unwrap_or(NEVER));
+    let is_probe = admitted.identity().is_probe;
+    let conn = shard.register(transport, identity, is_probe, admitted.ends_at().unwrap_or(NEVER));
     if node.policy.is_revoked(admitted.identity(), auth::now()) {
         // Only now can it be found by who ends revoked connections. The close is queued before anything else is.
         shard.inbox.push(Command::Close {

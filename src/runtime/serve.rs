@@ -16,7 +16,7 @@ use crate::auth::{Policy, Refusals};
 use crate::backplane;
 use crate::backplane::contract::Backplane;
 use crate::backplane::driver::{Seats, Warden};
-use crate::config::{Config, Effective, Listen, RuntimeKind, TlsMode};
+use crate::config::{At, Config, Effective, Listen, Problem, RuntimeKind, Severity, TlsMode};
 use crate::http::health::Health;
 use crate::http::session::Sessions;
 use crate::http::{admin, routes};
@@ -43,6 +43,10 @@ const DESCRIPTORS_RESERVED: u64 = 128;
 /// How often limiters and rooms forget what is too old.
 const SWEEP: Duration = Duration::from_secs(10);
 
+/// Sockets that become ready between two turns of a shard's flusher: with tokio's own 1,024 a storm's first bytes would
+/// keep it waiting for tens of milliseconds.
+const IO_EVENTS_PER_TICK: usize = 64;
+
 /// How long the last spans may take to leave.
 const TRACES_FLUSH: Duration = Duration::from_secs(3);
 
@@ -58,6 +62,8 @@ pub struct Start {
     pub effective: Vec<Effective>,
     /// Listening sockets that somebody else keeps.
     pub inherited: Inherited,
+    /// What was found in the configuration and is logged once; notes are left to `check-config`.
+    pub warnings: Vec<Problem>,
 }
 
 /// Where the node listens.
@@ -81,6 +87,7 @@ pub fn run(mut config: Config, mut start: Start) -> anyhow::Result<()> {
         Traces::off()
     };
     let _logs = logs::init(&config.log, Some(&traces))?;
+    log_warnings(&start.warnings);
     let shards = shard_count(&config);
     let is_handed_on = start.inherited.main.is_some();
     let listeners = match start.inherited.main.take() {
@@ -134,6 +141,20 @@ fn name(listen: &Listen) -> String {
     match listen {
         Listen::Tcp(address) => format!("{host}:{}", address.port()),
         Listen::Unix(_) => host.to_owned(),
+    }
+}
+
+fn log_warnings(warnings: &[Problem]) {
+    let is_warning = |problem: &&Problem| problem.severity == Severity::Warning;
+    for problem in warnings.iter().filter(is_warning) {
+        let set_by = problem.at.as_ref().map(At::short);
+        tracing::warn!(
+            key = problem.key,
+            set_by,
+            remedy = problem.remedy,
+            "configuration: {}",
+            problem.what
+        );
     }
 }
 
@@ -299,6 +320,7 @@ fn per_core(node: &Arc<Node>, listeners: Vec<Bound>, ready: Ready, start: Start)
     for ((index, socket), handle) in listeners.into_iter().enumerate().zip(&handles) {
         let runtime = Builder::new_current_thread()
             .enable_all()
+            .max_io_events_per_tick(IO_EVENTS_PER_TICK)
             .build()
             .context("a runtime could not be set up")?;
         node.metrics.register_runtime(runtime.handle().clone());

@@ -120,6 +120,7 @@ fn token(name: &str, kept: &Kept) -> Result<String, Failure> {
         name: Some(name),
         ttl: TOKEN_LIFE,
         rooms: &[],
+        probe: false,
         claims: &[],
     };
     let now = SystemTime::now();
