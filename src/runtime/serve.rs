@@ -103,6 +103,9 @@ pub fn run(mut config: Config, mut start: Start) -> anyhow::Result<()> {
         admin_listen: admin_listener.local_addr()?,
         is_handed_on,
     };
+    if config.tls.mode == TlsMode::Off {
+        tracing::warn!(listen = %ready.listen, "NO TLS: tokens and messages are plain text here (tls.mode is \"off\")");
+    }
     // One that was handed over is not the one that the configuration was checked for.
     if config.tls.mode == TlsMode::Off && !ready.listen.is_local() {
         anyhow::bail!(

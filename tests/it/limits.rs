@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use crate::harness::frames::{self, CONTINUATION, FIN, TEXT, frame};
 use crate::harness::http2::Http2;
 use crate::harness::node::read_to_end;
-use crate::harness::{self, Client, Node};
+use crate::harness::{self, Client, Node, token};
 
 #[tokio::test]
 async fn a_message_over_the_rate_is_refused_with_a_time() {
@@ -185,6 +185,9 @@ async fn connections_of_a_user_are_limited() {
     let mut fourth = http2.socket(&node.token("ann")).await;
     fourth.expect("closing").await;
     fourth.expect_close(1013, "overloaded").await;
+    let mut probe = token::claims("ann");
+    probe["probe"] = json!(true);
+    node.client_with(&probe).await.close(1000).await;
     node.client("bob").await.close(1000).await;
     assert_eq!(second.pending().await, Vec::<Value>::new(), "the others go on");
     first.close(1000).await;
