@@ -176,7 +176,7 @@ fn a_certificate_for_this_machine_only() {
     expect(
         |config, _| {
             config.tls.certificate = file.clone();
-            config.server.listen = ([127, 0, 0, 1], 8443).into();
+            config.server.listen = crate::config::Listen::Tcp(([127, 0, 0, 1], 8443).into());
         },
         &[],
     );
