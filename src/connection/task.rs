@@ -21,7 +21,7 @@ use crate::limits::{CLOSE_LINGER, HARD_LIMIT_FACTOR, READ_PAUSE_MAX};
 use crate::net::limit_key;
 use crate::protocol::close::Close;
 use crate::protocol::server;
-use crate::runtime::Node;
+use crate::runtime::{Ceilings, Node};
 use crate::shard::Shard;
 use crate::shard::inbox::Command;
 use crate::telemetry::metrics::{Initiator, Kind, Limit, PanicPlace, RateLimit, ShardCounters};
@@ -132,12 +132,9 @@ pub(super) struct Rates {
 }
 
 impl Rates {
-    fn new(limits: &config::Limits, address: IpAddr) -> Option<Box<Self>> {
+    fn new(limits: &config::Limits, ceilings: &Ceilings, address: IpAddr) -> Option<Box<Self>> {
         let per_second = limits.messages_per_second;
-        let none = per_second == 0
-            && limits.bytes_per_second == 0
-            && limits.user_messages_per_second == 0
-            && limits.address_messages_per_second == 0;
+        let none = per_second == 0 && limits.bytes_per_second == 0 && ceilings.are_none();
         let burst = if limits.messages_burst == 0 {
             per_second
         } else {
@@ -169,7 +166,7 @@ impl Task {
             early,
         } = entrance;
         let life = Life {
-            rates: Rates::new(&node.config.limits, address),
+            rates: Rates::new(&node.config.limits, &node.ceilings, address),
             rooms: Vec::new(),
             trace: trace.map(Box::new),
             opened_ms: shard.now_ms(),

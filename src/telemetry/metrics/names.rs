@@ -71,6 +71,7 @@ metrics! {
     UPKEEP Gauge "conclave_upkeep_timestamp_seconds" []: "When the metrics were last tidied up; must advance.";
 
     CONNECTIONS Gauge "conclave_connections" []: "Sockets that are open.";
+    OUTBOX_BUDGET Gauge "conclave_outbox_budget_bytes" []: "Bytes that may wait for all readers of this node together.";
     CONNECTIONS_LIMIT Gauge "conclave_connections_limit" []: "Connections this node accepts; 0 means no limit.";
     FD_LIMIT Gauge "conclave_fd_limit" []: "File descriptors this process may open.";
     CONNECTIONS_OPENED Counter "conclave_connections_opened_total" []: "Sockets that were admitted.";

@@ -22,6 +22,8 @@ pub struct Gauges {
     pub connections: u64,
     /// Connections this node accepts; 0 means no limit.
     pub connections_limit: u64,
+    /// What may wait for all readers together.
+    pub outbox_budget_bytes: u64,
     /// File descriptors this process may open.
     pub fd_limit: u64,
     /// Rooms on this node.
@@ -211,6 +213,7 @@ fn gauges(new: &Registrar<'_>) -> Vec<Shown> {
     let plain = |definition| new.gauge(definition, &[]);
     vec![
         (plain(&names::CONNECTIONS), |now| now.connections),
+        (plain(&names::OUTBOX_BUDGET), |now| now.outbox_budget_bytes),
         (plain(&names::CONNECTIONS_LIMIT), |now| now.connections_limit),
         (plain(&names::FD_LIMIT), |now| now.fd_limit),
         (plain(&names::ROOMS), |now| now.rooms),
