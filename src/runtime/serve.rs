@@ -377,6 +377,9 @@ fn control(
         node.certificates.keep(&node.tasks, &node.health);
         keep_house(node);
         node.health.ready();
+        if let Some(cluster) = &node.cluster {
+            cluster.tell_others();
+        }
         supervisor::start(node, beats);
         tracing::info!(
             name = node.config.server.name,
