@@ -13,9 +13,13 @@
 
 mod harness;
 
+mod acme;
 mod activation;
+mod admin;
 mod admission;
 mod backplane;
+mod behind;
+mod client_certificates;
 mod drain;
 mod echo;
 mod heartbeat;

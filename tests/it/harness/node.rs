@@ -125,6 +125,7 @@ impl Builder {
             listen: ready.0,
             admin: ready.1,
             certificate,
+            name: "localhost".to_owned(),
             process,
             folder,
         }
@@ -209,7 +210,12 @@ fn ready(line: &str) -> Option<(SocketAddr, SocketAddr)> {
         return None;
     }
     let address = |name: &str| line[name].as_str()?.parse().ok();
-    Some((address("listen")?, address("admin_listen")?))
+    // Of a unix socket the test itself knows where it is.
+    let listen = match line["listen"].as_str()?.starts_with("unix:") {
+        true => SocketAddr::from(([0, 0, 0, 0], 0)),
+        false => address("listen")?,
+    };
+    Some((listen, address("admin_listen")?))
 }
 
 /// A node that runs.
@@ -217,6 +223,8 @@ pub struct Node {
     pub listen: SocketAddr,
     pub admin: SocketAddr,
     pub certificate: Certificate,
+    /// A name in it.
+    pub name: String,
     pub process: Process,
     folder: TempDir,
 }
@@ -241,7 +249,7 @@ impl Node {
     // Connections
 
     pub fn tls(&self) -> Tls {
-        Tls::new(self.listen, &self.certificate)
+        Tls::new(self.listen, &self.certificate).named(&self.name)
     }
 
     pub fn tls_with(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> Tls {
