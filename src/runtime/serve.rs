@@ -420,6 +420,9 @@ fn control(
         }
         keep_house(node);
         node.health.ready();
+        if let Some(cluster) = &node.cluster {
+            cluster.tell_others();
+        }
         supervisor::start(node, beats);
         tracing::info!(
             name = node.config.server.name,
