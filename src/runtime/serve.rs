@@ -28,8 +28,8 @@ use crate::net::certificates::Certificates;
 use crate::net::listener::{self, Listener, Peer};
 use crate::net::permits::Permits;
 use crate::runtime::{Cluster, Drain, Node, Rate, Tasks, drain, now_ms};
-use crate::shard::Shard;
 use crate::shard::inbox::Inbox;
+use crate::shard::{Budgets, Shard};
 use crate::telemetry::logs;
 use crate::telemetry::metrics::{BuildInfo, Metrics};
 use crate::telemetry::traces::{Service, Traces};
@@ -146,8 +146,9 @@ pub(super) fn build_on(
     let permits = Permits::new(connections_max, limits.connections_per_address);
     let admission = Admission::new(&config, shards, Arc::clone(&metrics));
     let inboxes: Arc<[Arc<Inbox>]> = (0..shards).map(|_| Arc::default()).collect();
+    let budgets = Budgets::new(limits, shards);
     let shards = (inboxes.iter().enumerate())
-        .map(|(index, inbox)| Shard::new(index, shards, Arc::clone(inbox), &config, Arc::clone(&metrics)))
+        .map(|(index, inbox)| Shard::new(index, Arc::clone(inbox), &config, &budgets, Arc::clone(&metrics)))
         .collect();
     let backplane = connect(&config, &metrics)?;
     let errands =

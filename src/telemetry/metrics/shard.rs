@@ -98,6 +98,8 @@ pub struct ShardCounters {
     pub replayed_messages: Counter,
     /// Bytes queued to clients now.
     pub outbox_bytes: Gauge,
+    /// KiB of messages that are not whole, each connection's rounded up.
+    pub inbound_kib: Gauge,
 }
 
 impl ShardCounters {
