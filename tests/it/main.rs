@@ -38,6 +38,7 @@ mod runtime;
 mod secrets;
 mod shutdown;
 mod slow_reader;
+mod storm;
 mod telemetry;
 mod tls;
 mod traces;
