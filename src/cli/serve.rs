@@ -3,19 +3,20 @@
 use super::args::{Loudness, Serve};
 use super::{Environment, Failure, configuration};
 use crate::config::{Facts, Sources};
+use crate::net::inherited::Inherited;
 use crate::runtime::{self, Start};
 
 /// Blocks until the server has drained.
 pub fn run(args: &Serve, loudness: Loudness, environment: &Environment) -> Result<(), Failure> {
     let loaded = configuration::load(&sources(args, loudness, environment))?;
-    let warnings = loaded.warnings;
-    runtime::run(
-        loaded.config,
-        Start {
-            warnings,
-            ..Start::default()
-        },
-    )?;
+    let inherited = Inherited::take(environment.value("LISTEN_FDNAMES")).map_err(Failure::usage)?;
+    let start = Start {
+        on_ready: None,
+        inherited,
+        effective: loaded.effective,
+        warnings: loaded.warnings,
+    };
+    runtime::run(loaded.config, start)?;
     Ok(())
 }
 

@@ -9,11 +9,12 @@ use super::read::Read;
 use super::schema::KEYS;
 use super::settings::Settings;
 use super::{
-    Acme, Auth, Backplane, BackplaneKind, ClientAuth, Config, Drain, Echo, Heartbeat, History, Kept, Key, KeySource,
-    Limits, Log, LogFormat, OnStale, Origin, Rooms, RuntimeKind, Server, Session, Tls, Traces,
+    Acme, Admin, Auth, Backplane, BackplaneKind, ClientAuth, Config, Drain, Echo, Heartbeat, History, Kept, Key,
+    KeySource, Limits, Log, LogFormat, OnStale, Origin, Rooms, RuntimeKind, Server, Session, Tls, Traces,
 };
 use crate::backplane::url::BackplaneUrl;
 
+const TOKEN_FILE: &str = "admin.token_file";
 const SENTINEL_PASSWORD_FILE: &str = "backplane.sentinel_password_file";
 
 /// Where the key of an entry of `auth.keys` may come from: exactly one of these.
@@ -88,6 +89,7 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
             message_bytes: read.size("echo.message_bytes"),
             fragments: read.number("echo.fragments"),
         },
+        admin: admin(&read, problems),
         drain: Drain {
             grace: read.duration("drain.grace"),
             time: read.duration("drain.time"),
@@ -110,6 +112,7 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
 
 fn server(read: &Read, problems: &mut Vec<Problem>) -> Server {
     Server {
+        name: read.text("server.name"),
         listen: read.address("server.listen"),
         admin_listen: read.address("server.admin_listen"),
         proxy_from: read.networks("server.proxy_from", problems),
@@ -124,6 +127,21 @@ fn server(read: &Read, problems: &mut Vec<Problem>) -> Server {
         header_timeout: read.duration("server.header_timeout"),
         header_bytes: read.size("server.header_bytes"),
         http_idle: read.duration("server.http_idle"),
+    }
+}
+
+fn admin(read: &Read, problems: &mut Vec<Problem>) -> Admin {
+    let is_set = read.optional(TOKEN_FILE).is_some();
+    let text = is_set.then(|| read.secret(TOKEN_FILE, problems)).flatten();
+    let lower = |host: String| host.to_ascii_lowercase();
+    Admin {
+        tokens: text.map_or_else(Vec::new, |text| check::admin::tokens(TOKEN_FILE, &text, problems)),
+        hosts: read.list("admin.hosts").into_iter().map(lower).collect(),
+        session_ttl: read.duration("admin.session_ttl"),
+        taps: read.number("admin.taps"),
+        tap_lines_per_second: read.number("admin.tap_lines_per_second"),
+        tap_time: read.duration("admin.tap_time"),
+        tap_content: read.flag("admin.tap_content"),
     }
 }
 
@@ -191,6 +209,11 @@ fn limits(read: &Read) -> Limits {
         connections: read.number("limits.connections"),
         connections_per_address: read.number("limits.connections_per_address"),
         handshakes_in_flight: read.number("limits.handshakes_in_flight"),
+        handshake_cpu_share: read.float("limits.handshake_cpu_share"),
+        handshake_wait: read.duration("limits.handshake_wait"),
+        handshakes_per_address_per_second: read.number("limits.handshakes_per_address_per_second"),
+        returning_share: read.float("limits.returning_share"),
+        turn_aways: read.number("limits.turn_aways"),
         message_bytes: read.size("limits.message_bytes"),
         fragments: read.number("limits.fragments"),
         messages_per_second: read.number("limits.messages_per_second"),

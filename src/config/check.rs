@@ -1,6 +1,7 @@
 //! Rules that need more than one value, or a look at a file. Each says what is wrong and how to fix it.
 
 mod acme;
+pub mod admin;
 mod backplane;
 mod clients;
 pub mod keys;
@@ -17,6 +18,9 @@ use super::problem::Problem;
 use super::{BackplaneKind, Config, Limits, Server};
 use crate::limits::ENVELOPE_BYTES_MAX;
 
+/// Longest name of a node.
+const NAME_BYTES_MAX: usize = 255;
+
 /// What keeps `config` from working, and what a person should know; `extra` adds what other parts find.
 /// Places are missing: `load` knows them.
 pub fn check(config: &Config, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Vec<Problem> {
@@ -28,6 +32,7 @@ pub fn check(config: &Config, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Ve
     problems.extend(rates(&config.limits));
     problems.extend(history(config));
     problems.extend(backplane::check(config));
+    problems.extend(admin::check(config));
     problems.extend(telemetry::check(&config.log, &config.traces));
     problems.extend(extra(config));
     problems
@@ -35,6 +40,13 @@ pub fn check(config: &Config, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Ve
 
 fn listeners(server: &Server) -> Vec<Problem> {
     let mut problems = Vec::new();
+    if server.name.len() > NAME_BYTES_MAX || server.name.contains(char::is_control) {
+        problems.push(Problem::error(
+            "server.name",
+            format!("a name has at most {NAME_BYTES_MAX} bytes and no control characters"),
+            "a host name does, or leave it out",
+        ));
+    }
     if do_collide(server.listen, server.admin_listen) {
         let what = format!(
             "{} takes the port of server.listen, {}",

@@ -49,6 +49,7 @@ pub struct Config {
     pub rooms: Rooms,
     pub backplane: Backplane,
     pub echo: Echo,
+    pub admin: Admin,
     pub drain: Drain,
     pub log: Log,
     pub traces: Traces,
@@ -56,6 +57,8 @@ pub struct Config {
 
 #[derive(Debug, Clone)]
 pub struct Server {
+    /// Among other nodes. Empty until `serve` knows its port, if none was set.
+    pub name: String,
     /// HTTPS and wss.
     pub listen: SocketAddr,
     /// Metrics and health, plain HTTP, on a thread of its own.
@@ -203,6 +206,16 @@ pub struct Limits {
     pub connections: usize,
     pub connections_per_address: usize,
     pub handshakes_in_flight: usize,
+    /// Share of each core that handshakes may take while others wait for them.
+    pub handshake_cpu_share: f64,
+    /// How long a handshake may wait for its turn.
+    pub handshake_wait: Duration,
+    /// Per address (IPv6: per /64).
+    pub handshakes_per_address_per_second: u32,
+    /// Share of `connections` that only clients get who return.
+    pub returning_share: f64,
+    /// Sockets that are told at once that they may not stay.
+    pub turn_aways: usize,
     pub message_bytes: usize,
     /// Fragments of one message.
     pub fragments: usize,
@@ -358,6 +371,33 @@ pub struct Echo {
     pub enabled: bool,
     pub message_bytes: usize,
     pub fragments: usize,
+}
+
+/// The operator's page and its API, on `server.admin_listen`.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Who may use them; nobody: there are none, only metrics and health.
+    pub tokens: Vec<AdminToken>,
+    /// Names the listener may be called by, lower case, besides those of this machine and its own address.
+    pub hosts: Vec<String>,
+    /// How long a browser stays signed in.
+    pub session_ttl: Duration,
+    /// Taps at the same time.
+    pub taps: usize,
+    /// Lines per second and tap.
+    pub tap_lines_per_second: u32,
+    /// After so long a tap ends.
+    pub tap_time: Duration,
+    /// Whether a tap shows what was said.
+    pub tap_content: bool,
+}
+
+/// One line of `admin.token_file`.
+#[derive(Debug, Clone)]
+pub struct AdminToken {
+    /// For the audit log.
+    pub name: String,
+    pub secret: SecretString,
 }
 
 #[derive(Debug, Clone)]

@@ -102,6 +102,8 @@ fn the_struct_and_default_toml_have_the_same_keys() {
     let twins = ["session.secret_file", "traces.headers_file", "backplane.url_file"];
     assert!(fields.remove("backplane.sentinel_password"));
     fields.insert("backplane.sentinel_password_file".to_owned());
+    assert!(fields.remove("admin.tokens"));
+    fields.insert("admin.token_file".to_owned());
     let single = SCHEMA
         .entries
         .iter()

@@ -24,7 +24,7 @@ use crate::protocol::server;
 use crate::runtime::Node;
 use crate::shard::Shard;
 use crate::shard::inbox::Command;
-use crate::telemetry::metrics::{Initiator, Kind, Limit, PanicPlace, RateLimit};
+use crate::telemetry::metrics::{Initiator, Kind, Limit, PanicPlace, RateLimit, ShardCounters};
 use crate::telemetry::traces::TraceContext;
 use crate::websocket::assembler::{Assembler, Bounds, Event};
 use crate::websocket::encoded::Frame;
@@ -237,7 +237,7 @@ impl Task {
     /// Everything that one read brought.
     fn take_in(&mut self, plain: &mut [u8]) {
         let life = &mut self.life;
-        life.shard.counters.bytes_in.add(plain.len() as u64);
+        life.counters().bytes_in.add(plain.len() as u64);
         let now_ns = life.shard.now_ns();
         let debt_ns = life
             .rates
@@ -363,6 +363,11 @@ impl Life {
         self.conn.session
     }
 
+    /// Where it is counted what this connection does.
+    pub(super) fn counters(&self) -> &ShardCounters {
+        self.shard.counters.of(self.identity.is_probe)
+    }
+
     fn bounds(&self) -> Bounds {
         let limits = &self.node.config.limits;
         Bounds {
@@ -392,7 +397,7 @@ impl Life {
 
     /// Gone from the room, for everybody else; `closed` with its connection, which may be back in a moment.
     pub(super) fn leave_room(&self, room: &Arc<Room>, closed: bool, now_ms: u64) {
-        self.shard.counters.leaves.inc();
+        self.counters().leaves.inc();
         if room.leave(self.member(), &self.identity.user_id, closed, now_ms) {
             self.node.hub.count_is_due(room);
         }
@@ -437,7 +442,7 @@ impl Life {
     }
 
     fn on_event(&mut self, event: Event<'_>, now_ns: u64) {
-        let counters = &self.shard.counters;
+        let counters = self.counters();
         match event {
             Event::Text(text) => {
                 counters.messages_in.of(Kind::Text).inc();
@@ -453,7 +458,9 @@ impl Life {
             }
             Event::Pong(_) => {
                 counters.messages_in.of(Kind::Pong).inc();
-                if let Some(rtt_ms) = self.conn.on_pong(self.shard.now_ms()) {
+                if let Some(rtt_ms) = self.conn.on_pong(self.shard.now_ms())
+                    && !self.identity.is_probe
+                {
                     #[expect(clippy::cast_precision_loss, reason = "a round trip in ms is far below 2^52")]
                     self.node.metrics.ping_rtt(rtt_ms as f64 / 1_000.0);
                 }
@@ -528,8 +535,8 @@ impl Drop for Life {
         self.shard.inbox.push(Command::Gone {
             slot: self.conn.member.slot,
         });
-        self.shard.counters.connections_closed.inc();
-        self.shard.counters.dropped_closed.add(dropped);
+        self.counters().connections_closed.inc();
+        self.counters().dropped_closed.add(dropped);
         let lifetime = Duration::from_millis(self.shard.now_ms().saturating_sub(self.opened_ms));
         // Our own close counts as ours, also when the peer answered it.
         let by_peer = self
@@ -541,8 +548,14 @@ impl Drop for Life {
             None => (close.code, close.reason, Initiator::Server),
         };
         self.node
-            .metrics
-            .disconnected(code, reason, initiator, lifetime.as_secs_f64());
+            .hub
+            .taps()
+            .closed(&self.identity.user_id, self.session(), code, reason);
+        if !self.identity.is_probe {
+            self.node
+                .metrics
+                .disconnected(code, reason, initiator, lifetime.as_secs_f64());
+        }
         self.node
             .traces
             .session_ended(self.trace.as_deref(), code, reason, lifetime);

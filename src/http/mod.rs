@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod health;
+pub mod overloaded;
 pub mod pages;
 pub mod routes;
 pub mod service;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Router, middleware};
 use http::StatusCode;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::timeout::TimeoutLayer;
 
-use crate::http::{health, pages, session, upgrade};
+use crate::http::{health, overloaded, pages, session, upgrade};
 use crate::runtime::Node;
 use crate::telemetry::metrics;
 
@@ -18,10 +18,13 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The router that every connection is served with.
 pub fn router(node: &Arc<Node>) -> Router {
-    let mut plain = pages::routes(node.config.server.page).merge(health::routes(node.health.clone()));
+    let mut plain = pages::routes(node.config.server.page);
     if node.config.session.enabled {
         plain = plain.merge(session::routes(Arc::clone(&node.sessions)));
     }
+    // Not for health: a balancer that is told 503 sends everybody to the next node, which has no less to do.
+    let shed = middleware::from_fn_with_state(Arc::clone(node), overloaded::shed);
+    let plain = plain.route_layer(shed).merge(health::routes(node.health.clone()));
     // One of our own: axum would merge its own with that of the sockets, and then nobody counts those who are lost.
     let plain = plain.fallback(async || StatusCode::NOT_FOUND);
     let plain = metrics::http::measured(plain, Arc::clone(&node.metrics))

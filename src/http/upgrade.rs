@@ -1,7 +1,7 @@
 //! `/ws` and `/echo`: Origin, then token, then the upgrade (PROTOCOL section 1).
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -19,7 +19,9 @@ use crate::connection::echo::Echo;
 use crate::connection::task::{Entrance, Task};
 use crate::connection::transport::{StreamIo, Transport};
 use crate::connection::turn_away::turn_away;
+use crate::http::overloaded;
 use crate::http::service::Peer;
+use crate::net::admission::Telling;
 use crate::net::tls_io::TlsIo;
 use crate::protocol::close::Close;
 use crate::runtime::Node;
@@ -56,7 +58,7 @@ pub fn routes(node: &Arc<Node>) -> Router {
 /// What is decided about a request that may be upgraded.
 enum Verdict {
     Welcome(Admitted),
-    TurnAway(Close),
+    TurnAway(Close, Telling),
 }
 
 /// Why a request is not even upgraded.
@@ -64,6 +66,8 @@ enum Refused {
     Handshake(handshake::Refused),
     ForeignOrigin,
     Throttled,
+    /// Too many are being told already; come back after so long.
+    Overloaded(Duration),
 }
 
 async fn enter(State(node): State<Arc<Node>>, Extension(kind): Extension<Kind>, request: Request) -> Response {
@@ -87,20 +91,27 @@ async fn enter(State(node): State<Arc<Node>>, Extension(kind): Extension<Kind>, 
         Ok((handshake, verdict)) => {
             let (result, word) = match &verdict {
                 Verdict::Welcome(_) => (UpgradeResult::Admitted, "admitted"),
-                Verdict::TurnAway(close) if *close == Close::OVERLOADED => (UpgradeResult::Overloaded, close.reason),
-                Verdict::TurnAway(close) => (UpgradeResult::Denied, close.reason),
+                Verdict::TurnAway(close, _) if *close == Close::OVERLOADED => (UpgradeResult::Overloaded, close.reason),
+                Verdict::TurnAway(close, _) => (UpgradeResult::Denied, close.reason),
             };
+            // Counted as a session of its own kind, and nowhere else.
+            let is_probe = matches!(&verdict, Verdict::Welcome(admitted) if admitted.identity().is_probe);
             let response = handshake::response(handshake, &parts.headers).map(|()| axum::body::Body::empty());
             if parts.version < http::Version::HTTP_2 {
                 peer.in_service.cork();
             }
             upgrade(&node, kind, &mut parts, peer, verdict, &span);
-            (response, result, word)
+            (response, (!is_probe).then_some(result), word)
         }
-        Err(refused) => refused.answer(),
+        Err(refused) => {
+            let (response, result, word) = refused.answer(parts.version);
+            (response, Some(result), word)
+        }
     };
     span.set_result(response.status().as_u16(), word);
-    node.metrics.upgrade(result, started.elapsed().as_secs_f64());
+    if let Some(result) = result {
+        node.metrics.upgrade(result, started.elapsed().as_secs_f64());
+    }
     response
 }
 
@@ -112,13 +123,28 @@ fn decide(node: &Node, parts: &Parts, peer: &Peer) -> Result<(Handshake, Verdict
         Refused::ForeignOrigin
     })?;
     if node.drain.is_draining() {
-        return Ok((handshake, Verdict::TurnAway(Close::OVERLOADED)));
+        return Ok((handshake, turned_away(node, Close::OVERLOADED)?));
+    }
+    let is_returning = says_resume(parts);
+    // Only a good token makes a client one that returns; of a newcomer not even the token is looked at in vain.
+    if !is_returning && let Err(refusal) = node.admission.overload.serve(node.load()) {
+        node.metrics.admission_refused(refusal);
+        return Ok((handshake, turned_away(node, Close::OVERLOADED)?));
     }
     match node.policy.admit(parts, origin, auth::now()) {
         // Who is already known to be revoked is told so; nobody else can be vouched for.
-        Ok(_) if node.warden.turns_away() => Ok((handshake, Verdict::TurnAway(Close::OVERLOADED))),
+        Ok(_) if node.warden.turns_away() => Ok((handshake, turned_away(node, Close::OVERLOADED)?)),
         Ok(admitted) => {
-            node.metrics.admitted(place_label(node, &admitted));
+            if let Err(refusal) = node.admission.overload.admit(node.load(), is_returning) {
+                node.metrics.admission_refused(refusal);
+                return Ok((handshake, turned_away(node, Close::OVERLOADED)?));
+            }
+            if !admitted.identity().is_probe {
+                if is_returning {
+                    node.metrics.socket_resumed();
+                }
+                node.metrics.admitted(place_label(node, &admitted));
+            }
             Ok((handshake, Verdict::Welcome(admitted)))
         }
         Err(denied) => {
@@ -129,9 +155,23 @@ fn decide(node: &Node, parts: &Parts, peer: &Peer) -> Result<(Handshake, Verdict
                 return Err(Refused::Throttled);
             }
             tracing::info!(reason = word.as_str(), detail = denied.detail(), "connection refused");
-            Ok((handshake, Verdict::TurnAway(word.close())))
+            Ok((handshake, turned_away(node, word.close())?))
         }
     }
+}
+
+/// Upgraded only to be told why it may not stay, while there are not too many of those.
+fn turned_away(node: &Node, close: Close) -> Result<Verdict, Refused> {
+    let telling = node.admission.overload.tell();
+    telling
+        .map(|telling| Verdict::TurnAway(close, telling))
+        .ok_or_else(|| Refused::Overloaded(node.admission.return_after()))
+}
+
+/// `resume=1`: the client was here before and comes back for what it has missed.
+fn says_resume(parts: &Parts) -> bool {
+    let query = parts.uri.query().unwrap_or("");
+    query.split('&').any(|pair| pair == "resume=1")
 }
 
 fn place_label(node: &Node, admitted: &Admitted) -> metrics::Place {
@@ -164,13 +204,21 @@ fn upgrade(node: &Arc<Node>, kind: Kind, parts: &mut Parts, peer: Peer, verdict:
                     let stream = Stream::Http2(StreamIo::new(upgraded, permit, peer.in_service.clone()));
                     begin(node, kind, peer, verdict, trace, stream, Vec::new());
                 }
-                Err(_) => turn_away(TokioIo::new(upgraded), Close::OVERLOADED, Some(OVERLOADED_RECONNECT_MS)).await,
+                Err(_) => {
+                    if let Some(_telling) = node.admission.overload.tell() {
+                        turn_away(TokioIo::new(upgraded), Close::OVERLOADED, Some(return_after_ms(&node))).await;
+                    }
+                }
             },
         }
     });
 }
 
-/// Somebody who found the node full or stopping looks again after so long.
+fn return_after_ms(node: &Node) -> u64 {
+    u64::try_from(node.admission.return_after().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Somebody who came just before the node stopped looks again after so long.
 const OVERLOADED_RECONNECT_MS: u64 = 2_000;
 
 enum Stream {
@@ -190,14 +238,17 @@ fn begin(
     let tasks = node.tasks.clone();
     let admitted = match verdict {
         Verdict::Welcome(admitted) => admitted,
-        Verdict::TurnAway(close) => {
-            let back = (close == Close::OVERLOADED).then_some(OVERLOADED_RECONNECT_MS);
+        Verdict::TurnAway(close, telling) => {
+            let back = (close == Close::OVERLOADED).then(|| return_after_ms(&node));
             node.metrics
                 .disconnected(close.code, close.reason, metrics::Initiator::Server, 0.0);
-            match stream {
-                Stream::Tls(tls) => tasks.spawn_here(turn_away(tls, close, back)),
-                Stream::Http2(stream) => tasks.spawn_here(turn_away(stream.into_inner(), close, back)),
-            }
+            tasks.spawn_here(async move {
+                let _telling = telling;
+                match stream {
+                    Stream::Tls(tls) => turn_away(tls, close, back).await,
+                    Stream::Http2(stream) => turn_away(stream.into_inner(), close, back).await,
+                }
+            });
             return;
         }
     };
@@ -207,7 +258,8 @@ fn begin(
     };
     let shard = peer.shard;
     let identity = (kind != Kind::Echo).then(|| Arc::clone(admitted.identity()));
-    let conn = shard.register(transport, identity, admitted.ends_at().unwrap_or(NEVER));
+    let is_probe = admitted.identity().is_probe;
+    let conn = shard.register(transport, identity, is_probe, admitted.ends_at().unwrap_or(NEVER));
     if node.policy.is_revoked(admitted.identity(), auth::now()) {
         // Only now can it be found by who ends revoked connections. The close is queued before anything else is.
         shard.inbox.push(Command::Close {
@@ -238,12 +290,19 @@ fn begin(
 }
 
 impl Refused {
-    fn answer(self) -> (Response, UpgradeResult, &'static str) {
+    fn answer(self, version: http::Version) -> (Response, UpgradeResult, &'static str) {
         let (status, result, word, text) = match self {
             Self::Handshake(refused) => {
                 let mut response = (refused.status(), refused.message()).into_response();
                 response.headers_mut().extend(refused.headers());
                 return (response, UpgradeResult::BadRequest, refused.label());
+            }
+            Self::Overloaded(after) => {
+                return (
+                    overloaded::answer(after, version),
+                    UpgradeResult::Overloaded,
+                    "overloaded",
+                );
             }
             Self::ForeignOrigin => (
                 StatusCode::FORBIDDEN,

@@ -9,17 +9,19 @@ use std::time::{Duration, Instant};
 use axum_server::accept::Accept;
 use tokio::time::{Instant as Deadline, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::http::service::{HttpService, Peer as HttpPeer};
 use crate::net::PeerAddress;
+use crate::net::admission::{Admission, Meter};
 use crate::net::certificates::{Certificates, clients};
 use crate::net::idle::{HttpIdle, InService};
 use crate::net::listener::Accepted;
-use crate::net::permits::{Permits, Refused};
+use crate::net::permits::Refused;
 use crate::net::proxy_protocol::{self, Malformed};
 use crate::net::tls_io::{TlsFailure, TlsIo};
 use crate::shard::Shard;
-use crate::telemetry::metrics::{ClientCertificate, HandshakeResult, Label, Limit, Metrics};
+use crate::telemetry::metrics::{ClientCertificate, HandshakeResult, Label, Metrics};
 
 /// The client connection preface of HTTP/2 (RFC 9113 section 3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -34,7 +36,7 @@ pub struct Acceptor(Arc<Inner>);
 pub struct Inner {
     pub shard: Arc<Shard>,
     pub certificates: Arc<Certificates>,
-    pub permits: Arc<Permits>,
+    pub admission: Arc<Admission>,
     pub metrics: Arc<Metrics>,
     /// From accept to the first bytes of a request, a proxy's header and TLS included.
     pub handshake_timeout: Duration,
@@ -42,6 +44,8 @@ pub struct Inner {
     pub http_idle: Duration,
     /// Ends handshakes at once when the node stops: axum-server looks at its own shutdown only later.
     pub stop: CancellationToken,
+    /// Who is between accept and the first bytes of a request.
+    pub arriving: TaskTracker,
 }
 
 impl Acceptor {
@@ -58,13 +62,17 @@ impl<S: Send + 'static> Accept<Accepted, S> for Acceptor {
 
     fn accept(&self, accepted: Accepted, service: S) -> Self::Future {
         let inner = Arc::clone(&self.0);
+        let arriving = inner.arriving.token();
         Box::pin(async move {
+            let _arriving = arriving;
             let deadline = Deadline::now() + inner.handshake_timeout;
+            let meter = Meter::default();
+            let opening = (inner.admission).measure(&meter, inner.shard.index, inner.open(accepted, &meter));
             let opened = tokio::select! {
                 biased;
                 // Nothing is lost: a client in its handshake has said nothing yet.
                 () = inner.stop.cancelled() => return Err(io::ErrorKind::ConnectionAborted.into()),
-                opened = timeout_at(deadline, inner.open(accepted)) => opened,
+                opened = timeout_at(deadline, opening) => opened,
             };
             let result = match &opened {
                 Ok(Ok(_)) => HandshakeResult::Ok,
@@ -72,6 +80,9 @@ impl<S: Send + 'static> Accept<Accepted, S> for Acceptor {
                 Err(_) => HandshakeResult::TlsTimeout,
             };
             inner.metrics.handshake(result);
+            if result == HandshakeResult::Ok {
+                inner.admission.learn(meter.spent_ns());
+            }
             let (mut io, address) = match opened {
                 Ok(Ok(opened)) => opened,
                 Ok(Err(failed)) => {
@@ -109,7 +120,7 @@ impl From<Refused> for Failed {
 
 impl Inner {
     /// The stream, and the client's address.
-    async fn open(&self, mut accepted: Accepted) -> Result<(Box<TlsIo>, SocketAddr), Failed> {
+    async fn open(&self, mut accepted: Accepted, meter: &Meter) -> Result<(Box<TlsIo>, SocketAddr), Failed> {
         let gone = |error| Failed {
             result: HandshakeResult::ClientGone,
             error,
@@ -132,13 +143,14 @@ impl Inner {
             })?;
         // A turn is taken only once there is something to compute, so that silent clients hold no place.
         io.wait_for_hello(early).await.map_err(failed)?;
-        let Some(turn) = self.permits.handshake().await else {
-            self.metrics.limit_hit(Limit::HandshakesInFlight);
-            return Err(Failed {
-                result: HandshakeResult::OverLimit,
-                error: io::ErrorKind::QuotaExceeded.into(),
-            });
-        };
+        let turn = (self.admission.turn(self.shard.index, accepted.address.ip()).await).map_err(|refused| Failed {
+            result: refused.result(),
+            error: io::ErrorKind::QuotaExceeded.into(),
+        })?;
+        if turn.has_waited && io.is_abandoned() {
+            return Err(gone(io::ErrorKind::UnexpectedEof.into()));
+        }
+        meter.advance(turn.cost_ns);
         let is_challenge = self.is_challenge(&mut io).await;
         let started = Instant::now();
         let mut turn = Some(turn);

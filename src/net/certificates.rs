@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::http::health::Health;
 use crate::net::acme::Acme;
-use crate::runtime::{Tasks, now_ms};
+use crate::runtime::{Tasks, now_ms, supervisor};
 use crate::telemetry::metrics::{Metrics, Reload};
 use clients::{Clients, Trust};
 pub use pair::CertificateError;
@@ -230,12 +230,22 @@ impl Certificates {
                     }
                 };
                 // Each branch only wakes us: what it says is read from the files.
-                tokio::select! {
-                    _ = hung_up => tracing::info!("SIGHUP: reading the certificate again"),
-                    Some(()) = changes.recv() => tokio::time::sleep(SETTLE).await,
-                    () = tokio::time::sleep(this.poll) => {}
+                let is_asked = tokio::select! {
+                    _ = hung_up => true,
+                    Some(()) = changes.recv() => {
+                        tokio::time::sleep(SETTLE).await;
+                        false
+                    }
+                    () = tokio::time::sleep(this.poll) => false,
+                };
+                if is_asked {
+                    supervisor::reloading();
+                    tracing::info!("SIGHUP: reading the certificate again");
                 }
                 this.reload_aside().await;
+                if is_asked {
+                    supervisor::reloaded();
+                }
             }
         });
     }

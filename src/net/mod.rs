@@ -2,8 +2,10 @@
 
 pub mod acceptor;
 pub mod acme;
+pub mod admission;
 pub mod certificates;
 pub mod idle;
+pub mod inherited;
 pub mod listener;
 pub mod permits;
 pub mod proxy_protocol;

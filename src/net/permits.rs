@@ -1,4 +1,4 @@
-//! How many connections there may be: on the whole node, per address, and in the middle of a handshake.
+//! How many connections there may be: on the whole node, and per address.
 //!
 //! A [`Permit`] lives exactly as long as what it stands for: it is owned by the TLS stream of a TCP
 //! connection, or by the socket where HTTP/2 carries several over one connection.
@@ -9,17 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::net::limit_key;
 use crate::telemetry::metrics::{HandshakeResult, Limit};
 
 /// Address maps, so that accepting threads seldom meet.
 const MAPS: usize = 16;
-
-/// Handshakes that may wait for their turn, per one that may run. More than that and new ones are dropped:
-/// a client's retry is cheaper than a queue in which everybody times out.
-const WAITING_PER_HANDSHAKE: usize = 8;
 
 /// Which limit refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,25 +52,18 @@ pub struct Permits {
     address_max: usize,
     node: AtomicUsize,
     addresses: [Mutex<HashMap<IpAddr, usize>>; MAPS],
-    handshakes: Arc<Semaphore>,
-    waiting: AtomicUsize,
-    waiting_max: usize,
 }
 
 impl Permits {
-    /// 0 means no limit, for each of the three.
+    /// 0 means no limit, for each of the two.
     #[must_use]
-    pub fn new(node_max: usize, address_max: usize, handshakes_max: usize) -> Arc<Self> {
+    pub fn new(node_max: usize, address_max: usize) -> Arc<Self> {
         let or_none = |max: usize| if max == 0 { usize::MAX } else { max };
-        let handshakes = or_none(handshakes_max).min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
             node_max: or_none(node_max),
             address_max: or_none(address_max),
             node: AtomicUsize::new(0),
             addresses: Default::default(),
-            handshakes: Arc::new(Semaphore::new(handshakes)),
-            waiting: AtomicUsize::new(0),
-            waiting_max: handshakes.saturating_mul(WAITING_PER_HANDSHAKE),
         })
     }
 
@@ -102,18 +90,6 @@ impl Permits {
             permits: Arc::clone(self),
             key: None,
         })
-    }
-
-    /// Waits for a turn to shake hands; `None` when too many wait already.
-    ///
-    /// # Cancel safety
-    /// Cancel safe: dropping the future gives the place in the queue back.
-    pub async fn handshake(&self) -> Option<OwnedSemaphorePermit> {
-        if let Ok(turn) = Arc::clone(&self.handshakes).try_acquire_owned() {
-            return Some(turn);
-        }
-        let _place = Waiting::enter(&self.waiting, self.waiting_max)?;
-        Arc::clone(&self.handshakes).acquire_owned().await.ok()
     }
 
     /// Connections that hold a permit now.
@@ -183,21 +159,6 @@ impl Drop for Permit {
     }
 }
 
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn enter(waiting: &'a AtomicUsize, max: usize) -> Option<Self> {
-        let place = Self(waiting);
-        (waiting.fetch_add(1, Ordering::Relaxed) < max).then_some(place)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_permit_is_given_back_when_it_is_dropped() {
-        let permits = Permits::new(2, 1, 0);
+        let permits = Permits::new(2, 1);
         let first = permits.admit(ANN).expect("within both limits");
         assert_eq!(permits.admit(ANN).err(), Some(Refused::Address));
         let second = permits.admit(BOB).expect("another address");
@@ -223,7 +184,7 @@ mod tests {
 
     #[test]
     fn one_ipv6_subscriber_is_one_address() {
-        let permits = Permits::new(0, 1, 0);
+        let permits = Permits::new(0, 1);
         let _first = permits.admit("2001:db8:1:2::1".parse().expect("an address"));
         assert!(
             permits
@@ -235,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_permit_counts_for_the_address_it_is_told_last() {
-        let permits = Permits::new(3, 1, 0);
+        let permits = Permits::new(3, 1);
         let mut proxied = permits.admit_nameless().expect("within the node's limit");
         let mut another = permits.admit_nameless().expect("a proxy has no limit of its own");
         proxied.name(ANN).expect("the first of this address");
@@ -250,20 +211,5 @@ mod tests {
             permits.addresses.iter().all(|map| map.lock().is_empty()),
             "no entry stays behind"
         );
-    }
-
-    #[tokio::test]
-    async fn handshakes_wait_in_a_bounded_queue() {
-        let permits = Permits::new(0, 0, 1);
-        let running = permits.handshake().await.expect("the first runs");
-        let mut queue: Vec<_> = (0..WAITING_PER_HANDSHAKE)
-            .map(|_| Box::pin(permits.handshake()))
-            .collect();
-        for place in &mut queue {
-            assert!(futures_util::poll!(place.as_mut()).is_pending());
-        }
-        assert!(permits.handshake().await.is_none(), "one too many is dropped");
-        drop(running);
-        assert!(queue.remove(0).await.is_some(), "the next in line runs");
     }
 }

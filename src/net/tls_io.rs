@@ -254,6 +254,17 @@ impl TlsIo {
         })
     }
 
+    /// Whether the client, which has said hello and must wait for the answer, has gone instead: then there is nobody to
+    /// compute for.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        match SockRef::from(&self.socket).peek(&mut byte) {
+            Ok(read) => read == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_drain(cx))?;

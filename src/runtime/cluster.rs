@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::backplane::contract::Backplane;
+use crate::backplane::directory::NodeFacts;
 use crate::backplane::driver::{Driver, Ear};
 use crate::config::Config;
 use crate::hub::Hub;
@@ -41,9 +42,19 @@ impl Cluster {
             node.config.backplane.unready_when_away,
         );
         Arc::clone(&self.backplane).start(ear, &node.tasks).await?;
+        let described = Arc::downgrade(node);
+        (self.driver.directory()).describe(Box::new(move || {
+            described.upgrade().map(|node| node.facts()).unwrap_or_default()
+        }));
         self.driver.start(&node.tasks);
         node.warden.load().await;
         Ok(())
+    }
+
+    /// The other nodes, as they described themselves at most a lease ago; none while the backplane is away.
+    #[must_use]
+    pub fn others(&self) -> Arc<[NodeFacts]> {
+        self.driver.directory().others()
     }
 
     /// Says goodbye.

@@ -4,13 +4,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::auth::{Policy, Refusals};
+use crate::backplane::directory::NodeFacts;
 use crate::backplane::driver::Warden;
 use crate::config::Config;
 use crate::http::health::Health;
 use crate::http::session::Sessions;
 use crate::hub::Hub;
+use crate::net::admission::{Admission, Load};
 use crate::net::certificates::Certificates;
 use crate::net::permits::Permits;
 use crate::runtime::{Cluster, Drain, Rate, Tasks};
@@ -28,6 +31,8 @@ pub struct Node {
     pub sessions: Arc<Sessions>,
     pub refusals: Refusals,
     pub permits: Arc<Permits>,
+    /// Who gets in while there are many who want to.
+    pub admission: Arc<Admission>,
     pub certificates: Arc<Certificates>,
     pub hub: Arc<Hub>,
     /// Who may no longer be here.
@@ -43,6 +48,10 @@ pub struct Node {
     pub drain: Drain,
     /// Cancelled when the node begins to serve clients.
     pub open: CancellationToken,
+    /// Cancelled when no connection is accepted any more.
+    pub closed: CancellationToken,
+    /// Who is between accept and the first bytes of a request.
+    pub arriving: TaskTracker,
     /// Cancelled when nobody new is let in: ends handshakes at once.
     pub listening_stopped: CancellationToken,
 }
@@ -54,10 +63,42 @@ impl Node {
         self.shards.iter().map(|shard| shard.counters.connections()).sum()
     }
 
+    /// What this node says of itself to the others.
+    #[must_use]
+    pub fn facts(&self) -> NodeFacts {
+        NodeFacts {
+            name: self.config.server.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            connections: self.connections(),
+            connections_max: self.permits.node_max() as u64,
+            accepts_per_second: self.accepts_per_second(),
+            is_ready: self.health.is_ready(),
+            is_draining: self.health.is_draining(),
+        }
+    }
+
+    /// New connections that this node can take per second, about.
+    fn accepts_per_second(&self) -> u32 {
+        // A core computes some thousand handshakes a second.
+        u32::try_from(self.shards.len())
+            .unwrap_or(u32::MAX)
+            .saturating_mul(1_000)
+    }
+
     /// Whether some shard has so much to hand on that no connection is read from for now.
     #[must_use]
     pub fn is_behind(&self) -> bool {
         self.shards.iter().any(|shard| shard.inbox.is_long())
+    }
+
+    /// What admission decides from.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        Load {
+            held: self.permits.held(),
+            held_max: self.permits.node_max(),
+            accepts_per_second: self.admission.accepts_per_second(),
+        }
     }
 
     /// Forgets what no limiter needs any more.
@@ -66,5 +107,6 @@ impl Node {
         self.sessions.sweep();
         self.user_rate.sweep();
         self.address_rate.sweep();
+        self.admission.sweep();
     }
 }

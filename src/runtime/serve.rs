@@ -16,17 +16,21 @@ use crate::auth::{Policy, Refusals};
 use crate::backplane;
 use crate::backplane::contract::Backplane;
 use crate::backplane::driver::Warden;
-use crate::config::{At, Config, Problem, RuntimeKind, Severity};
+use crate::config::{At, Config, Effective, Problem, RuntimeKind, Severity};
 use crate::http::health::Health;
 use crate::http::session::Sessions;
 use crate::http::{admin, routes};
 use crate::hub::Hub;
 use crate::hub::errands::Errands;
 use crate::net::acceptor::{self, Acceptor};
+use crate::net::admission::Admission;
 use crate::net::certificates::Certificates;
+use crate::net::inherited::{self, Inherited};
 use crate::net::listener::{self, Listener, Peer};
 use crate::net::permits::Permits;
-use crate::runtime::{Cluster, Drain, Node, Rate, Tasks, drain, now_ms};
+use crate::runtime::drain::{self, Listening};
+use crate::runtime::supervisor::{self, Beats};
+use crate::runtime::{Cluster, Drain, Node, Rate, Tasks, now_ms};
 use crate::shard::Shard;
 use crate::shard::inbox::Inbox;
 use crate::telemetry::logs;
@@ -52,6 +56,10 @@ pub struct Start {
     pub on_ready: Option<Box<dyn FnOnce(Ready) + Send>>,
     /// What was found in the configuration and is logged once; notes are left to `check-config`.
     pub warnings: Vec<Problem>,
+    /// The configuration as it holds, secrets masked, for the operator's page.
+    pub effective: Vec<Effective>,
+    /// Listening sockets that somebody else keeps.
+    pub inherited: Inherited,
 }
 
 /// Where the node listens.
@@ -59,13 +67,15 @@ pub struct Start {
 pub struct Ready {
     pub listen: SocketAddr,
     pub admin_listen: SocketAddr,
+    /// Somebody else keeps the socket for clients, and hands it to this node's successor.
+    pub is_handed_on: bool,
 }
 
 /// Serves until SIGTERM or SIGINT, drains, and returns. A second signal ends the process at once.
 ///
 /// # Errors
 /// The node could not begin: a port, the certificate, the keys, a thread.
-pub fn run(config: Config, start: Start) -> anyhow::Result<()> {
+pub fn run(mut config: Config, mut start: Start) -> anyhow::Result<()> {
     let instance = Service::new(env!("CARGO_PKG_VERSION"));
     let traces = if config.traces.endpoint.is_some() {
         Traces::start(&config.traces, &instance)?
@@ -75,18 +85,29 @@ pub fn run(config: Config, start: Start) -> anyhow::Result<()> {
     let _logs = logs::init(&config.log, Some(&traces))?;
     log_warnings(&start.warnings);
     let shards = shard_count(&config);
-    let listeners = listener::listen(config.server.listen, shards)?;
-    let admin_listener = listener::listen(config.server.admin_listen, 1)?.swap_remove(0);
+    let is_handed_on = start.inherited.main.is_some();
+    let listeners = match start.inherited.main.take() {
+        Some(socket) => inherited::share(socket, shards)?,
+        None => listener::listen(config.server.listen, shards)?,
+    };
+    let admin_listener = match start.inherited.admin.take() {
+        Some(socket) => socket,
+        None => listener::listen(config.server.admin_listen, 1)?.swap_remove(0),
+    };
     let ready = Ready {
         listen: listeners[0].local_addr()?,
         admin_listen: admin_listener.local_addr()?,
+        is_handed_on,
     };
+    if config.server.name.is_empty() {
+        config.server.name = name(ready.listen);
+    }
     let node = build(config, traces, shards)?;
     let admin_stop = tokio_util::sync::CancellationToken::new();
     let admin = admin::spawn(
         admin_listener,
-        Arc::clone(&node.metrics),
-        node.health.clone(),
+        Arc::clone(&node),
+        std::mem::take(&mut start.effective),
         admin_stop.clone(),
     )?;
     let served = match node.config.server.runtime {
@@ -112,6 +133,14 @@ fn log_warnings(warnings: &[Problem]) {
             problem.what
         );
     }
+}
+
+/// What a node is called that nobody gave a name.
+fn name(listen: SocketAddr) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    let host = if host.is_empty() { "conclave" } else { host };
+    format!("{host}:{}", listen.port())
 }
 
 fn shard_count(config: &Config) -> usize {
@@ -155,15 +184,9 @@ pub(super) fn build_on(
     let limits = &config.limits;
     let fd_limit = descriptor_limit();
     let connections_max = connections_max(limits.connections, fd_limit)?;
-    let permits = Permits::new(
-        connections_max,
-        limits.connections_per_address,
-        limits.handshakes_in_flight,
-    );
+    let permits = Permits::new(connections_max, limits.connections_per_address);
+    let admission = Admission::new(&config, shards, Arc::clone(&metrics));
     let inboxes: Arc<[Arc<Inbox>]> = (0..shards).map(|_| Arc::default()).collect();
-    let shards = (inboxes.iter().enumerate())
-        .map(|(index, inbox)| Shard::new(index, shards, Arc::clone(inbox), &config, Arc::clone(&metrics)))
-        .collect();
     let backplane = connect(&config, &metrics)?;
     let errands =
         (backplane.as_ref()).map(|_| Arc::new(Errands::new(&config.backplane, Arc::clone(&metrics), traces.clone())));
@@ -174,7 +197,19 @@ pub(super) fn build_on(
         Arc::clone(&inboxes),
         Arc::clone(&metrics),
     );
-    let hub = Arc::new(Hub::new(&config, inboxes, errands));
+    let hub = Arc::new(Hub::new(&config, Arc::clone(&inboxes), errands));
+    let shards = (inboxes.iter().enumerate())
+        .map(|(index, inbox)| {
+            Shard::new(
+                index,
+                shards,
+                Arc::clone(inbox),
+                &config,
+                Arc::clone(&metrics),
+                Arc::clone(hub.taps()),
+            )
+        })
+        .collect();
     let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub));
     let node = Arc::new(Node {
         refusals: Refusals::new(config.auth.refusals_per_second, config.auth.refusals_burst),
@@ -187,6 +222,8 @@ pub(super) fn build_on(
         tasks: Tasks::default(),
         drain: Drain::default(),
         open: tokio_util::sync::CancellationToken::new(),
+        closed: tokio_util::sync::CancellationToken::new(),
+        arriving: tokio_util::task::TaskTracker::new(),
         listening_stopped: tokio_util::sync::CancellationToken::new(),
         config: Arc::clone(&config),
         metrics,
@@ -194,6 +231,7 @@ pub(super) fn build_on(
         policy,
         sessions,
         permits,
+        admission,
         certificates,
         shards,
     });
@@ -246,6 +284,10 @@ fn expose(node: &Arc<Node>, fd_limit: u64) {
         gauges.fd_limit = fd_limit;
         gauges.ready = node.health.is_ready();
         gauges.draining_clients = node.drain.left() as u64;
+        gauges.drain_deadline = node.drain.deadline();
+        gauges.handshakes_waiting = node.admission.waiting() as u64;
+        gauges.admission_rate = node.admission.accepts_per_second().into();
+        gauges.handshake_cpu_seconds = node.admission.handshake_cpu().as_secs_f64();
     }));
 }
 
@@ -253,6 +295,7 @@ fn expose(node: &Arc<Node>, fd_limit: u64) {
 fn per_core(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Ready, start: Start) -> anyhow::Result<()> {
     let handles: Vec<Handle<Peer>> = listeners.iter().map(|_| Handle::new()).collect();
     let mut threads = Vec::new();
+    let beats = supervisor::watchdog().map(|time| Beats::new(time, handles.len()));
     let (opened, open) = std::sync::mpsc::sync_channel(handles.len());
     for ((index, socket), handle) in listeners.into_iter().enumerate().zip(&handles) {
         let runtime = Builder::new_current_thread()
@@ -261,9 +304,13 @@ fn per_core(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Read
             .context("a runtime could not be set up")?;
         node.metrics.register_runtime(runtime.handle().clone());
         let (node, handle, opened) = (Arc::clone(node), handle.clone(), opened.clone());
+        let beats = beats.clone();
         let work = move || {
             runtime.block_on(async {
                 node.shards[index].start(&node.tasks);
+                if let Some(beats) = beats {
+                    beats.beat(index, &node.tasks);
+                }
                 match listener(&node, socket) {
                     Ok(listener) => {
                         let served = Arc::clone(&node);
@@ -285,7 +332,7 @@ fn per_core(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Read
             .enable_all()
             .build()
             .context("a runtime could not be set up")
-            .and_then(|runtime| control(&runtime, node, &handles, ready, start)),
+            .and_then(|runtime| control(&runtime, node, &handles, beats.as_ref(), ready, start)),
         Some(error) => Err(error).context("a listener could not be set up"),
     };
     node.tasks.stop_services();
@@ -307,6 +354,11 @@ fn shared(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Ready,
         .build()
         .context("the runtime could not be set up")?;
     node.metrics.register_runtime(runtime.handle().clone());
+    let beats = supervisor::watchdog().map(|time| Beats::new(time, 1));
+    if let Some(beats) = &beats {
+        let _entered = runtime.enter();
+        beats.beat(0, &node.tasks);
+    }
     for ((index, socket), handle) in listeners.into_iter().enumerate().zip(&handles) {
         let (served, handle) = (Arc::clone(node), handle.clone());
         let _entered = runtime.enter();
@@ -316,7 +368,7 @@ fn shared(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Ready,
             serve_once_open(&served, index, listener, handle).await;
         });
     }
-    let ended = control(&runtime, node, &handles, ready, start);
+    let ended = control(&runtime, node, &handles, beats.as_ref(), ready, start);
     node.tasks.stop_services();
     ended
 }
@@ -326,6 +378,7 @@ fn control(
     runtime: &Runtime,
     node: &Arc<Node>,
     handles: &[Handle<Peer>],
+    beats: Option<&Beats>,
     ready: Ready,
     start: Start,
 ) -> anyhow::Result<()> {
@@ -334,17 +387,21 @@ fn control(
         let mut interrupt = signal(SignalKind::interrupt())?;
         node.warden.start(&node.tasks);
         if let Some(cluster) = &node.cluster {
+            supervisor::status("waiting for the backplane");
             cluster.start(node).await?;
         }
         node.open.cancel();
         node.certificates.keep(&node.tasks, &node.health);
         keep_house(node);
         node.health.ready();
+        supervisor::start(node, beats);
         tracing::info!(
+            name = node.config.server.name,
             listen = %ready.listen,
             admin_listen = %ready.admin_listen,
             shards = node.shards.len(),
             connections_max = node.permits.node_max(),
+            is_handed_on = ready.is_handed_on,
             "ready"
         );
         if let Some(on_ready) = start.on_ready {
@@ -354,15 +411,21 @@ fn control(
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = node.drain.asked() => {}
         }
         let stop_listening = || {
+            node.closed.cancel();
             node.listening_stopped.cancel();
             for handle in handles {
                 handle.graceful_shutdown(None);
             }
         };
+        let listening = Listening {
+            is_handed_on: ready.is_handed_on,
+            stop: stop_listening,
+        };
         tokio::select! {
-            () = drain::drain(node, stop_listening) => {}
+            () = drain::drain(node, listening) => {}
             _ = terminate.recv() => exit_at_once(),
             _ = interrupt.recv() => exit_at_once(),
         }
@@ -391,6 +454,8 @@ fn keep_house(node: &Arc<Node>) {
             counting.hub.send_counts(now_ms());
         }
     });
+    let looked_at = Arc::clone(node);
+    node.admission.watch(&node.tasks, move || looked_at.is_behind());
     let sweeping = Arc::clone(node);
     node.tasks.spawn("forget", async move {
         let mut ticks = tokio::time::interval(SWEEP);
@@ -410,6 +475,7 @@ pub(super) fn listener(node: &Node, socket: std::net::TcpListener) -> std::io::R
         Arc::clone(&node.permits),
         Arc::clone(&node.metrics),
     )
+    .map(|listener| listener.until(node.closed.clone()))
 }
 
 /// Clients that come before the node knows what it must (who is revoked) wait in the kernel's queue.
@@ -421,14 +487,16 @@ async fn serve_once_open(node: &Arc<Node>, index: usize, listener: Listener, han
 /// Accepts and serves on one shard's socket until the handle says stop.
 pub(super) async fn serve(node: &Arc<Node>, index: usize, listener: Listener, handle: Handle<Peer>) {
     let config = &node.config;
+    node.admission.start(index, &node.tasks);
     let acceptor = Acceptor::new(acceptor::Inner {
         shard: Arc::clone(&node.shards[index]),
         certificates: Arc::clone(&node.certificates),
-        permits: Arc::clone(&node.permits),
+        admission: Arc::clone(&node.admission),
         metrics: Arc::clone(&node.metrics),
         handshake_timeout: config.server.handshake_timeout,
         http_idle: config.server.http_idle,
         stop: node.listening_stopped.clone(),
+        arriving: node.arriving.clone(),
     });
     let mut server = Server::<Peer>::from_listener(listener)
         .acceptor(acceptor)

@@ -24,6 +24,7 @@ use crate::runtime::Tasks;
 use crate::shard::inbox::{Command, Inbox};
 use crate::shard::members::Local;
 use crate::telemetry::metrics::{Metrics, ShardCounters};
+use crate::telemetry::taps::Taps;
 
 pub use flusher::round;
 
@@ -34,6 +35,7 @@ pub struct Shard {
     pub counters: Arc<ShardCounters>,
     pub outbox_limits: OutboxLimits,
     metrics: Arc<Metrics>,
+    taps: Arc<Taps>,
     started: Instant,
     heartbeat: Duration,
     flush_window: Duration,
@@ -52,8 +54,15 @@ impl std::fmt::Debug for Shard {
 impl Shard {
     /// One of `shards`; `inbox` is known to every room.
     #[must_use]
-    pub fn new(index: usize, shards: usize, inbox: Arc<Inbox>, config: &Config, metrics: Arc<Metrics>) -> Arc<Self> {
-        let counters = Arc::new(ShardCounters::default());
+    pub fn new(
+        index: usize,
+        shards: usize,
+        inbox: Arc<Inbox>,
+        config: &Config,
+        metrics: Arc<Metrics>,
+        taps: Arc<Taps>,
+    ) -> Arc<Self> {
+        let counters = Arc::new(ShardCounters::with_probes());
         metrics.register_shard(Arc::clone(&counters));
         Arc::new(Self {
             index,
@@ -61,6 +70,7 @@ impl Shard {
             counters,
             outbox_limits: OutboxLimits::new(&config.limits),
             metrics,
+            taps,
             started: Instant::now(),
             heartbeat: config.heartbeat.interval,
             flush_window: config.rooms.flush_window,
@@ -91,10 +101,17 @@ impl Shard {
     }
 
     /// Takes a connection in; an echo is nobody's.
-    pub fn register(&self, transport: Transport, identity: Option<Arc<Identity>>, expires_at: u64) -> Arc<Conn> {
-        self.counters.connections_opened.inc();
+    pub fn register(
+        &self,
+        transport: Transport,
+        identity: Option<Arc<Identity>>,
+        is_probe: bool,
+        expires_at: u64,
+    ) -> Arc<Conn> {
+        self.counters.of(is_probe).connections_opened.inc();
         let index = u16::try_from(self.index).unwrap_or(u16::MAX);
-        self.local.lock().register(index, transport, identity, expires_at)
+        let mut local = self.local.lock();
+        local.register(index, transport, identity, is_probe, expires_at)
     }
 
     /// Has the sweeper end the connection when its new token ends.

@@ -64,6 +64,9 @@ pub struct Metrics {
     protocol_errors: Words,
     rate_limited: Counters<RateLimit>,
     limit_hits: Counters<Limit>,
+    admission_refused: Vec<metrics::Counter>,
+    resumed_sockets: metrics::Counter,
+    evicted_bytes: metrics::Counter,
     slow_consumers: Counters<SlowConsumer>,
     sweeper_terminations: metrics::Counter,
     ping_rtt: metrics::Histogram,
@@ -75,6 +78,9 @@ pub struct Metrics {
     client_certificates: Counters<ClientCertificate>,
     panics_caught: Counters<PanicPlace>,
     drain_phases: Vec<metrics::Gauge>,
+    /// By action.
+    admin_requests: Vec<Counters<AdminResult>>,
+    taps: metrics::Gauge,
     backplane: Backplane,
     presence: Presence,
     revocation: Revocation,
@@ -106,6 +112,12 @@ impl Metrics {
             protocol_errors: new.words(&names::PROTOCOL_ERRORS, ERROR_CODES),
             rate_limited: new.counters(&names::RATE_LIMITED),
             limit_hits: new.counters(&names::REFUSED),
+            admission_refused: AdmissionRefusal::ALL
+                .iter()
+                .map(|refusal| new.counter(&names::ADMISSION_REFUSED, &[refusal.stage(), refusal.word()]))
+                .collect(),
+            resumed_sockets: new.counter(&names::RESUMED_SOCKETS, &[]),
+            evicted_bytes: new.counter(&names::EVICTED_BYTES, &[]),
             slow_consumers: new.counters(&names::SLOW_CONSUMERS),
             sweeper_terminations: new.counter(&names::SWEEPER_TERMINATIONS, &[]),
             ping_rtt: new.histogram(&names::PING_RTT, &[]),
@@ -117,6 +129,11 @@ impl Metrics {
             client_certificates: new.counters(&names::CLIENT_CERTIFICATES),
             panics_caught: new.counters(&names::PANICS_CAUGHT),
             drain_phases: new.gauges::<DrainPhase>(&names::DRAIN_PHASE),
+            admin_requests: AdminAction::ALL
+                .iter()
+                .map(|action| new.counters_of(&names::ADMIN_REQUESTS, action.word()))
+                .collect(),
+            taps: new.gauge(&names::TAPS, &[]),
             backplane: Backplane::register(&new, build.backplane),
             presence: Presence::register(&new),
             revocation: Revocation::register(&new),
@@ -233,6 +250,21 @@ impl Metrics {
         self.limit_hits.inc(limit);
     }
 
+    /// A client was not let in because the node has enough to do.
+    pub fn admission_refused(&self, refusal: AdmissionRefusal) {
+        self.admission_refused[refusal.index()].increment(1);
+    }
+
+    /// A client that returned was given a socket.
+    pub fn socket_resumed(&self) {
+        self.resumed_sockets.increment(1);
+    }
+
+    /// So many bytes were given up to keep within the budget of the node.
+    pub fn evicted(&self, bytes: u64) {
+        self.evicted_bytes.increment(bytes);
+    }
+
     /// A connection is ended for its backlog.
     pub fn slow_consumer(&self, limit: SlowConsumer) {
         self.slow_consumers.inc(limit);
@@ -281,6 +313,16 @@ impl Metrics {
     /// A panic ended only the work at hand.
     pub fn panic_caught(&self, place: PanicPlace) {
         self.panics_caught.inc(place);
+    }
+
+    /// A request for the operator's page or its API was answered.
+    pub fn admin_request(&self, action: AdminAction, result: AdminResult) {
+        self.admin_requests[action.index()].inc(result);
+    }
+
+    /// So many taps are open.
+    pub fn taps(&self, taps: usize) {
+        self.taps.set(taps as f64);
     }
 
     /// Stopping stands here now.

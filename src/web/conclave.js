@@ -91,6 +91,7 @@ export class Conclave extends Emitter {
     this.#options = options;
     this.#says = new Says((text) => this.#link.sendText(text), () => this.limits);
     this.#link = new Link(address(url), options, {
+      returns: () => [...this.#seats.values()].some((seat) => seat.position),
       connected: (frame) => this.#welcomed(frame),
       frame: (frame) => this.#receive(frame),
       lost: () => this.#lost(),
@@ -606,6 +607,8 @@ class Link {
   #dial(token) {
     const url = new URL(this.#url);
     if (token) url.searchParams.set("token", token);
+    // A busy server lets those go first who come back for what they have missed.
+    if (this.#events.returns()) url.searchParams.set("resume", "1");
     const socket = new this.#class(url.href, [SUBPROTOCOL]);
     const mine = (handler) => (event) => { if (socket === this.#socket) handler(event); };
     this.#socket = socket;

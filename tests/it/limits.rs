@@ -278,7 +278,11 @@ async fn without_descriptors_those_inside_are_served_and_later_others_too() {
 
 #[tokio::test]
 async fn the_limit_on_connections_comes_from_the_limit_on_files() {
-    let node = harness::node().open_files(200).start().await;
+    let node = harness::node()
+        .set("limits.returning_share", "0")
+        .open_files(200)
+        .start()
+        .await;
     assert_eq!(node.metrics().await.sum("conclave_connections_limit", &[]), 72.0);
     let mut inside = Vec::new();
     for number in 0..72 {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backplane::contract::Backplane;
+use crate::backplane::directory::Directory;
 use crate::config;
 use crate::hub::Hub;
 use crate::hub::errands::Errands;
@@ -33,6 +34,7 @@ pub struct Driver {
     audit_interval: Duration,
     suspects: audit::Suspects,
     presence: Presence,
+    directory: Directory,
 }
 
 impl Driver {
@@ -50,6 +52,7 @@ impl Driver {
             audit_interval: config.audit_interval,
             suspects: audit::Suspects::default(),
             presence: Presence::new(config.lease),
+            directory: Directory::new(config.lease),
         })
     }
 
@@ -61,6 +64,11 @@ impl Driver {
         tasks.spawn("presence", presence::run(Arc::clone(self)));
         tasks.spawn("lease", presence::keep_lease(Arc::clone(self)));
         tasks.spawn("reap", presence::reap(Arc::clone(self)));
+    }
+
+    /// Who the other nodes are.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
     }
 
     /// At the end of a node: its users leave now, and not when its lease ends.

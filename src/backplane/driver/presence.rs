@@ -196,6 +196,7 @@ impl Driver {
             Ok(Renewal::Alive { server, nodes, expired }) => {
                 self.errands.metrics.nodes(nodes.len());
                 self.presence.life.lock().begun = true;
+                self.advertise(&incarnation, &nodes).await;
                 let same = unbroken.as_ref().filter(|(known, _)| *known == server);
                 if !begun || same.is_none() {
                     self.presence.suspect();
@@ -217,6 +218,17 @@ impl Driver {
             }
         }
         Vec::new()
+    }
+
+    /// Says what this node is like, and reads who the others are. What fails here is done again with the next renewal.
+    async fn advertise(&self, incarnation: &Incarnation, living: &[Incarnation]) {
+        let Some(facts) = self.directory.own() else {
+            return;
+        };
+        match self.backplane.advertise(incarnation, &facts).await {
+            Ok(advertised) => self.directory.heard(incarnation, living, &advertised),
+            Err(error) => tracing::debug!(%error, "the directory of nodes was not read"),
+        }
     }
 
     /// Lets the users of nodes leave whose lease has ended.

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use super::room::Room;
 use super::{Ear, Memory, SWEEP};
 use crate::backplane::contract::{
-    Backplane, Call, Capabilities, Change, Control, Draft, Found, Head, Incarnation, Opened, Outcome, Page, Position,
-    Presented, Range, Refusal, Renewal, Revocation, RoomKey, Sink, Users,
+    Advertised, Backplane, Call, Capabilities, Change, Control, Draft, Found, Head, Incarnation, Opened, Outcome, Page,
+    Position, Presented, Range, Refusal, Renewal, Revocation, RoomKey, Sink, Users,
 };
 use crate::backplane::lineage::Lineage;
 use crate::runtime::Tasks;
@@ -140,6 +140,13 @@ impl Backplane for Node {
             let now_ms = self.memory.clock.elapsed_ms();
             let mut lives = self.memory.lives.lock();
             Ok(lives.renew(incarnation, begin, millis(lease), now_ms))
+        })
+    }
+
+    fn advertise<'a>(&'a self, incarnation: &'a Incarnation, facts: &'a [u8]) -> Call<'a, Vec<Advertised>> {
+        Box::pin(async {
+            let now_ms = self.memory.clock.elapsed_ms();
+            Ok(self.memory.lives.lock().advertise(incarnation, facts, now_ms))
         })
     }
 

@@ -3,7 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::backplane::contract::{Incarnation, Renewal};
+use bytes::Bytes;
+
+use crate::backplane::contract::{Advertised, Incarnation, Renewal};
 
 /// How long a buried incarnation is remembered, ms: far longer than a call can be on its way.
 const TOMBSTONE_MS: u64 = 600_000;
@@ -18,6 +20,8 @@ pub type Held = (Arc<str>, Arc<str>);
 struct Life {
     /// 0: it never took one.
     lease_ends_ms: u64,
+    /// What it says of itself.
+    facts: Option<Bytes>,
     held: HashSet<Held>,
 }
 
@@ -89,6 +93,18 @@ impl Lives {
             nodes,
             expired,
         }
+    }
+
+    /// As [`crate::backplane::contract::Backplane::advertise`].
+    pub fn advertise(&mut self, incarnation: &Incarnation, facts: &[u8], now_ms: u64) -> Vec<Advertised> {
+        let is_alive = |life: &Life| life.lease_ends_ms > now_ms;
+        if let Some(life) = self.lives.get_mut(incarnation).filter(|life| is_alive(life)) {
+            life.facts = Some(Bytes::copy_from_slice(facts));
+        }
+        let living = self.lives.iter().filter(|(_, life)| is_alive(life));
+        living
+            .filter_map(|(incarnation, life)| Some((Arc::clone(incarnation), life.facts.clone()?)))
+            .collect()
     }
 
     /// Ends a life whose lease is over, or any if `anyway`; false if it goes on.

@@ -41,8 +41,8 @@ use crate::runtime::Tasks;
 use crate::telemetry::metrics::{CallKind, Metrics};
 
 use super::contract::{
-    Backplane, Call, Capabilities, Change, Control, Draft, Failed, Head, Incarnation, Opened, Outcome, Page, Position,
-    Presented, Range, Refusal, Renewal, Revocation, RoomKey, Sink, Users,
+    Advertised, Backplane, Call, Capabilities, Change, Control, Draft, Failed, Head, Incarnation, Opened, Outcome,
+    Page, Position, Presented, Range, Refusal, Renewal, Revocation, RoomKey, Sink, Users,
 };
 use canary::Marks;
 use clock::Clock;
@@ -215,6 +215,10 @@ impl Backplane for Nats {
 
     fn renew<'a>(&'a self, incarnation: &'a Incarnation, begin: bool, lease: Duration) -> Call<'a, Renewal> {
         self.counted(CallKind::Renew, self.renew_lease(incarnation, begin, lease))
+    }
+
+    fn advertise<'a>(&'a self, incarnation: &'a Incarnation, facts: &'a [u8]) -> Call<'a, Vec<Advertised>> {
+        self.counted(CallKind::Renew, self.advertise_facts(incarnation, facts))
     }
 
     fn reap<'a>(&'a self, dead: &'a Incarnation) -> Call<'a, bool> {

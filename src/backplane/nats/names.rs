@@ -7,6 +7,7 @@
 //! conclave.1.r.<room>                       rooms that exist
 //! conclave.1.s.g.<stream>                   who numbered what  → live …w.g.<stream>
 //! conclave.1.s.n.<inc>, …s.x.<inc>          leases, burials    → live …w.n.<inc>, …w.x.<inc>
+//! conclave.1.s.f.<inc>                      what nodes say of themselves
 //! conclave.1.s.r.<subject>                  revocations
 //! conclave.1.k.e.<id>, …k.n.<node>          control, canaries  → live …y.e.<id>, …y.n.<node>
 //! conclave.1.o.<name>                       to be used once
@@ -115,6 +116,11 @@ impl Names {
 
     pub fn lease(&self, incarnation: &str) -> String {
         format!("{}.s.n.{incarnation}", self.subjects)
+    }
+
+    /// What an incarnation says of itself.
+    pub fn facts(&self, incarnation: &str) -> String {
+        format!("{}.s.f.{incarnation}", self.subjects)
     }
 
     pub fn burial(&self, incarnation: &str) -> String {

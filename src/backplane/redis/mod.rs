@@ -62,8 +62,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::contract::{
-    Backplane, Call, Capabilities, Change, Control, Draft, Head, Incarnation, Opened, Outcome, Page, Position,
-    Presented, Range, Renewal, Revocation, RoomKey, Sink, Users,
+    Advertised, Backplane, Call, Capabilities, Change, Control, Draft, Head, Incarnation, Opened, Outcome, Page,
+    Position, Presented, Range, Renewal, Revocation, RoomKey, Sink, Users,
 };
 use crate::config::Config;
 use crate::runtime::Tasks;
@@ -334,6 +334,10 @@ impl Backplane for Redis {
             CallKind::Renew,
             self.renew_lease(incarnation, begin, lease),
         ))
+    }
+
+    fn advertise<'a>(&'a self, incarnation: &'a Incarnation, facts: &'a [u8]) -> Call<'a, Vec<Advertised>> {
+        Box::pin(counted(self, CallKind::Renew, self.advertise_facts(incarnation, facts)))
     }
 
     fn reap<'a>(&'a self, dead: &'a Incarnation) -> Call<'a, bool> {

@@ -147,6 +147,7 @@ mod tests {
         let ready = Ready {
             listen: listen.parse().unwrap(),
             admin_listen: "127.0.0.1:9464".parse().unwrap(),
+            is_handed_on: false,
         };
         Banner {
             ready,

@@ -50,7 +50,7 @@ pub fn run(args: &Dev, loudness: Loudness, environment: &Environment) -> Result<
         config,
         Start {
             on_ready: Some(Box::new(on_ready)),
-            warnings: Vec::new(),
+            ..Start::default()
         },
     )?;
     Ok(())
@@ -120,6 +120,7 @@ fn token(name: &str, kept: &Kept) -> Result<String, Failure> {
         name: Some(name),
         ttl: TOKEN_LIFE,
         rooms: &[],
+        probe: false,
         claims: &[],
     };
     let now = SystemTime::now();

@@ -33,6 +33,7 @@ pub fn run(args: &Token, loudness: Loudness, environment: &Environment) -> Resul
         name: args.name.as_deref(),
         ttl: args.ttl,
         rooms: &args.room,
+        probe: args.probe,
         claims: &args.claim,
     };
     let key = choose(&config.auth.keys, args.kid.as_deref())?;

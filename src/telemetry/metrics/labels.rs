@@ -57,13 +57,21 @@ labels! {
         Messages = "messages_per_second", Bytes = "bytes_per_second",
         UserMessages = "user_messages_per_second", AddressMessages = "address_messages_per_second",
         Refusals = "refusals_per_second", SignIns = "sign_ins_per_minute",
+        HandshakesPerAddress = "handshakes_per_address_per_second",
     }
     /// A size or count that was exceeded; the words are those of the configuration.
     Limit {
         Connections = "connections", ConnectionsPerAddress = "connections_per_address",
-        HandshakesInFlight = "handshakes_in_flight", MessageBytes = "message_bytes",
+        HandshakesInFlight = "handshakes_in_flight", HandshakeWait = "handshake_wait",
+        TurnAways = "turn_aways", MessageBytes = "message_bytes",
         Fragments = "fragments", RoomsPerConnection = "rooms_per_connection",
         RoomMembers = "room_members", Rooms = "rooms", HeaderBytes = "header_bytes",
+    }
+    /// Why a client is not let in: before TLS the line was full, or its address had more than its share of it or came too
+    /// often; after the request there are too many connections, too many sockets a second, or the node is behind.
+    AdmissionRefusal {
+        LineFull = "line_full", AddressShare = "address_share", AddressRate = "address_rate",
+        Connections = "connections", Rate = "rate", Behind = "behind",
     }
     /// Which bound a slow reader passed.
     SlowConsumer { Bytes = "bytes", Frames = "frames", Age = "age", Node = "node" }
@@ -126,8 +134,35 @@ labels! {
     RenewalResult { Ok = "ok", Expired = "expired", Failed = "failed" }
     /// Whom a revocation or a kick is about.
     SubjectKind { User = "user", Session = "session", Token = "token" }
+    /// What was asked of the admin listener, besides metrics and health.
+    AdminAction {
+        Page = "page", SignIn = "sign_in", Overview = "overview", Config = "config", Tap = "tap", Kick = "kick",
+        Drain = "drain", Other = "other",
+    }
+    /// How that was answered: `denied` for want of a token, header or known `Host`, `refused` for what was asked.
+    AdminResult { Ok = "ok", Denied = "denied", Throttled = "throttled", Refused = "refused", Failed = "failed" }
     /// What became of a finished span.
     SpanFate { Exported = "exported", Failed = "failed", Dropped = "dropped" }
+}
+
+impl AdmissionRefusal {
+    /// How far the client had come: `tls` or `request`.
+    #[must_use]
+    pub fn stage(self) -> &'static str {
+        match self {
+            Self::LineFull | Self::AddressShare | Self::AddressRate => "tls",
+            Self::Connections | Self::Rate | Self::Behind => "request",
+        }
+    }
+
+    /// Its word in the count of handshakes.
+    #[must_use]
+    pub fn result(self) -> HandshakeResult {
+        match self {
+            Self::AddressRate => HandshakeResult::PerAddressLimit,
+            _ => HandshakeResult::OverLimit,
+        }
+    }
 }
 
 /// Stands for any word that is not in its list.

@@ -83,6 +83,13 @@ metrics! {
     UPGRADE_DURATION Histogram "conclave_upgrade_duration_seconds" [] in HANDSHAKE: "From request head to the answer of an upgrade.";
     DISCONNECTS Counter "conclave_disconnects_total" ["code", "reason", "initiator"]: "Ended sockets by close code, reason word and who ended them.";
 
+    HANDSHAKES_WAITING Gauge "conclave_handshakes_waiting" []: "Handshakes that wait for their turn.";
+    HANDSHAKE_CPU Counter "conclave_handshake_cpu_seconds_total" []: "CPU time from accept to the first byte of a request.";
+    ADMISSION_RATE Gauge "conclave_admission_rate" []: "Handshakes that the node begins per second at most, as they are measured.";
+    ADMISSION_REFUSED Counter "conclave_admission_refused_total" ["stage", "reason"]: "Clients that were not let in because the node has enough to do, by how far they had come.";
+    RESUMED_SOCKETS Counter "conclave_resumed_sockets_total" []: "Sockets opened by clients that returned with resume=1.";
+    PROBE_SESSIONS Counter "conclave_probe_sessions_total" []: "Sockets of probes (a token with probe: true); no other metric of clients, rooms or messages counts them.";
+
     ADMITTED Counter "conclave_admitted_total" ["place"]: "Accepted tokens by where they were found.";
     AUTH_FAILURES Counter "conclave_auth_failures_total" ["reason"]: "Refused tokens by reason word.";
     CERTIFICATE_EXPIRY Gauge "conclave_tls_certificate_expiry_timestamp_seconds" []: "When the served certificate expires; 0 until one is loaded.";
@@ -104,6 +111,7 @@ metrics! {
     SENDS Counter "conclave_sends_total" []: "Send calls on client sockets.";
     SEND_QUEUE_BYTES Gauge "conclave_send_queue_bytes" []: "Bytes queued to clients.";
     SLOW_CONSUMERS Counter "conclave_slow_consumers_total" ["limit"]: "Connections ended for their backlog.";
+    EVICTED_BYTES Counter "conclave_evicted_bytes_total" []: "Bytes given up with the largest queues because all of them together were over limits.node_outbox_bytes.";
     PING_RTT Histogram "conclave_ping_rtt_seconds" [] in PING: "From ping to pong.";
     SWEEPER_TERMINATIONS Counter "conclave_sweeper_terminations_total" []: "Connections ended for silence.";
 
@@ -148,10 +156,14 @@ metrics! {
     REVOCATION_RELOADS Counter "conclave_revocation_reloads_total" []: "Times all revocations were loaded again.";
     KICKS Counter "conclave_kicks_total" []: "Kicks that were carried out on this node.";
 
+    ADMIN_REQUESTS Counter "conclave_admin_requests_total" ["action", "result"]: "Requests for the operator's page and its API.";
+    TAPS Gauge "conclave_taps" []: "Live views of a room or user that are open.";
+
     NODES Gauge "conclave_nodes" []: "Nodes that this one knows, itself included.";
     READY Gauge "conclave_ready" []: "1 while the node wants new connections.";
     DRAIN_PHASE Gauge "conclave_drain_phase" ["phase"]: "1 for where stopping stands.";
     DRAINING_CLIENTS Gauge "conclave_draining_clients" []: "Sockets that the drain has yet to close.";
+    DRAIN_DEADLINE Gauge "conclave_drain_deadline_timestamp_seconds" []: "When the drain cuts whoever is left; 0 while nobody stops the node.";
     PANICS Counter "conclave_panics_total" []: "Panics in this process.";
     PANICS_CAUGHT Counter "conclave_panics_caught_total" ["place"]: "Panics that ended only the work at hand.";
     LOG_LINES_DROPPED Counter "conclave_log_lines_dropped_total" []: "Log lines lost because their reader was too slow.";
@@ -170,4 +182,19 @@ metrics! {
     TOKIO_TASKS Gauge "tokio_alive_tasks" []: "Tasks that are alive.";
     TOKIO_QUEUE Gauge "tokio_global_queue_depth" []: "Tasks waiting in the global queues.";
     TOKIO_BUSY Counter "tokio_worker_busy_seconds_total" []: "Time that workers spent running tasks.";
+}
+
+/// What `conclave probe` says of a server, one probe at a time. No server has these.
+pub mod probe {
+    use super::{Definition, MetricKind};
+
+    metrics! {
+        SUCCESS Gauge "conclave_probe_success" []: "1 if every stage of the probe passed.";
+        DURATION Gauge "conclave_probe_duration_seconds" []: "The whole probe.";
+        STAGE_DURATION Gauge "conclave_probe_stage_duration_seconds" ["stage"]: "One stage of the probe, the failed one included.";
+        FAILED Gauge "conclave_probe_failed" ["stage"]: "1 for the stage that failed; those after it were not tried.";
+        CERTIFICATE_EXPIRY Gauge "conclave_probe_certificate_expiry_timestamp_seconds" []: "When the first certificate of the chain that was shown expires, trusted or not.";
+        EXPORTER_REQUESTS Counter "conclave_probe_exporter_requests_total" ["result"]: "Probes that were asked for, by what became of them.";
+        EXPORTER_RUNNING Gauge "conclave_probe_exporter_running" []: "Probes under way.";
+    }
 }

@@ -1,7 +1,7 @@
 //! What the kernel and the runtimes say about this process.
 //!
-//! CPU time is a fraction of a second and the exporter's counters are whole numbers, so these two
-//! counters are written by us.
+//! CPU time is a fraction of a second and the exporter's counters are whole numbers, so such counters are
+//! written by us.
 
 use std::fmt::Write;
 
@@ -28,6 +28,8 @@ pub(super) struct Process {
 pub(super) struct Seconds {
     process_cpu: f64,
     worker_busy: f64,
+    /// Not the process's but the node's, and a fraction as well.
+    pub handshake_cpu: f64,
 }
 
 impl Process {
@@ -60,6 +62,7 @@ impl Process {
         let seconds = Seconds {
             process_cpu: process.cpu_seconds_total.unwrap_or_default(),
             worker_busy: self.read_runtimes(runtimes),
+            handshake_cpu: 0.0,
         };
         (seconds, process.max_fds.unwrap_or_default())
     }
@@ -87,6 +90,7 @@ impl Seconds {
         for (definition, value) in [
             (&names::PROCESS_CPU, self.process_cpu),
             (&names::TOKIO_BUSY, self.worker_busy),
+            (&names::HANDSHAKE_CPU, self.handshake_cpu),
         ] {
             let (name, help) = (definition.name, definition.help);
             // Writing to a String cannot fail.

@@ -42,6 +42,14 @@ pub struct Gauges {
     pub ready: bool,
     /// Sockets that the drain has yet to close.
     pub draining_clients: u64,
+    /// When the drain cuts whoever is left, in seconds since the Unix epoch; 0 before.
+    pub drain_deadline: u64,
+    /// Handshakes that wait for their turn.
+    pub handshakes_waiting: u64,
+    /// Handshakes that may begin per second.
+    pub admission_rate: u64,
+    /// CPU time of all handshakes so far.
+    pub handshake_cpu_seconds: f64,
 }
 
 type Reader = Box<dyn Fn(&mut Gauges) + Send + Sync>;
@@ -105,7 +113,7 @@ impl Sources {
 
     /// Brings every handle up to date.
     pub fn read(&self) -> Seconds {
-        let (seconds, fd_limit) = self.process.read(&self.runtimes.lock());
+        let (mut seconds, fd_limit) = self.process.read(&self.runtimes.lock());
         let shards = self.shards.lock();
         self.read_counters(&shards);
         let mut gauges = Gauges {
@@ -122,6 +130,7 @@ impl Sources {
         for (handle, value) in &self.gauges {
             handle.set(value(&gauges) as f64);
         }
+        seconds.handshake_cpu = gauges.handshake_cpu_seconds;
         seconds
     }
 
@@ -180,6 +189,7 @@ fn sums(new: &Registrar<'_>) -> Vec<Sum> {
         (plain(&names::REPLAYED_MESSAGES), |shard| {
             shard.replayed_messages.value()
         }),
+        (plain(&names::PROBE_SESSIONS), ShardCounters::probe_sessions),
     ]
 }
 
@@ -212,5 +222,8 @@ fn gauges(new: &Registrar<'_>) -> Vec<Shown> {
         (plain(&names::NODES), |now| now.nodes),
         (plain(&names::READY), |now| u64::from(now.ready)),
         (plain(&names::DRAINING_CLIENTS), |now| now.draining_clients),
+        (plain(&names::DRAIN_DEADLINE), |now| now.drain_deadline),
+        (plain(&names::HANDSHAKES_WAITING), |now| now.handshakes_waiting),
+        (plain(&names::ADMISSION_RATE), |now| now.admission_rate),
     ]
 }
