@@ -16,6 +16,7 @@ mod harness;
 mod acme;
 mod admission;
 mod backplane;
+mod check_config;
 mod client_certificates;
 mod echo;
 mod heartbeat;
