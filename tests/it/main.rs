@@ -19,6 +19,7 @@ mod admin;
 mod admission;
 mod backplane;
 mod behind;
+mod check_config;
 mod client_certificates;
 mod drain;
 mod echo;
