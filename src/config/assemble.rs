@@ -9,8 +9,8 @@ use super::read::Read;
 use super::schema::KEYS;
 use super::settings::Settings;
 use super::{
-    Acme, Admin, Auth, Backplane, BackplaneKind, ClientAuth, Config, Drain, Echo, Heartbeat, History, Kept, Key, KeySource,
-    Limits, Log, LogFormat, OnStale, Origin, Rooms, RuntimeKind, Server, Session, Tls, Traces,
+    Acme, Admin, Auth, Backplane, BackplaneKind, ClientAuth, Config, Drain, Echo, Heartbeat, History, Kept, Key,
+    KeySource, Limits, Log, LogFormat, OnStale, Origin, Rooms, RuntimeKind, Server, Session, Tls, Traces,
 };
 use crate::backplane::url::BackplaneUrl;
 

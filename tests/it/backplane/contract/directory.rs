@@ -40,7 +40,10 @@ async fn each_reads_what_all_say_of_themselves(engine: &Engine) {
     begin(&a, &one).await;
     assert_eq!(said(&a, &one, "one").await, facts([(&one, "one")]));
     begin(&b, &two).await;
-    assert_eq!(said(&b, &two, "ä \"two\"").await, facts([(&one, "one"), (&two, "ä \"two\"")]));
+    assert_eq!(
+        said(&b, &two, "ä \"two\"").await,
+        facts([(&one, "one"), (&two, "ä \"two\"")])
+    );
     assert_eq!(
         said(&a, &one, "one again").await,
         facts([(&one, "one again"), (&two, "ä \"two\"")])
