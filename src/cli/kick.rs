@@ -54,13 +54,14 @@ mod tests {
         let ann = Subject::User("ann".into());
         let ban = Revocation::ban(ann.clone(), Duration::from_secs(60), 1_000);
         let known = Revocations::of(std::slice::from_ref(&ban), 1_000);
-        let is_out = |issued_at, now| {
+        let is_out = |issued_at: Option<u64>, now| {
             let identity = Identity {
                 user_id: "ann".into(),
                 user_json: "{}".into(),
                 grants: None,
                 token_id: None,
-                issued_at,
+                issued_at: issued_at.into(),
+                is_probe: false,
             };
             known.judge(&identity, None, now).is_some()
         };

@@ -16,6 +16,7 @@ use crate::telemetry::taps;
 use crate::telemetry::traces::PublishSpan;
 use crate::websocket::encoded::Frame;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// When to try again where no limit names a time.
@@ -172,7 +173,7 @@ impl Life {
         }
         let (epoch, seq) = match said {
             Said::New { epoch, seq, members } => {
-                self.shard.counters.publishes.inc();
+                self.counters().publishes.inc();
                 if let Some(span) = &mut span {
                     span.kept(seq, content.len());
                     // Memory backplane: the fan-out begins with the publish, on this node alone.
@@ -188,7 +189,7 @@ impl Life {
             }
             Said::Later => return Ok(Done::Answered),
             Said::Again { epoch, seq } => {
-                self.shard.counters.duplicate_publishes.inc();
+                self.counters().duplicate_publishes.inc();
                 (epoch, seq)
             }
             Said::Unavailable => {
@@ -222,7 +223,7 @@ impl Life {
     fn join(&mut self, name: &str, since: Option<&Since<'_>>, reference: Option<Ref<'_>>) -> Result<Done, Failed> {
         check_name(name)?;
         self.check_grant(name, Verb::Join)?;
-        let again = self.rooms.iter().any(|room| &*room.name == name);
+        let again = self.rooms.iter().any(|room| room.called() == name);
         let rooms_max = self.node.config.limits.rooms_per_connection;
         if !again && rooms_max > 0 && self.rooms.len() >= rooms_max {
             self.node.metrics.limit_hit(Limit::RoomsPerConnection);
@@ -243,7 +244,13 @@ impl Life {
             again,
             now_ms: runtime::now_ms(),
         };
-        let (room, joined) = self.node.hub.join(name, &joining).map_err(|_| {
+        // A probe goes beside the room, where nobody notices it.
+        let name = if self.identity.is_probe {
+            Cow::Owned(room::shadow_of(name))
+        } else {
+            Cow::Borrowed(name)
+        };
+        let (room, joined) = self.node.hub.join(&name, &joining).map_err(|_| {
             self.node.metrics.limit_hit(Limit::Rooms);
             Failed::new(ErrorCode::Unavailable, "this node holds as many rooms as it may")
         })?;
@@ -266,19 +273,19 @@ impl Life {
                 ));
             }
             Joined::In { recovered, .. } => {
-                if let Some(recovered) = recovered {
+                if let Some(recovered) = recovered.filter(|_| !room.is_shadow()) {
                     let result = if recovered {
                         Recovery::Recovered
                     } else {
                         Recovery::NotRecovered
                     };
                     self.node.metrics.history_recovery(result);
-                    self.shard.counters.replays.add(u64::from(recovered));
+                    self.counters().replays.add(u64::from(recovered));
                 }
             }
         }
         if !again {
-            self.shard.counters.joins.inc();
+            self.counters().joins.inc();
             // Most connections are in one room: room for one, not for four.
             self.rooms.reserve_exact(usize::from(self.rooms.is_empty()));
             self.rooms.push(room);
@@ -343,6 +350,16 @@ impl Life {
                 )
             });
         }
+        if identity.is_probe != self.identity.is_probe {
+            // It would take a probe into the rooms of users, or a user into those of probes.
+            return Err(Failed {
+                reason: Some(DeniedWord::TokenMalformed.as_str()),
+                ..Failed::new(
+                    ErrorCode::Forbidden,
+                    "a probe's token does not take another's place; the old one stays",
+                )
+            });
+        }
         self.conn.set_identity(Arc::clone(&identity));
         self.identity = identity;
         if self.node.policy.is_revoked(&self.identity, auth::now()) {
@@ -371,7 +388,7 @@ impl Life {
         let ungranted: Vec<_> = self
             .rooms
             .iter()
-            .filter(|room| !self.identity.allows(&room.name, Verb::Join))
+            .filter(|room| !self.identity.allows(room.called(), Verb::Join))
             .cloned()
             .collect();
         for room in ungranted {
@@ -390,7 +407,7 @@ impl Life {
     }
 
     fn joined(&self, name: &str) -> Result<Arc<Room>, Failed> {
-        match self.rooms.iter().find(|room| &*room.name == name) {
+        match self.rooms.iter().find(|room| room.called() == name) {
             Some(room) => Ok(Arc::clone(room)),
             None => {
                 check_name(name)?;
@@ -448,7 +465,9 @@ impl Life {
         reason: Option<&str>,
         retry_after_ms: Option<u64>,
     ) {
-        self.node.metrics.error_sent(code.as_str());
+        if !self.identity.is_probe {
+            self.node.metrics.error_sent(code.as_str());
+        }
         let error = server::Error {
             reference,
             code,

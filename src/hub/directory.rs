@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 
 use crate::config;
 use crate::hub::errands::Errands;
-use crate::hub::room::{Joined, Joining, Room, Rules, Swept};
+use crate::hub::room::{Joined, Joining, Room, Rules, SHADOW_ID, Swept};
+use crate::protocol;
 use crate::shard::inbox::Inbox;
 use crate::telemetry::taps::Taps;
 
@@ -22,6 +23,8 @@ type Names = HashMap<Arc<str>, Arc<Room>>;
 /// Every room of this node.
 pub struct Hub {
     rules: Arc<Rules>,
+    /// Of rooms that only probes are in.
+    shadow_rules: Arc<Rules>,
     inboxes: Arc<[Arc<Inbox>]>,
     maps: Box<[Mutex<Names>]>,
     hasher: std::hash::RandomState,
@@ -51,6 +54,7 @@ impl Hub {
     #[must_use]
     pub fn new(config: &config::Config, inboxes: Arc<[Arc<Inbox>]>, errands: Option<Arc<Errands>>) -> Self {
         Self {
+            shadow_rules: Arc::new(Rules::of_shadows(config, errands.clone())),
             rules: Arc::new(Rules::new(config, errands)),
             inboxes,
             maps: (0..MAPS).map(|_| Mutex::default()).collect(),
@@ -167,12 +171,12 @@ impl Hub {
         }
     }
 
-    /// Visits every room once: for a scrape.
+    /// Visits every room once: for a scrape. Rooms of probes are none of the users'.
     #[must_use]
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();
         for map in &self.maps {
-            for room in map.lock().values() {
+            for room in map.lock().values().filter(|room| !room.is_shadow()) {
                 let (users, messages, bytes) = room.measure();
                 totals.rooms += 1;
                 totals.users += users;
@@ -197,14 +201,14 @@ impl Hub {
             return Err(TooManyRooms);
         }
         self.rooms.fetch_add(1, Ordering::Relaxed);
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let number = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (id, rules) = if protocol::room::is_shadow(name) {
+            (number | SHADOW_ID, &self.shadow_rules)
+        } else {
+            (number, &self.rules)
+        };
         let name: Arc<str> = name.into();
-        let room = Room::new(
-            id,
-            Arc::clone(&name),
-            Arc::clone(&self.rules),
-            Arc::clone(&self.inboxes),
-        );
+        let room = Room::new(id, Arc::clone(&name), Arc::clone(rules), Arc::clone(&self.inboxes));
         let room = Arc::new(room);
         map.insert(name, Arc::clone(&room));
         Ok(room)

@@ -128,7 +128,8 @@ impl Driver {
         });
         let mut differed = Vec::new();
         if suspected.all {
-            self.errands.metrics.backplane().attached_rooms(rooms.len());
+            let attached = rooms.iter().filter(|(room, ..)| !room.is_shadow()).count();
+            self.errands.metrics.backplane().attached_rooms(attached);
         }
         // By partition, so that one that cannot answer costs few others theirs.
         rooms.sort_by_key(|(_, key, _)| key.partition);

@@ -88,6 +88,7 @@ metrics! {
     ADMISSION_RATE Gauge "conclave_admission_rate" []: "Handshakes that the node begins per second at most, as they are measured.";
     ADMISSION_REFUSED Counter "conclave_admission_refused_total" ["stage", "reason"]: "Clients that were not let in because the node has enough to do, by how far they had come.";
     RESUMED_SOCKETS Counter "conclave_resumed_sockets_total" []: "Sockets opened by clients that returned with resume=1.";
+    PROBE_SESSIONS Counter "conclave_probe_sessions_total" []: "Sockets of probes (a token with probe: true); no other metric of clients, rooms or messages counts them.";
 
     ADMITTED Counter "conclave_admitted_total" ["place"]: "Accepted tokens by where they were found.";
     AUTH_FAILURES Counter "conclave_auth_failures_total" ["reason"]: "Refused tokens by reason word.";
@@ -181,4 +182,19 @@ metrics! {
     TOKIO_TASKS Gauge "tokio_alive_tasks" []: "Tasks that are alive.";
     TOKIO_QUEUE Gauge "tokio_global_queue_depth" []: "Tasks waiting in the global queues.";
     TOKIO_BUSY Counter "tokio_worker_busy_seconds_total" []: "Time that workers spent running tasks.";
+}
+
+/// What `conclave probe` says of a server, one probe at a time. No server has these.
+pub mod probe {
+    use super::{Definition, MetricKind};
+
+    metrics! {
+        SUCCESS Gauge "conclave_probe_success" []: "1 if every stage of the probe passed.";
+        DURATION Gauge "conclave_probe_duration_seconds" []: "The whole probe.";
+        STAGE_DURATION Gauge "conclave_probe_stage_duration_seconds" ["stage"]: "One stage of the probe, the failed one included.";
+        FAILED Gauge "conclave_probe_failed" ["stage"]: "1 for the stage that failed; those after it were not tried.";
+        CERTIFICATE_EXPIRY Gauge "conclave_probe_certificate_expiry_timestamp_seconds" []: "When the first certificate of the chain that was shown expires, trusted or not.";
+        EXPORTER_REQUESTS Counter "conclave_probe_exporter_requests_total" ["result"]: "Probes that were asked for, by what became of them.";
+        EXPORTER_RUNNING Gauge "conclave_probe_exporter_running" []: "Probes under way.";
+    }
 }

@@ -189,6 +189,7 @@ fn sums(new: &Registrar<'_>) -> Vec<Sum> {
         (plain(&names::REPLAYED_MESSAGES), |shard| {
             shard.replayed_messages.value()
         }),
+        (plain(&names::PROBE_SESSIONS), ShardCounters::probe_sessions),
     ]
 }
 

@@ -92,7 +92,8 @@ impl Bench {
             user_json: "{}".into(),
             grants: None,
             token_id: None,
-            issued_at: Some(issued_at),
+            issued_at: Some(issued_at).into(),
+            is_probe: false,
         };
         self.warden.revoked.read().judge(&identity, None, auth::now())
     }
