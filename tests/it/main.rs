@@ -15,6 +15,7 @@ mod harness;
 
 mod acme;
 mod activation;
+mod admin;
 mod admission;
 mod backplane;
 mod behind;

@@ -19,7 +19,7 @@ UNITS = sorted(OPS.glob("conclave.s*"))
 # "systemd-analyze security": 0 is shut, 10 is open. A service on the network does not come far below 1.5.
 EXPOSURE_MAX = 1.8
 # Where somebody stands who follows README, in the machine.
-FOLDER = "/tmp/here"
+FOLDER = "/run/here"
 
 
 def settings(unit):
