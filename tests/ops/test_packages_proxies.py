@@ -346,6 +346,8 @@ class HaproxyPassesOn(Haproxy, unittest.IsolatedAsyncioTestCase):
 
 class HaproxyEndsTls(Haproxy, unittest.IsolatedAsyncioTestCase):
     file = "https.cfg"
+    # The others are for requests.
+    idle = r"^\s*timeout tunnel (\w+)$"
     trust = {"forwarded_from": ["127.0.0.1/32"]}
 
     @classmethod
