@@ -1,6 +1,7 @@
 """ops/conclave.service under a real systemd, which is the first process of namespaces of its own (machine.sh)."""
 
 import asyncio
+import os
 import re
 import resource
 import shutil
@@ -103,6 +104,7 @@ class Machine:
         self.process.communicate(timeout=PATIENCE_SECONDS)
 
 
+@unittest.skipIf(os.geteuid() != 0, "only root can have a systemd of its own")
 class UnderSystemd(unittest.IsolatedAsyncioTestCase):
     @classmethod
     def setUpClass(cls):
