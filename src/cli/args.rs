@@ -168,7 +168,7 @@ pub struct Token {
 /// `conclave check-config`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  conclave check-config --config conclave.toml\n  conclave check-config --config conclave.toml --print\n\nExit code 64 when there is a problem."
+    after_help = "Examples:\n  conclave check-config --config conclave.toml\n  conclave check-config --config conclave.toml --print\n  conclave check-config --config conclave.toml --strict --grace-period 60s      in a pipeline\n\nErrors: the server would not start. Warnings: it starts, and something bad may come of it. Notes: worth knowing.\nExit code 64 when there is an error, with --strict also when there is a warning."
 )]
 pub struct CheckConfig {
     /// The configuration file
@@ -180,6 +180,12 @@ pub struct CheckConfig {
     /// One JSON object
     #[arg(long)]
     pub json: bool,
+    /// Fail for warnings too
+    #[arg(long)]
+    pub strict: bool,
+    /// How long the process is given to stop: terminationGracePeriodSeconds, TimeoutStopSec, --stop-timeout; without it 30s, as Kubernetes has it
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub grace_period: Option<Duration>,
 }
 
 /// `conclave config`

@@ -70,9 +70,9 @@ fn dispatch(verb: Verb, loudness: Loudness, environment: &Environment) -> Result
         Verb::Dev(args) => dev::run(&args, loudness, environment),
         Verb::Token(args) => token::run(&args, loudness, environment),
         Verb::CheckConfig(args) => {
-            let sources = environment.sources(args.config);
-            let extra = configuration::key_problems;
-            Failure::from_code(check_config::run_with(&sources, args.print, args.json, extra))
+            let mut sources = environment.sources(args.config.clone());
+            sources.facts = Some(check_config::facts(&args));
+            Failure::from_code(check_config::run(&sources, &args, configuration::key_problems))
         }
         Verb::Config(ConfigVerb::Init { path, force }) => Failure::from_code(config_init::run(path, force)),
         Verb::Config(ConfigVerb::Env) => {

@@ -4,8 +4,10 @@ mod assemble;
 mod check;
 mod document;
 mod environment;
+mod facts;
 mod files;
 mod kind;
+mod listen;
 mod load;
 mod print;
 mod problem;
@@ -22,12 +24,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use secrecy::SecretString;
 
 use crate::backplane::url::BackplaneUrl;
 
 pub use check::check;
+pub use facts::Facts;
+pub use listen::{Listen, Networks};
 pub use load::{Effective, Loaded, Sources, default_config, load, load_with};
 pub use print::{PRODUCTION_TOML, effective_table, env_table, table_markdown};
 pub use problem::{At, Problem, Problems, Severity};
@@ -58,11 +61,15 @@ pub struct Server {
     /// Among other nodes. Empty until `serve` knows its port, if none was set.
     pub name: String,
     /// HTTPS and wss.
-    pub listen: SocketAddr,
+    pub listen: Listen,
+    /// Who may use it, where that is a unix socket: the mode of its file.
+    pub listen_mode: u32,
     /// Metrics and health, plain HTTP, on a thread of its own.
     pub admin_listen: SocketAddr,
     /// Networks whose connections begin with a PROXY header; nobody else's may.
-    pub proxy_from: Vec<IpNet>,
+    pub proxy_from: Networks,
+    /// Proxies whose `X-Forwarded-For` or `Forwarded` says whose request it is.
+    pub forwarded_from: Networks,
     pub runtime: RuntimeKind,
     /// Threads that serve connections; 0 means one per core the process may use.
     pub threads: usize,
@@ -88,6 +95,8 @@ pub enum RuntimeKind {
 
 #[derive(Debug, Clone)]
 pub struct Tls {
+    /// Whether it is spoken here.
+    pub mode: TlsMode,
     /// PEM chain, leaf first.
     pub certificate: PathBuf,
     /// PEM private key.
@@ -135,6 +144,13 @@ impl Acme {
     pub fn is_on(&self) -> bool {
         !self.domains.is_empty()
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMode {
+    On,
+    /// A proxy on this machine does it ("off").
+    Off,
 }
 
 #[derive(Debug, Clone)]
@@ -203,6 +219,8 @@ pub struct Limits {
     /// Sockets and HTTP connections on this node; 0 in the file means: derived from the file limit.
     pub connections: usize,
     pub connections_per_address: usize,
+    /// Over all nodes.
+    pub connections_per_user: u32,
     pub handshakes_in_flight: usize,
     /// Share of each core that handshakes may take while others wait for them.
     pub handshake_cpu_share: f64,

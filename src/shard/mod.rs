@@ -3,6 +3,7 @@
 //! Everything a shard does to its connections happens in its flusher and its sweeper, on its own thread; other
 //! threads reach it through its [`Inbox`] only.
 
+mod departures;
 pub mod ending;
 mod flusher;
 pub mod inbox;
@@ -21,6 +22,7 @@ use crate::connection::{Conn, OutboxLimits};
 use crate::hub::MemberId;
 use crate::protocol::close::Close;
 use crate::runtime::Tasks;
+use crate::shard::departures::Departures;
 use crate::shard::inbox::{Command, Inbox};
 use crate::shard::members::Local;
 use crate::telemetry::metrics::{Metrics, ShardCounters};
@@ -34,6 +36,8 @@ pub struct Shard {
     pub inbox: Arc<Inbox>,
     pub counters: Arc<ShardCounters>,
     pub outbox_limits: OutboxLimits,
+    /// Who has left and is not forgotten yet.
+    pub departures: Departures,
     metrics: Arc<Metrics>,
     taps: Arc<Taps>,
     started: Instant,
@@ -69,6 +73,7 @@ impl Shard {
             inbox,
             counters,
             outbox_limits: OutboxLimits::new(&config.limits),
+            departures: Departures::default(),
             metrics,
             taps,
             started: Instant::now(),
@@ -82,10 +87,11 @@ impl Shard {
         })
     }
 
-    /// Spawns the flusher and the sweeper on the current runtime.
+    /// Spawns what a shard does by itself on the current runtime.
     pub fn start(self: &Arc<Self>, tasks: &Tasks) {
         tasks.spawn("flusher", flusher::run(Arc::clone(self)));
         tasks.spawn("sweeper", sweeper::run(Arc::clone(self)));
+        tasks.spawn("departures", departures::run(Arc::clone(self)));
     }
 
     /// This shard's clock, milliseconds since it started.

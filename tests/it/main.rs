@@ -13,8 +13,14 @@
 
 mod harness;
 
+mod acme;
+mod activation;
+mod admin;
 mod admission;
 mod backplane;
+mod behind;
+mod client_certificates;
+mod drain;
 mod echo;
 mod heartbeat;
 mod history;

@@ -206,8 +206,8 @@ class Load:
 
     async def operator(self, seconds):
         """What happens to a cluster in a year, within `seconds`."""
-        beat = seconds / 12
-        for act in (self.kick, self.renew, self.cut, self.kick, self.outage, self.break_certificate, self.ask_admin, self.drain, self.kick):
+        beat = max(1, seconds / 12 - 2)
+        for act in (self.kick, self.renew, self.cut, self.kick, self.outage, self.break_certificate, self.crash, self.ask_admin, self.drain, self.kick):
             await asyncio.sleep(beat)
             await act()
         await asyncio.Event().wait()
@@ -248,6 +248,13 @@ class Load:
         await asyncio.sleep(2.5)
         for link in links:
             link.heal()
+
+    async def crash(self):
+        """A node dies and is away for longer than its lease."""
+        node = self.cluster.nodes[1]
+        await node.kill()
+        await asyncio.sleep(5)
+        await self.cluster.world.start_node(node)
 
     async def ask_admin(self):
         """With and without the token."""

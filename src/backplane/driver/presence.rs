@@ -107,7 +107,7 @@ impl Presence {
     }
 
     /// The life whose lease was taken.
-    fn begun(&self) -> Option<Incarnation> {
+    pub(super) fn begun(&self) -> Option<Incarnation> {
         let life = self.life.lock();
         life.incarnation.clone().filter(|_| life.begun)
     }
@@ -200,6 +200,7 @@ impl Driver {
                 let same = unbroken.as_ref().filter(|(known, _)| *known == server);
                 if !begun || same.is_none() {
                     self.presence.suspect();
+                    self.seats.suspect(!begun);
                 }
                 let since = same.map_or_else(Instant::now, |(_, since)| *since);
                 *unbroken = Some((server, since));

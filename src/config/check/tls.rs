@@ -101,6 +101,15 @@ fn in_time(certificate: &X509Certificate<'_>, path: &Path, now_s: i64) -> Option
     (left_s < EXPIRY_WARNING_DAYS * DAY_S).then(|| Problem::warning(CERTIFICATE, what, renew))
 }
 
+/// DNS names and addresses in the first certificate of a file; none if it cannot be read.
+pub fn names_in(path: &Path) -> Option<Vec<String>> {
+    let pem = files::read(path).ok()?;
+    let leaf = CertificateDer::from_pem_slice(&pem).ok()?;
+    crate::net::certificates::pair::Facts::of(&leaf)
+        .ok()
+        .map(|facts| facts.names)
+}
+
 /// Browsers look at these names only (RFC 9110 section 4.3.4), never at the subject.
 fn names(certificate: &X509Certificate<'_>, path: &Path) -> Option<Problem> {
     let has_names = matches!(certificate.subject_alternative_name(), Ok(Some(_)));

@@ -62,6 +62,7 @@ labels! {
     /// A size or count that was exceeded; the words are those of the configuration.
     Limit {
         Connections = "connections", ConnectionsPerAddress = "connections_per_address",
+        ConnectionsPerUser = "connections_per_user",
         HandshakesInFlight = "handshakes_in_flight", HandshakeWait = "handshake_wait",
         TurnAways = "turn_aways", MessageBytes = "message_bytes",
         Fragments = "fragments", RoomsPerConnection = "rooms_per_connection",
