@@ -85,6 +85,15 @@ def delays():
             "cps",
             (rate("conclave_slow_consumers_total", "limit"), "{{limit}}"),
             runbook="service.md#slow-consumers",
+            width=12,
+        ),
+        graph(
+            "Bytes of messages that are not whole yet",
+            "Per node, from clients; bounded by limits.node_inbound_bytes, where the largest go first. High: uploads through chats, or somebody who begins messages and does not end them.",
+            "bytes",
+            ("conclave_receive_queue_bytes{@}", "{{instance}}"),
+            runbook="service.md#memory",
+            width=12,
         ),
         graph(
             "Bytes thrown out with them",
@@ -92,6 +101,7 @@ def delays():
             "Bps",
             (rate("conclave_evicted_bytes_total", "instance"), "{{instance}}"),
             runbook="service.md#outboxes-evicted",
+            width=12,
         ),
         graph(
             "Messages that died with their connection",
@@ -99,6 +109,7 @@ def delays():
             "mps",
             (rate("conclave_dropped_messages_total", "reason"), "{{reason}}"),
             runbook="service.md#slow-consumers",
+            width=12,
         ),
     ]
 
