@@ -73,10 +73,9 @@ def delays():
         ),
         graph(
             "Bytes that wait for readers",
-            "Per node, and the budget of all nodes together. Near it the largest backlogs are cut: many slow readers, or a way out that is full.",
+            "Per node; Overview, How full, has it as a share of the budget, at which the largest backlogs are cut. High: many slow readers, or a way out that is full.",
             "bytes",
             ("conclave_send_queue_bytes{@}", "{{instance}}"),
-            ("max(conclave_outbox_budget_bytes{@})", "budget of a node"),
             runbook="service.md#queue-near-budget",
         ),
         graph(
