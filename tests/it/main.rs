@@ -28,6 +28,7 @@ mod hostile;
 mod http;
 mod limits;
 mod presence;
+mod probe;
 mod proxy;
 mod recovery;
 mod reload;

@@ -177,7 +177,7 @@ impl Driver {
     fn let_leave(&self) {
         self.errands.let_leave(now_ms());
         if self.errands.take_crowded() {
-            self.hub.visit(Room::leave_all_gone);
+            self.hub.visit_all(Room::leave_all_gone);
         }
     }
 
