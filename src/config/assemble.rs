@@ -242,6 +242,7 @@ fn limits(read: &Read) -> Limits {
         outbox_frames: read.number("limits.outbox_frames"),
         outbox_age: read.duration("limits.outbox_age"),
         node_outbox_bytes: read.size("limits.node_outbox_bytes"),
+        node_inbound_bytes: read.size("limits.node_inbound_bytes"),
         send_buffer: read.size("limits.send_buffer"),
         unsent_low_water: read.size("limits.unsent_low_water"),
     }

@@ -264,6 +264,8 @@ pub struct Limits {
     pub outbox_age: Duration,
     /// Sum over all outboxes of this node; the largest go first.
     pub node_outbox_bytes: usize,
+    /// Sum over all messages of this node that are not whole; the largest go first.
+    pub node_inbound_bytes: usize,
     /// SO_SNDBUF of a client socket.
     pub send_buffer: usize,
     /// TCP_NOTSENT_LOWAT of a client socket.

@@ -116,6 +116,8 @@ pub(super) struct Life {
     deaf: bool,
     /// It counts for `limits.connections_per_user`.
     is_seated: bool,
+    /// Some of a message that is not whole was kept, and counted.
+    keeps: bool,
     /// The last room was asked for, and the backplane has yet to let us in.
     pub(super) entering: bool,
     /// The peer said close first, or left; with its code.
@@ -173,6 +175,7 @@ impl Task {
             ending: false,
             deaf: false,
             is_seated: node.seats.count(&identity),
+            keeps: false,
             entering: false,
             left_by_peer: None,
             node,
@@ -282,6 +285,7 @@ impl Task {
                 Err(violation) => return life.on_violation(violation),
             }
         }
+        life.count_inbound(self.assembler.held_bytes());
         if used < plain.len() {
             // What came of these is written first, so that nobody is a slow reader for having said much at once.
             self.aside().early = plain[used..].to_vec();
@@ -431,6 +435,13 @@ impl Life {
         }
     }
 
+    fn count_inbound(&mut self, bytes: usize) {
+        if bytes > 0 || self.keeps {
+            self.keeps = bytes > 0;
+            self.conn.keep_inbound(bytes, &self.shard.counters);
+        }
+    }
+
     /// Whether the backplane owes an answer without which nothing more is taken in. A room that it refused is not ours.
     fn awaits_backplane(&mut self) -> bool {
         if !self.node.hub.is_shared() {
@@ -576,6 +587,7 @@ impl Future for Task {
 impl Drop for Life {
     /// Leaves the hub first, then closes the socket; whatever is slow comes last.
     fn drop(&mut self) {
+        self.count_inbound(0);
         let now_ms = crate::runtime::now_ms();
         for room in std::mem::take(&mut self.rooms) {
             self.leave_room(&room, true, now_ms);

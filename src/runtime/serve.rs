@@ -31,8 +31,8 @@ use crate::net::permits::Permits;
 use crate::runtime::drain::{self, Listening};
 use crate::runtime::supervisor::{self, Beats};
 use crate::runtime::{Ceilings, Cluster, Drain, Node, Tasks, node, now_ms};
-use crate::shard::Shard;
 use crate::shard::inbox::Inbox;
+use crate::shard::{Budgets, Shard};
 use crate::telemetry::logs;
 use crate::telemetry::metrics::{BuildInfo, Metrics};
 use crate::telemetry::traces::{Service, Traces};
@@ -220,13 +220,14 @@ pub(super) fn build_on(
     );
     let seats = Arc::new(Seats::new(limits.connections_per_user, backplane.is_some()));
     let hub = Arc::new(Hub::new(&config, Arc::clone(&inboxes), errands));
+    let budgets = Budgets::new(limits, shards);
     let shards = (inboxes.iter().enumerate())
         .map(|(index, inbox)| {
             Shard::new(
                 index,
-                shards,
                 Arc::clone(inbox),
                 &config,
+                &budgets,
                 Arc::clone(&metrics),
                 Arc::clone(hub.taps()),
             )
@@ -420,6 +421,9 @@ fn control(
         }
         keep_house(node);
         node.health.ready();
+        if let Some(cluster) = &node.cluster {
+            cluster.tell_others();
+        }
         supervisor::start(node, beats);
         tracing::info!(
             name = node.config.server.name,

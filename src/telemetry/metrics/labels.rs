@@ -67,7 +67,7 @@ labels! {
         Connections = "connections", ConnectionsPerAddress = "connections_per_address",
         ConnectionsPerUser = "connections_per_user",
         HandshakesInFlight = "handshakes_in_flight", HandshakeWait = "handshake_wait",
-        TurnAways = "turn_aways", MessageBytes = "message_bytes",
+        TurnAways = "turn_aways", NodeInboundBytes = "node_inbound_bytes", MessageBytes = "message_bytes",
         Fragments = "fragments", RoomsPerConnection = "rooms_per_connection",
         RoomMembers = "room_members", Rooms = "rooms", HeaderBytes = "header_bytes",
     }
