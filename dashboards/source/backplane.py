@@ -31,11 +31,11 @@ def reach():
         ),
         stat(
             "Revocations last heard",
-            "The node that is worst off. Over backplane.max_staleness it turns new sign-ins away.",
+            "The node that is worst off; up to a third of backplane.max_staleness (20 s) is normal, over all of it new sign-ins are turned away.",
             "s",
             "max(conclave_revocation_staleness_seconds{@})",
             "backplane.md#stale",
-            [(15, WARN), (30, BAD)],
+            [(30, WARN), (60, BAD)],
         ),
         stat(
             "Chats that wait",
@@ -97,7 +97,7 @@ def calls():
         ),
         graph(
             "Quietest peer",
-            "How long ago each node last heard of the one it hears least of. High on all but one: that one is paused or cut off.",
+            "How long ago each node last heard of the one it hears least of. After a deploy or conclave kick it rises for a minute and falls. Otherwise, high on all but one: that one is paused or cut off.",
             "s",
             ("conclave_backplane_peer_age_seconds{@}", "{{instance}}"),
             runbook="backplane.md#peers",
@@ -234,7 +234,7 @@ def presence():
         ),
         graph(
             "Revocations last heard",
-            "Per node. Rising without end: the control link is down there, and revoked tokens may still be good.",
+            "Per node; a sawtooth up to 20 s is normal. Rising past 30 s: they cannot be read there, and revoked tokens may still be good.",
             "s",
             ("conclave_revocation_staleness_seconds{@}", "{{instance}}"),
             runbook="backplane.md#stale",

@@ -212,6 +212,7 @@ def probes():
             "service.md#probe-failing",
             [(0.99, WARN), (1, OK)],
             BAD,
+            height=8,
         ),
         graph(
             "Round trip by target",
@@ -219,15 +220,15 @@ def probes():
             "s",
             ("conclave_probe_duration_seconds{@}", "{{instance}}"),
             runbook="service.md#probe-slow",
-            width=6,
+            width=10,
         ),
         graph(
             "Stages",
-            "Where the time goes, mean over targets. dns and tcp are the network, tls and upgrade the node's CPU, deliver the backplane.",
+            "Where the time goes, mean over targets. dns and tcp are the network, tls and upgrade the node's CPU, via_delivery the backplane.",
             "s",
             ("avg by (stage) (conclave_probe_stage_duration_seconds{@})", "{{stage}}"),
             runbook="service.md#probe-slow",
-            width=7,
+            width=10,
         ),
         graph(
             "Stage that failed",
@@ -235,7 +236,7 @@ def probes():
             "none",
             ("max by (stage) (conclave_probe_failed{@})", "{{stage}}"),
             runbook="service.md#probe-failing",
-            width=7,
+            width=12,
         ),
         graph(
             "Probe sessions on the nodes",
@@ -243,6 +244,23 @@ def probes():
             "cps",
             (rate("conclave_probe_sessions_total", "instance"), "{{instance}}"),
             runbook="service.md#probe-failing",
+            width=12,
+        ),
+        graph(
+            "Asked of the exporter",
+            "Probes by what became of them. forbidden: Prometheus asks for a target that the module does not list; busy: too many at once.",
+            "ops",
+            (rate("conclave_probe_exporter_requests_total", "result"), "{{result}}"),
+            runbook="service.md#probe-failing",
+            width=12,
+        ),
+        graph(
+            "Probes under way",
+            "In the exporter at this moment. It grows when targets do not answer; at 64 further ones are turned away.",
+            "short",
+            ("sum(conclave_probe_exporter_running{@})", "under way"),
+            runbook="service.md#probe-slow",
+            width=12,
         ),
     ]
 

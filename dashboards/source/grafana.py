@@ -84,7 +84,7 @@ def graph(title, description, unit, *targets, runbook, width=8, stack=False, top
     return _panel("timeseries", title, description, unit, _targets(targets), width, 8, runbook, defaults, options)
 
 
-def stat(title, description, unit, expr, runbook, thresholds=(), color=OK, width=4, decimals=None):
+def stat(title, description, unit, expr, runbook, thresholds=(), color=OK, width=4, height=4, decimals=None):
     """One number, colored."""
     defaults = {"color": {"mode": "thresholds"}, "thresholds": _steps(thresholds, color)}
     if decimals is not None:
@@ -97,7 +97,7 @@ def stat(title, description, unit, expr, runbook, thresholds=(), color=OK, width
         "textMode": "auto",
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
     }
-    return _panel("stat", title, description, unit, _targets([(expr, "")]), width, 4, runbook, defaults, options)
+    return _panel("stat", title, description, unit, _targets([(expr, "")]), width, height, runbook, defaults, options)
 
 
 def heat(title, description, unit, histogram, runbook, width=8):
@@ -117,7 +117,7 @@ def heat(title, description, unit, histogram, runbook, width=8):
 def table(title, description, runbook, columns, width=COLUMNS):
     """One row per instance. `columns`: (expr, heading, unit)."""
     targets = _targets([(expr, heading) for expr, heading, _ in columns], format="table", instant=True)
-    panel = _panel("table", title, description, "short", targets, width, 8, runbook, {}, {"showHeader": True})
+    panel = _panel("table", title, description, "short", targets, width, 6, runbook, {}, {"showHeader": True})
     hidden = ["Time", "__name__", "job"]
     names = {f"Value #{target['refId']}": heading for target, (_, heading, _) in zip(targets, columns)}
     panel["transformations"] = [
@@ -151,7 +151,7 @@ def _variable(name, metric, where=""):
 
 
 # The probe exporter's series have a job and instances of their own; whoever chooses one node leaves them out.
-_KNOWN = '{__name__=~"conclave_build_info|conclave_probe_success"'
+_KNOWN = '{__name__=~"conclave_build_info|conclave_probe_success|conclave_probe_exporter_running"'
 _VARIABLES = [
     {
         "name": "datasource",
@@ -179,10 +179,13 @@ def _placed(rows):
         for panel in members:
             width, height = panel["gridPos"]["w"], panel["gridPos"]["h"]
             if x + width > COLUMNS:
+                # Grafana would close a gap, and mix up what belongs together.
+                assert x == COLUMNS, f"the line before {panel['title']} is not full"
                 x, y, tallest = 0, y + tallest, 0
             panel["gridPos"] = {"x": x, "y": y, "w": width, "h": height}
             x, tallest = x + width, max(tallest, height)
             panels.append(panel)
+        assert x == COLUMNS, f"the last line of {title} is not full"
         y += tallest
     for number, panel in enumerate(panels, start=1):
         panel["id"] = number

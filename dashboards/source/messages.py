@@ -140,10 +140,10 @@ def rooms():
         ),
         graph(
             "Members and users",
-            "Connections in rooms, and users in rooms. Far more members than users: many tabs, or a client that does not leave.",
+            "Connections in rooms of all nodes, and users in rooms, of whom each node knows all. Far more members than users: many tabs, or a client that does not leave.",
             "short",
             ("sum(conclave_members{@})", "members"),
-            ("sum(conclave_users{@})", "users"),
+            ("max(conclave_users{@})", "users"),
             runbook="service.md#limits-reached",
         ),
         graph(
@@ -160,6 +160,7 @@ def rooms():
             "short",
             ("conclave_history_messages{@}", "{{instance}}"),
             runbook="service.md#memory",
+            width=12,
         ),
         graph(
             "Bytes of history",
@@ -167,6 +168,7 @@ def rooms():
             "bytes",
             ("conclave_history_bytes{@}", "{{instance}}"),
             runbook="service.md#memory",
+            width=12,
         ),
         graph(
             "Returns with a position",
@@ -175,6 +177,7 @@ def rooms():
             "ops",
             (rate("conclave_history_recoveries_total", "result"), "{{result}}"),
             runbook="backplane.md#rewound",
+            width=12,
         ),
         graph(
             "Replays",
@@ -183,6 +186,7 @@ def rooms():
             (rate("conclave_replays_total"), "replays"),
             (rate("conclave_replayed_messages_total"), "messages"),
             runbook="service.md#reconnect-storm",
+            width=12,
         ),
     ]
 

@@ -16,6 +16,7 @@ def certificates():
             DAYS,
             BAD,
             width=6,
+            height=8,
             decimals=0,
         ),
         stat(
@@ -27,6 +28,7 @@ def certificates():
             DAYS,
             BAD,
             width=6,
+            height=8,
             decimals=0,
         ),
         graph(
@@ -64,6 +66,7 @@ def certificates():
             "s",
             (quantile(0.99, "conclave_tls_handshake_duration_seconds", "instance"), "{{instance}}"),
             runbook="service.md#cpu-saturated",
+            width=12,
         ),
         graph(
             "Handshakes that failed",
@@ -71,6 +74,7 @@ def certificates():
             "cps",
             (rate("conclave_handshakes_total", "result", 'result!="ok"'), "{{result}}"),
             runbook="service.md#handshakes-dropped",
+            width=12,
         ),
     ]
 
@@ -86,6 +90,7 @@ def tokens():
             "service.md#tokens-refused",
             [(0.1, WARN), (0.5, BAD)],
             width=8,
+            height=8,
         ),
         graph(
             "Refused, by reason",
@@ -107,6 +112,7 @@ def tokens():
             "ops",
             (rate("conclave_upgrades_total", "result", 'result=~"foreign_origin|throttled"'), "{{result}}"),
             runbook="service.md#tokens-refused",
+            width=12,
         ),
         graph(
             "Guesses held back",
@@ -114,6 +120,7 @@ def tokens():
             "ops",
             (rate("conclave_rate_limited_total", "limit", 'limit=~"refusals_per_second|sign_ins_per_minute"'), "{{limit}}"),
             runbook="service.md#tokens-refused",
+            width=12,
         ),
     ]
 
@@ -126,6 +133,7 @@ def operators():
             "ops",
             (rate("conclave_admin_requests_total", "action, result"), "{{action}} {{result}}"),
             runbook="service.md#admin-access",
+            width=12,
         ),
         graph(
             "Live taps",
@@ -133,6 +141,7 @@ def operators():
             "short",
             ("conclave_taps{@}", "{{instance}}"),
             runbook="service.md#admin-access",
+            width=12,
         ),
     ]
 

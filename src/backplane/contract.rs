@@ -223,6 +223,24 @@ pub enum Presented {
     Fenced,
 }
 
+/// How many connections of a user an incarnation has. Of two, the one with the larger version was said later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    pub connections: u32,
+    pub version: u64,
+}
+
+/// What counting a connection came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// It is noted.
+    Within,
+    /// It would be one too many.
+    Over,
+    /// The incarnation has no lease: nothing was noted.
+    Fenced,
+}
+
 /// What an incarnation says of itself, see [`super::directory`].
 pub type Advertised = (Incarnation, Bytes);
 
@@ -311,6 +329,8 @@ pub struct Capabilities {
     pub lineage: bool,
     /// Presence versions and fencing are kept by the engine.
     pub fenced_presence: bool,
+    /// Of connections that are counted at the same moment exactly as many are refused as are too many; else perhaps more.
+    pub exact_counts: bool,
 }
 
 /// Which rooms an engine is not sure of any more.
@@ -437,6 +457,14 @@ pub trait Backplane: Send + Sync {
     /// Stores what this incarnation says of itself, for as long as it has a lease, and reads what all say. An incarnation
     /// whose lease has ended may still be among them until it is reaped; its own facts are there if it has one.
     fn advertise<'a>(&'a self, incarnation: &'a Incarnation, facts: &'a [u8]) -> Call<'a, Vec<Advertised>>;
+
+    /// Notes how many connections of a user this incarnation has, unless all that live have more than `max` together. A
+    /// caller who is answered [`Counted::Over`] says by [`Backplane::recount`] how many there are without the new one.
+    fn count<'a>(&'a self, incarnation: &'a Incarnation, user: &'a str, tally: Tally, max: u32) -> Call<'a, Counted>;
+
+    /// Notes how many connections of users this incarnation has, none included, whatever that comes to. They are forgotten
+    /// with the incarnation.
+    fn recount<'a>(&'a self, incarnation: &'a Incarnation, users: &'a [(Arc<str>, Tally)]) -> Call<'a, Presented>;
 
     /// Buries an incarnation whose lease has ended, then moves its users out piece by piece. Any node may do this, and
     /// several at once. True when nothing is left.

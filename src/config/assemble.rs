@@ -10,7 +10,7 @@ use super::schema::KEYS;
 use super::settings::Settings;
 use super::{
     Acme, Admin, Auth, Backplane, BackplaneKind, ClientAuth, Config, Drain, Echo, Heartbeat, History, Kept, Key,
-    KeySource, Limits, Log, LogFormat, OnStale, Origin, Rooms, RuntimeKind, Server, Session, Tls, Traces,
+    KeySource, Limits, Log, LogFormat, OnStale, Origin, Rooms, RuntimeKind, Server, Session, Tls, TlsMode, Traces,
 };
 use crate::backplane::url::BackplaneUrl;
 
@@ -30,6 +30,11 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
     Config {
         server: server(&read, problems),
         tls: Tls {
+            mode: if read.text("tls.mode") == "off" {
+                TlsMode::Off
+            } else {
+                TlsMode::On
+            },
             certificate: read.path("tls.certificate"),
             key: read.path("tls.key"),
             reload_poll: read.duration("tls.reload_poll"),
@@ -113,9 +118,11 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
 fn server(read: &Read, problems: &mut Vec<Problem>) -> Server {
     Server {
         name: read.text("server.name"),
-        listen: read.address("server.listen"),
+        listen: read.listen("server.listen"),
+        listen_mode: read.mode("server.listen_mode", problems),
         admin_listen: read.address("server.admin_listen"),
         proxy_from: read.networks("server.proxy_from", problems),
+        forwarded_from: read.networks("server.forwarded_from", problems),
         runtime: if read.text("server.runtime") == "shared" {
             RuntimeKind::Shared
         } else {
@@ -208,6 +215,7 @@ fn limits(read: &Read) -> Limits {
     Limits {
         connections: read.number("limits.connections"),
         connections_per_address: read.number("limits.connections_per_address"),
+        connections_per_user: read.number("limits.connections_per_user"),
         handshakes_in_flight: read.number("limits.handshakes_in_flight"),
         handshake_cpu_share: read.float("limits.handshake_cpu_share"),
         handshake_wait: read.duration("limits.handshake_wait"),
@@ -221,6 +229,12 @@ fn limits(read: &Read) -> Limits {
         bytes_per_second: read.size("limits.bytes_per_second") as u64,
         user_messages_per_second: read.number("limits.user_messages_per_second"),
         address_messages_per_second: read.number("limits.address_messages_per_second"),
+        user_bytes_per_second: read.size("limits.user_bytes_per_second") as u64,
+        address_bytes_per_second: read.size("limits.address_bytes_per_second") as u64,
+        room_messages_per_second: read.number("limits.room_messages_per_second"),
+        room_bytes_per_second: read.size("limits.room_bytes_per_second") as u64,
+        node_messages_per_second: read.number("limits.node_messages_per_second"),
+        node_bytes_per_second: read.size("limits.node_bytes_per_second") as u64,
         rooms_per_connection: read.number("limits.rooms_per_connection"),
         room_members: read.number("limits.room_members"),
         rooms: read.number("limits.rooms"),
@@ -228,6 +242,7 @@ fn limits(read: &Read) -> Limits {
         outbox_frames: read.number("limits.outbox_frames"),
         outbox_age: read.duration("limits.outbox_age"),
         node_outbox_bytes: read.size("limits.node_outbox_bytes"),
+        node_inbound_bytes: read.size("limits.node_inbound_bytes"),
         send_buffer: read.size("limits.send_buffer"),
         unsent_low_water: read.size("limits.unsent_low_water"),
     }

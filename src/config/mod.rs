@@ -7,6 +7,7 @@ mod environment;
 mod facts;
 mod files;
 mod kind;
+mod listen;
 mod load;
 mod print;
 mod problem;
@@ -23,13 +24,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use secrecy::SecretString;
 
 use crate::backplane::url::BackplaneUrl;
 
 pub use check::check;
 pub use facts::Facts;
+pub use listen::{Listen, Networks};
 pub use load::{Effective, Loaded, Sources, default_config, load, load_with};
 pub use print::{PRODUCTION_TOML, effective_table, env_table, table_markdown};
 pub use problem::{At, Problem, Problems, Severity};
@@ -60,11 +61,15 @@ pub struct Server {
     /// Among other nodes. Empty until `serve` knows its port, if none was set.
     pub name: String,
     /// HTTPS and wss.
-    pub listen: SocketAddr,
+    pub listen: Listen,
+    /// Who may use it, where that is a unix socket: the mode of its file.
+    pub listen_mode: u32,
     /// Metrics and health, plain HTTP, on a thread of its own.
     pub admin_listen: SocketAddr,
     /// Networks whose connections begin with a PROXY header; nobody else's may.
-    pub proxy_from: Vec<IpNet>,
+    pub proxy_from: Networks,
+    /// Proxies whose `X-Forwarded-For` or `Forwarded` says whose request it is.
+    pub forwarded_from: Networks,
     pub runtime: RuntimeKind,
     /// Threads that serve connections; 0 means one per core the process may use.
     pub threads: usize,
@@ -90,6 +95,8 @@ pub enum RuntimeKind {
 
 #[derive(Debug, Clone)]
 pub struct Tls {
+    /// Whether it is spoken here.
+    pub mode: TlsMode,
     /// PEM chain, leaf first.
     pub certificate: PathBuf,
     /// PEM private key.
@@ -137,6 +144,13 @@ impl Acme {
     pub fn is_on(&self) -> bool {
         !self.domains.is_empty()
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMode {
+    On,
+    /// A proxy on this machine does it ("off").
+    Off,
 }
 
 #[derive(Debug, Clone)]
@@ -205,6 +219,8 @@ pub struct Limits {
     /// Sockets and HTTP connections on this node; 0 in the file means: derived from the file limit.
     pub connections: usize,
     pub connections_per_address: usize,
+    /// Over all nodes.
+    pub connections_per_user: u32,
     pub handshakes_in_flight: usize,
     /// Share of each core that handshakes may take while others wait for them.
     pub handshake_cpu_share: f64,
@@ -229,6 +245,14 @@ pub struct Limits {
     pub user_messages_per_second: u32,
     /// Over all connections of an address (IPv6: of a /64).
     pub address_messages_per_second: u32,
+    pub user_bytes_per_second: u64,
+    pub address_bytes_per_second: u64,
+    /// Of chats in one room on this node.
+    pub room_messages_per_second: u32,
+    pub room_bytes_per_second: u64,
+    /// Over all connections of this node.
+    pub node_messages_per_second: u32,
+    pub node_bytes_per_second: u64,
     /// Rooms one connection may be in.
     pub rooms_per_connection: usize,
     /// Connections in one room on this node.
@@ -240,6 +264,8 @@ pub struct Limits {
     pub outbox_age: Duration,
     /// Sum over all outboxes of this node; the largest go first.
     pub node_outbox_bytes: usize,
+    /// Sum over all messages of this node that are not whole; the largest go first.
+    pub node_inbound_bytes: usize,
     /// SO_SNDBUF of a client socket.
     pub send_buffer: usize,
     /// TCP_NOTSENT_LOWAT of a client socket.

@@ -21,7 +21,7 @@ use crate::limits::{CLOSE_LINGER, HARD_LIMIT_FACTOR, READ_PAUSE_MAX};
 use crate::net::limit_key;
 use crate::protocol::close::Close;
 use crate::protocol::server;
-use crate::runtime::Node;
+use crate::runtime::{Ceilings, Node};
 use crate::shard::Shard;
 use crate::shard::inbox::Command;
 use crate::telemetry::metrics::{Initiator, Kind, Limit, PanicPlace, RateLimit, ShardCounters};
@@ -37,6 +37,9 @@ thread_local! {
 
 /// Plaintext scratch above this is given back after use.
 const PLAIN_KEPT_BYTES: usize = 64 * 1024;
+
+/// What a close frame without a code counts as (RFC 6455 section 7.1.5).
+const NO_CODE: u16 = 1005;
 
 /// Reads in a row before others have their turn.
 const READS_PER_TURN: usize = 16;
@@ -79,7 +82,20 @@ struct Aside {
     close_sent: bool,
     /// Nothing is read until then.
     pause: Option<Pin<Box<Sleep>>>,
+    departure: Departure,
+    /// The peer's close frame was given its answer.
+    answered: bool,
     panicked: bool,
+}
+
+/// Whether a peer that has left may be seen off.
+#[derive(Debug, Default, Clone, Copy)]
+enum Departure {
+    #[default]
+    NotAsked,
+    /// The number of its turn.
+    Waiting(u64),
+    Granted,
 }
 
 /// What lives as long as the connection: dropping it leaves every room and frees the slot.
@@ -98,6 +114,10 @@ pub(super) struct Life {
     ending: bool,
     /// The peer broke the protocol: what comes cannot be parsed any more.
     deaf: bool,
+    /// It counts for `limits.connections_per_user`.
+    is_seated: bool,
+    /// Some of a message that is not whole was kept, and counted.
+    keeps: bool,
     /// The last room was asked for, and the backplane has yet to let us in.
     pub(super) entering: bool,
     /// The peer said close first, or left; with its code.
@@ -114,12 +134,9 @@ pub(super) struct Rates {
 }
 
 impl Rates {
-    fn new(limits: &config::Limits, address: IpAddr) -> Option<Box<Self>> {
+    fn new(limits: &config::Limits, ceilings: &Ceilings, address: IpAddr) -> Option<Box<Self>> {
         let per_second = limits.messages_per_second;
-        let none = per_second == 0
-            && limits.bytes_per_second == 0
-            && limits.user_messages_per_second == 0
-            && limits.address_messages_per_second == 0;
+        let none = per_second == 0 && limits.bytes_per_second == 0 && ceilings.are_none();
         let burst = if limits.messages_burst == 0 {
             per_second
         } else {
@@ -151,12 +168,14 @@ impl Task {
             early,
         } = entrance;
         let life = Life {
-            rates: Rates::new(&node.config.limits, address),
+            rates: Rates::new(&node.config.limits, &node.ceilings, address),
             rooms: Vec::new(),
             trace: trace.map(Box::new),
             opened_ms: shard.now_ms(),
             ending: false,
             deaf: false,
+            is_seated: node.seats.count(&identity),
+            keeps: false,
             entering: false,
             left_by_peer: None,
             node,
@@ -181,17 +200,23 @@ impl Task {
 
     /// Runs until the connection is over.
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self
+            .aside
+            .as_ref()
+            .is_some_and(|aside| matches!(aside.departure, Departure::Waiting(_)))
+        {
+            ready!(self.poll_departure(cx));
+        }
         for _ in 0..READS_PER_TURN {
             if let Poll::Ready(Err(_)) = self.life.conn.poll_write(cx, &self.life.shard) {
-                return self.gone();
+                return self.gone(cx);
             }
             match self.life.conn.phase() {
-                // The close is on its way through the inbox, and will wake us.
-                Phase::Open if self.life.ending => return Poll::Pending,
+                Phase::Open if self.life.ending => return self.poll_farewell(cx),
                 Phase::Open => {}
                 Phase::Closing(_) => return self.poll_end(cx),
                 Phase::Over(_) => return Poll::Ready(()),
-                Phase::Broken => return self.gone(),
+                Phase::Broken => return self.gone(cx),
             }
             if let Some(pause) = self.aside.as_mut().and_then(|aside| aside.pause.as_mut()) {
                 ready!(pause.as_mut().poll(cx));
@@ -207,7 +232,7 @@ impl Task {
             }
             let read = PLAIN.with_borrow_mut(|plain| self.poll_read(cx, plain));
             if !matches!(ready!(read), Ok(1..)) {
-                return self.gone();
+                return self.gone(cx);
             }
             if self.aside.as_ref().is_some_and(|aside| !aside.early.is_empty()) {
                 break;
@@ -260,6 +285,7 @@ impl Task {
                 Err(violation) => return life.on_violation(violation),
             }
         }
+        life.count_inbound(self.assembler.held_bytes());
         if used < plain.len() {
             // What came of these is written first, so that nobody is a slow reader for having said much at once.
             self.aside().early = plain[used..].to_vec();
@@ -327,9 +353,42 @@ impl Task {
             .map_or(Poll::Ready(()), |linger| linger.as_mut().poll(cx))
     }
 
-    fn gone(&mut self) -> Poll<()> {
+    fn gone(&mut self, cx: &Context<'_>) -> Poll<()> {
         self.life.left_by_peer.get_or_insert(1006);
-        Poll::Ready(())
+        self.poll_departure(cx)
+    }
+
+    /// A close was said: the peer's is answered in its turn; ours is on its way through the inbox, and will wake us.
+    fn poll_farewell(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let Some(code) = self.life.left_by_peer else {
+            return Poll::Pending;
+        };
+        ready!(self.poll_departure(cx));
+        if !std::mem::replace(&mut self.aside().answered, true) {
+            self.life.shard.inbox.push(Command::Answer {
+                slot: self.life.member().slot,
+                code: (code != NO_CODE).then_some(code),
+            });
+        }
+        Poll::Pending
+    }
+
+    /// Ready when it is the turn of this connection to be seen off.
+    fn poll_departure(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let shard = Arc::clone(&self.life.shard);
+        let departure = &mut self.aside().departure;
+        *departure = match *departure {
+            Departure::NotAsked => match shard.departures.ask(cx.waker()) {
+                Ok(()) => Departure::Granted,
+                Err(number) => Departure::Waiting(number),
+            },
+            Departure::Waiting(number) if shard.departures.is_served(number) => Departure::Granted,
+            same => same,
+        };
+        match departure {
+            Departure::Granted => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
     }
 
     fn aside(&mut self) -> &mut Aside {
@@ -373,6 +432,13 @@ impl Life {
         Bounds {
             message_bytes: limits.message_bytes * HARD_LIMIT_FACTOR,
             fragments: limits.fragments,
+        }
+    }
+
+    fn count_inbound(&mut self, bytes: usize) {
+        if bytes > 0 || self.keeps {
+            self.keeps = bytes > 0;
+            self.conn.keep_inbound(bytes, &self.shard.counters);
         }
     }
 
@@ -467,13 +533,8 @@ impl Life {
             }
             Event::Close(said) => {
                 counters.messages_in.of(Kind::Close).inc();
-                let code = said.map(|(code, _)| code);
-                self.left_by_peer = Some(code.unwrap_or(1005));
+                self.left_by_peer = Some(said.map_or(NO_CODE, |(code, _)| code));
                 self.ending = true;
-                self.shard.inbox.push(Command::Answer {
-                    slot: self.member().slot,
-                    code,
-                });
             }
         }
     }
@@ -499,13 +560,13 @@ impl Life {
     /// After our close frame: only the peer's own is still of interest.
     fn discard(&mut self, assembler: &mut Assembler, plain: &mut [u8]) {
         if self.deaf && ends_in_close(plain) {
-            self.left_by_peer.get_or_insert(1005);
+            self.left_by_peer.get_or_insert(NO_CODE);
         }
         let mut used = 0;
         let bounds = self.bounds();
         while self.left_by_peer.is_none() && !self.deaf {
             match assembler.next(plain, &mut used, bounds) {
-                Ok(Some(Event::Close(_))) => self.left_by_peer = Some(1005),
+                Ok(Some(Event::Close(_))) => self.left_by_peer = Some(NO_CODE),
                 Ok(Some(_)) => {}
                 Ok(None) => return,
                 Err(_) => self.deaf = true,
@@ -526,9 +587,13 @@ impl Future for Task {
 impl Drop for Life {
     /// Leaves the hub first, then closes the socket; whatever is slow comes last.
     fn drop(&mut self) {
+        self.count_inbound(0);
         let now_ms = crate::runtime::now_ms();
         for room in std::mem::take(&mut self.rooms) {
             self.leave_room(&room, true, now_ms);
+        }
+        if self.is_seated {
+            self.node.seats.leave(&self.identity.user_id);
         }
         let ended = self.conn.phase().end();
         let dropped = self.conn.finish() as u64;

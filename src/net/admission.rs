@@ -31,9 +31,9 @@ use crate::telemetry::metrics::{AdmissionRefusal, Limit, Metrics, RateLimit};
 
 pub use self::meter::Meter;
 pub use self::overload::{Load, Overload, Telling};
+pub use self::pace::Pace;
 
 use self::line::{Line, Ticket};
-use self::pace::Pace;
 
 /// What a handshake is taken to cost before one was measured.
 const COST_START_NS: u64 = 1_000_000;

@@ -131,7 +131,7 @@ pub struct TlsIo {
     /// Set by the first TLS error; after it nothing is decrypted or encrypted any more.
     failed: bool,
     /// Lives exactly as long as the connection.
-    _permit: Permit,
+    permit: Permit,
 }
 
 /// Decrypted bytes that hyper has not read yet, and when to stop waiting for a request.
@@ -180,7 +180,7 @@ impl TlsIo {
             sealed: 0,
             begun: false,
             failed: false,
-            _permit: permit,
+            permit,
         }))
     }
 
@@ -315,6 +315,11 @@ impl TlsIo {
     /// While hyper drives the connection, ends it when no request was served for `after`.
     pub fn set_idle(&mut self, idle: HttpIdle) {
         self.http().idle = Some(idle);
+    }
+
+    /// Its right to be there, which may be named late.
+    pub fn permit(&mut self) -> &mut Permit {
+        &mut self.permit
     }
 
     /// Hyper is done: gives up what only it needed, and returns the decrypted bytes that it left.

@@ -15,8 +15,8 @@ use crate::auth::keys::Keys;
 use crate::auth::{Policy, Refusals};
 use crate::backplane;
 use crate::backplane::contract::Backplane;
-use crate::backplane::driver::Warden;
-use crate::config::{At, Config, Effective, Problem, RuntimeKind, Severity};
+use crate::backplane::driver::{Seats, Warden};
+use crate::config::{At, Config, Effective, Listen, Problem, RuntimeKind, Severity, TlsMode};
 use crate::http::health::Health;
 use crate::http::session::Sessions;
 use crate::http::{admin, routes};
@@ -26,13 +26,13 @@ use crate::net::acceptor::{self, Acceptor};
 use crate::net::admission::Admission;
 use crate::net::certificates::Certificates;
 use crate::net::inherited::{self, Inherited};
-use crate::net::listener::{self, Listener, Peer};
+use crate::net::listener::{self, Bound, Listener, Peer};
 use crate::net::permits::Permits;
 use crate::runtime::drain::{self, Listening};
 use crate::runtime::supervisor::{self, Beats};
-use crate::runtime::{Cluster, Drain, Node, Rate, Tasks, now_ms};
-use crate::shard::Shard;
+use crate::runtime::{Ceilings, Cluster, Drain, Node, Tasks, node, now_ms};
 use crate::shard::inbox::Inbox;
+use crate::shard::{Budgets, Shard};
 use crate::telemetry::logs;
 use crate::telemetry::metrics::{BuildInfo, Metrics};
 use crate::telemetry::traces::{Service, Traces};
@@ -42,6 +42,10 @@ const DESCRIPTORS_RESERVED: u64 = 128;
 
 /// How often limiters and rooms forget what is too old.
 const SWEEP: Duration = Duration::from_secs(10);
+
+/// Sockets that become ready between two turns of a shard's flusher: with tokio's own 1,024 a storm's first bytes would
+/// keep it waiting for tens of milliseconds.
+const IO_EVENTS_PER_TICK: usize = 64;
 
 /// How long the last spans may take to leave.
 const TRACES_FLUSH: Duration = Duration::from_secs(3);
@@ -54,18 +58,18 @@ const H2_STREAMS_MAX: u32 = 200;
 pub struct Start {
     /// Called once, when the ports are open.
     pub on_ready: Option<Box<dyn FnOnce(Ready) + Send>>,
-    /// What was found in the configuration and is logged once; notes are left to `check-config`.
-    pub warnings: Vec<Problem>,
     /// The configuration as it holds, secrets masked, for the operator's page.
     pub effective: Vec<Effective>,
     /// Listening sockets that somebody else keeps.
     pub inherited: Inherited,
+    /// What was found in the configuration and is logged once; notes are left to `check-config`.
+    pub warnings: Vec<Problem>,
 }
 
 /// Where the node listens.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Ready {
-    pub listen: SocketAddr,
+    pub listen: Listen,
     pub admin_listen: SocketAddr,
     /// Somebody else keeps the socket for clients, and hands it to this node's successor.
     pub is_handed_on: bool,
@@ -87,20 +91,31 @@ pub fn run(mut config: Config, mut start: Start) -> anyhow::Result<()> {
     let shards = shard_count(&config);
     let is_handed_on = start.inherited.main.is_some();
     let listeners = match start.inherited.main.take() {
-        Some(socket) => inherited::share(socket, shards)?,
-        None => listener::listen(config.server.listen, shards)?,
+        Some(socket) => inherited::share(socket, shards)?.into_iter().map(Bound::Tcp).collect(),
+        None => listener::listen_at(&config.server.listen, config.server.listen_mode, shards)?,
     };
     let admin_listener = match start.inherited.admin.take() {
         Some(socket) => socket,
         None => listener::listen(config.server.admin_listen, 1)?.swap_remove(0),
     };
     let ready = Ready {
-        listen: listeners[0].local_addr()?,
+        listen: listeners[0].place(&config.server.listen)?,
         admin_listen: admin_listener.local_addr()?,
         is_handed_on,
     };
+    if config.tls.mode == TlsMode::Off {
+        tracing::warn!(listen = %ready.listen, "NO TLS: tokens and messages are plain text here (tls.mode is \"off\")");
+    }
+    // One that was handed over is not the one that the configuration was checked for.
+    if config.tls.mode == TlsMode::Off && !ready.listen.is_local() {
+        anyhow::bail!(
+            "tls.mode is \"off\", and other machines can reach the socket that was handed over, {}: let it listen on \
+             127.0.0.1 (ListenStream=127.0.0.1:8443), or set tls.mode = \"on\"",
+            ready.listen
+        );
+    }
     if config.server.name.is_empty() {
-        config.server.name = name(ready.listen);
+        config.server.name = name(&ready.listen);
     }
     let node = build(config, traces, shards)?;
     let admin_stop = tokio_util::sync::CancellationToken::new();
@@ -121,6 +136,17 @@ pub fn run(mut config: Config, mut start: Start) -> anyhow::Result<()> {
     served
 }
 
+/// What a node is called that nobody gave a name.
+fn name(listen: &Listen) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    let host = if host.is_empty() { "conclave" } else { host };
+    match listen {
+        Listen::Tcp(address) => format!("{host}:{}", address.port()),
+        Listen::Unix(_) => host.to_owned(),
+    }
+}
+
 fn log_warnings(warnings: &[Problem]) {
     let is_warning = |problem: &&Problem| problem.severity == Severity::Warning;
     for problem in warnings.iter().filter(is_warning) {
@@ -133,14 +159,6 @@ fn log_warnings(warnings: &[Problem]) {
             problem.what
         );
     }
-}
-
-/// What a node is called that nobody gave a name.
-fn name(listen: SocketAddr) -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
-    let host = if host.is_empty() { "conclave" } else { host };
-    format!("{host}:{}", listen.port())
 }
 
 fn shard_count(config: &Config) -> usize {
@@ -171,15 +189,18 @@ pub(super) fn build_on(
     if let Some(counts) = traces.counts() {
         metrics.register_traces(counts);
     }
-    let certificates = Arc::new(Certificates::load(&config, Arc::clone(&metrics))?);
+    let certificates = match config.tls.mode {
+        TlsMode::On => Some(Arc::new(Certificates::load(&config, Arc::clone(&metrics))?)),
+        TlsMode::Off => None,
+    };
     let keys = Keys::from_config(&config)
         .map_err(|problems| anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     let policy = Arc::new(Policy::new(&config, keys).map_err(|problems| anyhow::anyhow!(problems.join("\n")))?);
-    let names = Arc::clone(&certificates);
+    let names = certificates.clone();
     let sessions = Arc::new(Sessions::new(
         &config,
         Arc::clone(&policy),
-        Box::new(move |host| names.names_host(host)),
+        Box::new(move |host| node::names_host(names.as_deref(), host)),
     ));
     let limits = &config.limits;
     let fd_limit = descriptor_limit();
@@ -197,25 +218,27 @@ pub(super) fn build_on(
         Arc::clone(&inboxes),
         Arc::clone(&metrics),
     );
+    let seats = Arc::new(Seats::new(limits.connections_per_user, backplane.is_some()));
     let hub = Arc::new(Hub::new(&config, Arc::clone(&inboxes), errands));
+    let budgets = Budgets::new(limits, shards);
     let shards = (inboxes.iter().enumerate())
         .map(|(index, inbox)| {
             Shard::new(
                 index,
-                shards,
                 Arc::clone(inbox),
                 &config,
+                &budgets,
                 Arc::clone(&metrics),
                 Arc::clone(hub.taps()),
             )
         })
         .collect();
-    let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub));
+    let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub, Arc::clone(&seats)));
     let node = Arc::new(Node {
         refusals: Refusals::new(config.auth.refusals_per_second, config.auth.refusals_burst),
-        user_rate: Rate::new(limits.user_messages_per_second),
-        address_rate: Rate::new(limits.address_messages_per_second),
+        ceilings: Ceilings::new(limits),
         hub,
+        seats,
         warden,
         cluster,
         health: Health::new(),
@@ -280,6 +303,7 @@ fn expose(node: &Arc<Node>, fd_limit: u64) {
             )
         });
         gauges.members = joins.saturating_sub(leaves);
+        gauges.outbox_budget_bytes = node.config.limits.node_outbox_bytes as u64;
         gauges.connections_limit = node.permits.node_max() as u64;
         gauges.fd_limit = fd_limit;
         gauges.ready = node.health.is_ready();
@@ -292,7 +316,7 @@ fn expose(node: &Arc<Node>, fd_limit: u64) {
 }
 
 /// One single-threaded runtime, listener and flusher per core; this thread waits for signals.
-fn per_core(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Ready, start: Start) -> anyhow::Result<()> {
+fn per_core(node: &Arc<Node>, listeners: Vec<Bound>, ready: Ready, start: Start) -> anyhow::Result<()> {
     let handles: Vec<Handle<Peer>> = listeners.iter().map(|_| Handle::new()).collect();
     let mut threads = Vec::new();
     let beats = supervisor::watchdog().map(|time| Beats::new(time, handles.len()));
@@ -300,6 +324,7 @@ fn per_core(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Read
     for ((index, socket), handle) in listeners.into_iter().enumerate().zip(&handles) {
         let runtime = Builder::new_current_thread()
             .enable_all()
+            .max_io_events_per_tick(IO_EVENTS_PER_TICK)
             .build()
             .context("a runtime could not be set up")?;
         node.metrics.register_runtime(runtime.handle().clone());
@@ -345,7 +370,7 @@ fn per_core(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Read
 }
 
 /// One multi-threaded runtime: shards are still there, but any thread may run them.
-fn shared(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Ready, start: Start) -> anyhow::Result<()> {
+fn shared(node: &Arc<Node>, listeners: Vec<Bound>, ready: Ready, start: Start) -> anyhow::Result<()> {
     let handles: Vec<Handle<Peer>> = listeners.iter().map(|_| Handle::new()).collect();
     let runtime = Builder::new_multi_thread()
         .worker_threads(listeners.len())
@@ -391,9 +416,14 @@ fn control(
             cluster.start(node).await?;
         }
         node.open.cancel();
-        node.certificates.keep(&node.tasks, &node.health);
+        if let Some(certificates) = &node.certificates {
+            certificates.keep(&node.tasks, &node.health);
+        }
         keep_house(node);
         node.health.ready();
+        if let Some(cluster) = &node.cluster {
+            cluster.tell_others();
+        }
         supervisor::start(node, beats);
         tracing::info!(
             name = node.config.server.name,
@@ -404,6 +434,7 @@ fn control(
             is_handed_on = ready.is_handed_on,
             "ready"
         );
+        let is_handed_on = ready.is_handed_on;
         if let Some(on_ready) = start.on_ready {
             on_ready(ready);
         }
@@ -421,7 +452,7 @@ fn control(
             }
         };
         let listening = Listening {
-            is_handed_on: ready.is_handed_on,
+            is_handed_on,
             stop: stop_listening,
         };
         tokio::select! {
@@ -468,9 +499,9 @@ fn keep_house(node: &Arc<Node>) {
 }
 
 /// Registers a listening socket with the runtime of the calling thread.
-pub(super) fn listener(node: &Node, socket: std::net::TcpListener) -> std::io::Result<Listener> {
+pub(super) fn listener(node: &Node, socket: impl Into<Bound>) -> std::io::Result<Listener> {
     Listener::new(
-        socket,
+        socket.into(),
         &node.config,
         Arc::clone(&node.permits),
         Arc::clone(&node.metrics),
@@ -490,7 +521,8 @@ pub(super) async fn serve(node: &Arc<Node>, index: usize, listener: Listener, ha
     node.admission.start(index, &node.tasks);
     let acceptor = Acceptor::new(acceptor::Inner {
         shard: Arc::clone(&node.shards[index]),
-        certificates: Arc::clone(&node.certificates),
+        certificates: node.certificates.clone(),
+        forwarders: Arc::new(config.server.forwarded_from.clone()),
         admission: Arc::clone(&node.admission),
         metrics: Arc::clone(&node.metrics),
         handshake_timeout: config.server.handshake_timeout,

@@ -5,11 +5,11 @@ import os
 import secrets
 import signal
 import ssl
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from dash_names import AWAITED
 from dash_prometheus import Prometheus, Server, Sink
 
 from lab.node import Identity, token
@@ -19,7 +19,8 @@ from lab.world import Standalone
 BINARY = os.environ.get("CONCLAVE") or sys.exit("set CONCLAVE to the conclave binary")
 # Ranges of ports below this are the fault lab's jobs.
 PORT_RANGE = 70 + os.getpid() % 8
-JOB, PROBE_JOB = "conclave", "conclave-probe"
+JOB, PROBE_JOB, EXPORTER_JOB = "conclave", "conclave-probe", "conclave-probe-exporter"
+JOBS = [JOB, PROBE_JOB, EXPORTER_JOB]
 
 
 def tables(folder, collector):
@@ -38,7 +39,7 @@ def tables(folder, collector):
             "send_buffer": "4KiB",
             "unsent_low_water": "2KiB",
         },
-        "auth": {"refusals_per_second": 3, "refusals_burst": 60},
+        "auth": {"refusals_per_second": 3, "refusals_burst": 10},
         "history": {"messages": 200},
         "session": {"enabled": True, "secret": secrets.token_hex(32), "per_minute": 30},
         "echo": {"enabled": True},
@@ -51,21 +52,25 @@ def tables(folder, collector):
 class Cluster:
     """`async with`: everything runs, and ends with it."""
 
-    def __init__(self, rules=None, alertmanager=None, more=None):
-        self.rules, self.alertmanager, self.more = rules, alertmanager, more or {}
+    def __init__(self):
+        # What Prometheus is told of besides its targets: files of rules, and the port of an Alertmanager.
+        self.rules = self.alertmanager = None
+
+    async def prepare(self):
+        """What must be there before Prometheus is."""
 
     async def __aenter__(self):
         self._folder = tempfile.TemporaryDirectory(prefix="conclave-dash-")
         self.folder = Path(self._folder.name)
         self.identity, self.collector = Identity(self.folder), Sink()
         self.ports = Ports(PORT_RANGE)
-        world_tables = {**tables(self.folder, self.collector.url), **self.more}
-        self.world = Standalone(BINARY, self.folder, self.identity, self.ports, "disk", world_tables)
+        self.world = Standalone(BINARY, self.folder, self.identity, self.ports, "disk", tables(self.folder, self.collector.url))
         self.nodes, self.redis = self.world.nodes, self.world.stores[0]
         self.others = []
         try:
             await self.world.start()
-            self.prober = None if "conclave_probe_success" in AWAITED else await self._start_prober()
+            self.prober = await self._start_prober()
+            await self.prepare()
             self.prometheus = await self._start(Prometheus(self.folder, self.ports.take(), self._scraping()))
         except BaseException:
             await self.__aexit__()
@@ -90,17 +95,20 @@ class Cluster:
         secret = self.folder / "probe.token"
         secret.touch(mode=0o600)
         secret.write_text(token("probe", probe=True))
-        path.write_text(probe_config(secret, self.identity.certificate, [node.url for node in self.nodes]))
+        path.write_text(probe_config(secret, [node.url for node in self.nodes]))
         command = [BINARY, "probe", "--listen", f"127.0.0.1:{port}", "--config", path]
         prober = Server("probe", command, self.folder, port)
         prober.READY = "/metrics"
         return await self._start(prober)
 
     def _scraping(self):
-        nodes = [f"127.0.0.1:{node.admin}" for node in self.nodes]
-        jobs = [{"job_name": JOB, "static_configs": [{"targets": nodes}]}]
-        if self.prober:
-            jobs.append(self._probing())
+        nodes = self.admins()
+        exporter = f"127.0.0.1:{self.prober.port}"
+        jobs = [
+            {"job_name": JOB, "static_configs": [{"targets": nodes}]},
+            {"job_name": EXPORTER_JOB, "static_configs": [{"targets": [exporter]}]},
+            self._probing(exporter),
+        ]
         config = {"global": {"scrape_interval": "1s", "evaluation_interval": "1s"}, "scrape_configs": jobs}
         if self.rules:
             config["rule_files"] = [str(self.rules)]
@@ -108,21 +116,28 @@ class Cluster:
             config["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [f"127.0.0.1:{self.alertmanager}"]}]}]}
         return config
 
-    def _probing(self):
+    def _probing(self, exporter):
         return {
             "job_name": PROBE_JOB,
             "metrics_path": "/probe",
+            # A busy machine has time for it, too.
+            "scrape_interval": "3s",
+            "scrape_timeout": "3s",
             "params": {"module": ["default"]},
             "static_configs": [{"targets": [node.url for node in self.nodes]}],
             "relabel_configs": [
                 {"source_labels": ["__address__"], "target_label": "__param_target"},
                 {"source_labels": ["__param_target"], "target_label": "instance"},
-                {"target_label": "__address__", "replacement": f"127.0.0.1:{self.prober.port}"},
+                {"target_label": "__address__", "replacement": exporter},
             ],
         }
 
     def instances(self):
-        return [f"127.0.0.1:{node.admin}" for node in self.nodes] + [node.url for node in self.nodes]
+        """As Prometheus calls what it scrapes."""
+        return [*self.admins(), *(node.url for node in self.nodes), f"127.0.0.1:{self.prober.port}"]
+
+    def admins(self):
+        return [f"127.0.0.1:{node.admin}" for node in self.nodes]
 
     def client_tls(self):
         """The certificate is exchanged while clients come and go, so it is not what they trust."""
@@ -138,6 +153,18 @@ class Cluster:
         )
         return await child.wait()
 
+    def renew(self):
+        """As an operator would: the same key, a new certificate, for 90 days instead of two."""
+        names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
+        files = ["-key", self.identity.key, "-out", self.identity.certificate]
+        ask = ["openssl", "req", "-x509", *files, "-days", "90", "-subj", "/CN=localhost", "-addext", names]
+        subprocess.run(ask, check=True, capture_output=True)
+
+    def hang_up(self):
+        """Certificates are to be read again."""
+        for node in self.nodes:
+            node.child.send_signal(signal.SIGHUP)
+
     async def drain(self, node):
         """Told to stop, and started again once it is gone."""
         node.child.send_signal(signal.SIGTERM)
@@ -145,9 +172,8 @@ class Cluster:
         await self.world.start_node(node)
 
 
-def probe_config(secret, ca, targets):
+def probe_config(secret, targets):
+    """Each node by itself and by way of the last one. The certificate is exchanged while this runs: see `client_tls`."""
     listed = ", ".join(f'"{target}"' for target in targets)
-    return (
-        f'[modules.default]\ntoken_file = "{secret}"\nca_file = "{ca}"\nroom = "lobby"\n'
-        f"targets = [{listed}]\n"
-    )
+    keys = f'token_file = "{secret}"\ninsecure = true\nroom = "lobby"\nvia = "{targets[-1]}"\n'
+    return f"[modules.default]\ntargets = [{listed}]\n{keys}"

@@ -69,12 +69,13 @@ class Prometheus(Server):
         """[(labels, [(time, value)])] over a time; what is not a number is left out."""
         return [pruned(each["metric"], each["values"]) for each in self.api("query_range", query=expr, start=begin, end=end, step=step)["result"]]
 
-    def now(self, expr):
-        return [pruned(each["metric"], [each["value"]]) for each in self.api("query", query=expr)["result"]]
+    def at(self, expr, when):
+        """The same at one moment."""
+        return [pruned(each["metric"], [each["value"]]) for each in self.api("query", query=expr, time=when)["result"]]
 
     def number(self, expr):
         """The one value there is, or None."""
-        values = [points[-1][1] for _, points in self.now(expr) if points]
+        values = [points[-1][1] for _, points in self.at(expr, time.time()) if points]
         return values[0] if values else None
 
 

@@ -55,12 +55,14 @@ def write(path, data, mode=0o600):
 
 
 def pair(folder, names=("localhost",), days=90):
-    """A certificate that is its own authority, as README makes it with openssl."""
+    """A certificate that vouches for itself, as README makes it with openssl."""
     folder.mkdir(parents=True, exist_ok=True)
     run(
         "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", days,
         "-keyout", folder / "tls.key", "-out", folder / "tls.crt", "-subj", f"/CN={names[0]}",
         "-addext", "subjectAltName=" + ",".join(f"DNS:{name}" for name in names),
+        # An authority that is used as a server's own certificate is refused by some clients, ours among them.
+        "-addext", "basicConstraints=critical,CA:FALSE",
     )  # fmt: skip
     (folder / "tls.key").chmod(0o600)
 
@@ -133,6 +135,14 @@ def until(what, seconds=PATIENCE_SECONDS, why="it did not come to pass"):
             last = error
         time.sleep(0.05)
     raise AssertionError(f"{why() if callable(why) else why} (in {seconds} s): {last or ''}")
+
+
+def changed(text, places):
+    """`text` with every key of `places` changed into its value; a key that is not there is a mistake here."""
+    for found, put in places.items():
+        assert found in text, found
+        text = text.replace(found, str(put))
+    return text
 
 
 def toml(tables):

@@ -171,7 +171,7 @@ class Rules(unittest.TestCase):
         for alert in alerts():
             with self.subTest(alert["alert"]):
                 self.assertIn(alert["labels"]["severity"], ("page", "ticket"))
-                self.assertRegex(alert["for"], r"^\d+[mh]$")
+                self.assertRegex(alert["for"], r"^(30s|\d+[mh])$")
                 said = alert["annotations"]
                 self.assertEqual(set(said), {"summary", "description", "runbook_url"})
                 self.assertIn("$value", said["description"])

@@ -12,7 +12,7 @@ import unittest
 from pathlib import Path
 
 from packages_lab import (
-    OPS, PATIENCE_SECONDS, SECONDS, Door, Node, Started, default, free_port, pair, quantity, redis, run, secret, until, write,
+    OPS, PATIENCE_SECONDS, SECONDS, Door, Node, Started, changed, default, free_port, pair, quantity, redis, run, secret, until, write,
 )  # fmt: skip
 from client import Client
 from websockets.exceptions import WebSocketException
@@ -20,14 +20,6 @@ from websockets.exceptions import WebSocketException
 NAMES = ["localhost", "realtime.example.com"]
 PER_ADDRESS = 6
 DRAIN = {"grace": "3s", "time": "5s"}
-
-
-def changed(text, places):
-    """`text` with every key of `places` changed into its value; a key that is not there is a mistake here."""
-    for found, put in places.items():
-        assert found in text, found
-        text = text.replace(found, str(put))
-    return text
 
 
 class Behind:
@@ -280,6 +272,46 @@ class NginxPassesOn(Nginx, unittest.IsolatedAsyncioTestCase):
     trust = {"proxy_from": ["127.0.0.1/32"]}
 
 
+class NginxEndsTls(Nginx, unittest.IsolatedAsyncioTestCase):
+    file, is_http = "https.conf", True
+    trust = {"forwarded_from": ["127.0.0.1/32"]}
+
+    @classmethod
+    def places(cls):
+        return {
+            **super().places(),
+            "/etc/nginx/conclave/": f"{cls.folder}/",
+            "/ca.crt": "/tls.crt",
+            "/var/log/nginx/conclave-error.log": cls.folder / "proxy-error-https.log",
+        }
+
+
+class OverSockets:
+    """Both nodes on this machine, without TLS of their own."""
+
+    trust = {"forwarded_from": ["unix"]}
+
+    @classmethod
+    def listen(cls, name, port):
+        return f"unix:{cls.folder}/{name}.sock"
+
+    @classmethod
+    def tls(cls, name):
+        return {"mode": "off"}
+
+
+class NginxOverSockets(OverSockets, NginxEndsTls):
+    @classmethod
+    def places(cls):
+        return {
+            **super().places(),
+            "server unix:/run/conclave/conclave.sock max_fails=1 fail_timeout=5s;": "".join(
+                f"server unix:{cls.folder}/{name}.sock max_fails=1 fail_timeout=5s;\n" for name in "ab"
+            ),
+            "proxy_pass https://conclave_tls;": "proxy_pass http://conclave;",
+        }
+
+
 class Haproxy(Behind):
     idle = r"^\s*timeout (?:client|server|tunnel) (\w+)$"
 
@@ -310,6 +342,32 @@ class Haproxy(Behind):
 class HaproxyPassesOn(Haproxy, unittest.IsolatedAsyncioTestCase):
     file = "passthrough.cfg"
     trust = {"proxy_from": ["127.0.0.1/32"]}
+
+
+class HaproxyEndsTls(Haproxy, unittest.IsolatedAsyncioTestCase):
+    file = "https.cfg"
+    # The others are for requests.
+    idle = r"^\s*timeout tunnel (\w+)$"
+    trust = {"forwarded_from": ["127.0.0.1/32"]}
+
+    @classmethod
+    def places(cls):
+        return {
+            **super().places(),
+            "/etc/haproxy/conclave.pem": cls.folder / "both.pem",
+            "/etc/haproxy/conclave-ca.crt": cls.folder / "tls.crt",
+        }
+
+
+class HaproxyOverSockets(OverSockets, HaproxyEndsTls):
+    @classmethod
+    def places(cls):
+        places = super().places()
+        remote = [line for line in cls.text().splitlines() if line.strip().startswith("server ")]
+        for found in ("10.80.0.11:8443", "10.80.0.12:8443", "/etc/haproxy/conclave-ca.crt"):
+            places.pop(found)
+        here = "\n".join(f"    server {name} unix@{cls.folder}/{name}.sock" for name in "ab")
+        return {**places, **dict.fromkeys(remote, ""), "    # server here unix@/run/conclave/conclave.sock": here}
 
 
 if __name__ == "__main__":

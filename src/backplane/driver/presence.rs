@@ -42,7 +42,7 @@ pub(super) struct Presence {
     /// This life is over: a new one must begin.
     buried: Notify,
     /// The backplane can be reached again: the lease need not wait for its turn.
-    reachable: Notify,
+    pub(super) reachable: Notify,
     /// As the last renewal found them: whose lease has ended.
     dead: Mutex<Vec<Incarnation>>,
     found_dead: Notify,
@@ -107,7 +107,7 @@ impl Presence {
     }
 
     /// The life whose lease was taken.
-    fn begun(&self) -> Option<Incarnation> {
+    pub(super) fn begun(&self) -> Option<Incarnation> {
         let life = self.life.lock();
         life.incarnation.clone().filter(|_| life.begun)
     }
@@ -177,7 +177,7 @@ impl Driver {
     fn let_leave(&self) {
         self.errands.let_leave(now_ms());
         if self.errands.take_crowded() {
-            self.hub.visit(Room::leave_all_gone);
+            self.hub.visit_all(Room::leave_all_gone);
         }
     }
 
@@ -200,6 +200,7 @@ impl Driver {
                 let same = unbroken.as_ref().filter(|(known, _)| *known == server);
                 if !begun || same.is_none() {
                     self.presence.suspect();
+                    self.seats.suspect(!begun);
                 }
                 let since = same.map_or_else(Instant::now, |(_, since)| *since);
                 *unbroken = Some((server, since));

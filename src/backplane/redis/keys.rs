@@ -104,6 +104,11 @@ impl Keys {
         format!("{}{{{CONTROL_TAG}}}{name}", self.prefix).into_bytes()
     }
 
+    /// Hash: incarnation to `connections version` of a user.
+    pub(super) fn tally(&self, user: &str) -> Vec<u8> {
+        self.control(&format!("c:{}", hash(&[user.as_bytes()])))
+    }
+
     /// A value that is used once.
     pub(super) fn once(&self, name: &str) -> Vec<u8> {
         self.control(&format!("t:{}", hash(&[name.as_bytes()])))

@@ -1,4 +1,4 @@
-//! How much CPU time handshakes may take now. Pure.
+//! How much CPU time handshakes (or departures) may take now. Pure.
 
 use std::time::Duration;
 

@@ -7,6 +7,7 @@
 
 mod away;
 mod control;
+mod counts;
 mod directory;
 mod keys;
 
@@ -25,7 +26,7 @@ macro_rules! engine {
         mod $name {
             use super::*;
 
-            engine! { groups $kind; log keys repair trim presence lives directory control once away }
+            engine! { groups $kind; log keys repair trim presence lives directory counts control once away }
         }
     };
     (groups $kind:expr; $($group:ident)*) => {
