@@ -15,7 +15,7 @@ use super::version;
     version = version::short(),
     long_version = version::long(),
     arg_required_else_help = true,
-    after_help = "Start here:\n  conclave dev                              a running server with a page, no configuration\n  conclave config init conclave.toml        a configuration for production\n  conclave check-config --config conclave.toml\n  conclave serve --config conclave.toml\n\nExit codes: 0 done, 1 failed, 64 bad arguments or configuration."
+    after_help = "Start here:\n  conclave dev                              a running server with a page, no configuration\n  conclave config init conclave.toml        a configuration for production\n  conclave check-config --config conclave.toml\n  conclave serve --config conclave.toml\n\nExit codes: 0 done, 1 failed, 64 bad arguments or configuration; conclave probe has its own."
 )]
 pub struct Arguments {
     #[command(flatten)]

@@ -119,8 +119,17 @@ impl Hub {
         }
     }
 
-    /// Visits every room, one map at a time.
+    /// Visits every room of users, one map at a time.
     pub fn visit(&self, mut visit: impl FnMut(&Arc<Room>)) {
+        self.visit_all(|room| {
+            if !room.is_shadow() {
+                visit(room);
+            }
+        });
+    }
+
+    /// Visits every room, those of probes too: for the backplane, to which they are rooms like others.
+    pub fn visit_all(&self, mut visit: impl FnMut(&Arc<Room>)) {
         for map in &self.maps {
             let rooms: Vec<Arc<Room>> = map.lock().values().cloned().collect();
             rooms.iter().for_each(&mut visit);

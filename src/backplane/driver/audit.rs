@@ -115,7 +115,7 @@ impl Driver {
     /// Compares the rooms that are suspected. Says how many had missed something.
     async fn audit(&self, suspected: &Suspected, patient: bool) -> Result<usize, Failed> {
         let mut rooms = Vec::new();
-        self.hub.visit(|room| {
+        self.hub.visit_all(|room| {
             let key = room.key();
             if !suspected.contains(&key) {
                 return;

@@ -219,7 +219,8 @@ fn certificate_trouble(place: &Place, flaw: &CertificateError, seen: Option<&Cer
             format!("the certificate is not for {}, but for {names}", place.host),
             "use one of its names, with --resolve if DNS does not know it here; or get a certificate for this name".to_owned(),
         ),
-        CertificateError::UnknownIssuer => (
+        // A bad signature: somebody of that name is trusted, but has another key.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => (
             format!("the certificate comes from {issuer}, whom nobody here trusts"),
             "pass --ca FILE with that authority; if it is a public one, the server's tls.certificate lacks the intermediate \
              certificates (it must hold the whole chain)"

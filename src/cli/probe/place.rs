@@ -35,9 +35,10 @@ impl Place {
         if ServerName::try_from(host).is_err() {
             return Err("the host is neither a name nor an address");
         }
-        let port = match (authority.port_u16(), authority.port()) {
-            (Some(0), _) | (None, Some(_)) => return Err("the port is not one of 1 to 65535"),
-            (port, _) => port.unwrap_or(443),
+        let port = match authority.port_u16() {
+            Some(port @ 1..) => port,
+            None if authority.as_str() == authority.host() => 443,
+            _ => return Err("the port is not one of 1 to 65535"),
         };
         Ok(Self {
             host: host.to_ascii_lowercase(),

@@ -199,7 +199,7 @@ fn reachable(config: &Config) -> Vec<Problem> {
     let is_only_here = |names: &[String]| !names.is_empty() && names.iter().all(|name| is_this_machine(name));
     let is_file = !config.tls.certificate.as_os_str().is_empty();
     if is_file
-        && !config.server.listen.ip().is_loopback()
+        && !config.server.listen.is_local()
         && super::tls::names_in(&config.tls.certificate).is_some_and(|names| is_only_here(&names))
     {
         let what = "the certificate is for this machine only (localhost), but others can reach server.listen";

@@ -33,7 +33,7 @@ pub fn trouble(report: &Report) -> String {
     format!(
         "error: {}: {}\n  help: {}\n",
         stage.word(),
-        trouble.what.trim(),
+        plain(&trouble.what),
         trouble.help
     )
 }

@@ -2,7 +2,7 @@ use secrecy::SecretString;
 
 use super::*;
 use crate::backplane::url::BackplaneUrl;
-use crate::config::{Key, Severity, default_config};
+use crate::config::{Key, Listen, Severity, default_config};
 
 const GOOD: &str = "8mC0JY2m0k1lqWcWmVb3R6m0u7R2l3pVt0WfE2cKxk0y5oG4dB1nHs9aZQvTiUjX";
 
@@ -176,7 +176,7 @@ fn a_certificate_for_this_machine_only() {
     expect(
         |config, _| {
             config.tls.certificate = file.clone();
-            config.server.listen = ([127, 0, 0, 1], 8443).into();
+            config.server.listen = Listen::Tcp(([127, 0, 0, 1], 8443).into());
         },
         &[],
     );
