@@ -16,7 +16,9 @@ WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY benches benches
 RUN mkdir src \
- && echo 'fn main() {}' | tee src/main.rs src/build.rs > src/lib.rs \
+ && echo 'fn main() {}' > src/main.rs \
+ && cp src/main.rs src/build.rs \
+ && touch src/lib.rs \
  && cargo build --release --locked --bin conclave \
  && rm -r src
 

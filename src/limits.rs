@@ -80,3 +80,12 @@ const _: () = assert!(CLOSE_LINGER.as_millis() < ABUSE_WINDOW.as_millis());
 // Escaping makes a byte at most six (`\u00XX`); names in a message have room in the envelope.
 const _: () = assert!(6 * (ROOM_BYTES_MAX + USER_ID_BYTES_MAX) + INFO_BYTES_MAX < ENVELOPE_BYTES_MAX);
 const _: () = assert!(HARD_LIMIT_FACTOR >= 2);
+
+/// Messages that a shadow room keeps: enough for the probes of a minute.
+pub const SHADOW_HISTORY_MESSAGES: usize = 32;
+
+/// Bytes that a shadow room keeps.
+pub const SHADOW_HISTORY_BYTES: usize = 64 * 1024;
+
+/// How long a shadow room keeps what was said.
+pub const SHADOW_HISTORY_AGE: Duration = Duration::from_secs(60);

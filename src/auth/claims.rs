@@ -25,6 +25,8 @@ pub(super) struct Claims {
     pub aud: Option<Vec<String>>,
     pub jti: Option<Box<str>>,
     pub rooms: Option<Grants>,
+    /// A synthetic client, which real users must not notice.
+    pub probe: bool,
     name: Option<String>,
     info: Option<Value>,
 }
@@ -61,6 +63,8 @@ impl Claims {
         claims.name = take("name").map(name).transpose()?;
         claims.info = take("info").map(info).transpose()?;
         claims.rooms = take("rooms").map(|v| rooms(&v)).transpose()?;
+        // No claim of the protocol: an application may use the word for something else, and is left alone.
+        claims.probe = take("probe") == Some(Value::Bool(true));
         Ok(claims)
     }
 

@@ -23,6 +23,7 @@ pub mod revocations;
 mod token;
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -61,7 +62,27 @@ pub struct Identity {
     /// `jti`
     pub token_id: Option<Box<str>>,
     /// `iat`
-    pub issued_at: Option<UnixSeconds>,
+    pub issued_at: IssuedAt,
+    /// A synthetic client (`"probe": true`): it is in shadow rooms only, see [`crate::hub::shadow`].
+    pub is_probe: bool,
+}
+
+/// `iat`, or that there is none, in the room of a number: there is one per connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IssuedAt(Option<NonZeroU64>);
+
+impl From<Option<UnixSeconds>> for IssuedAt {
+    fn from(at: Option<UnixSeconds>) -> Self {
+        // One more, so that the second 0 is not none.
+        Self(at.and_then(|at| NonZeroU64::new(at.saturating_add(1))))
+    }
+}
+
+impl IssuedAt {
+    /// The second, if the token says one.
+    pub fn seconds(self) -> Option<UnixSeconds> {
+        self.0.map(|one_more| one_more.get() - 1)
+    }
 }
 
 impl Identity {

@@ -109,6 +109,7 @@ impl Revocations {
         if let Some(times) = find(&self.users, &identity.user_id)
             && identity
                 .issued_at
+                .seconds()
                 .is_none_or(|issued_at| issued_at <= times.issued_before)
         {
             return Some(Hit::User);

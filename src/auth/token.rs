@@ -145,7 +145,8 @@ impl<'t> Unverified<'t> {
             user_id: user_id.into(),
             grants: self.claims.rooms,
             token_id: self.claims.jti,
-            issued_at: self.claims.iat,
+            issued_at: self.claims.iat.into(),
+            is_probe: self.claims.probe,
         };
         let expires_at = self.claims.exp;
         Verified {

@@ -92,6 +92,12 @@ impl RoomKey {
         let partition = super::partition::of(&name);
         Self { name, partition }
     }
+
+    /// Whether only probes can be in it: little of it is kept, and not for long.
+    #[must_use]
+    pub fn is_shadow(&self) -> bool {
+        crate::protocol::room::is_shadow(&self.name)
+    }
 }
 
 /// A place in a room's log: everything up to `seq`, as `epoch` numbered it.
@@ -217,6 +223,27 @@ pub enum Presented {
     Fenced,
 }
 
+/// How many connections of a user an incarnation has. Of two, the one with the larger version was said later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    pub connections: u32,
+    pub version: u64,
+}
+
+/// What counting a connection came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// It is noted.
+    Within,
+    /// It would be one too many.
+    Over,
+    /// The incarnation has no lease: nothing was noted.
+    Fenced,
+}
+
+/// What an incarnation says of itself, see [`super::directory`].
+pub type Advertised = (Incarnation, Bytes);
+
 /// What a renewal of the lease came to.
 #[derive(Debug, Clone)]
 pub enum Renewal {
@@ -264,6 +291,19 @@ pub struct Revocation {
     pub forget_after: u64,
 }
 
+impl Revocation {
+    /// Every token that can be issued until `now` and `ban` are over is revoked, and only until then.
+    #[must_use]
+    pub fn ban(subject: Subject, ban: std::time::Duration, now: u64) -> Self {
+        let until = now.saturating_add(ban.as_secs().max(1));
+        Self {
+            subject,
+            issued_before: until,
+            forget_after: until,
+        }
+    }
+}
+
 /// What one node tells all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Control {
@@ -289,6 +329,8 @@ pub struct Capabilities {
     pub lineage: bool,
     /// Presence versions and fencing are kept by the engine.
     pub fenced_presence: bool,
+    /// Of connections that are counted at the same moment exactly as many are refused as are too many; else perhaps more.
+    pub exact_counts: bool,
 }
 
 /// Which rooms an engine is not sure of any more.
@@ -311,6 +353,13 @@ pub trait PartitionSet: Send + Sync + std::fmt::Debug {
 pub trait Sink: Send + Sync {
     /// A message of an attached room was appended. May come twice, late, out of order or not at all.
     fn message(&self, room: &str, entry: Entry);
+
+    /// As [`Sink::message`], of several that came together, in order.
+    fn messages(&self, room: &str, entries: Vec<Entry>) {
+        for entry in entries {
+            self.message(room, entry);
+        }
+    }
 
     /// Somebody came to an attached room or went. As unreliable as [`Sink::message`].
     fn presence(&self, room: &str, event: PresenceEvent);
@@ -404,6 +453,18 @@ pub trait Backplane: Send + Sync {
     /// Renews the lease of this incarnation, or takes one for a new incarnation (`begin`). Runs out after `lease` by
     /// the engine's clock; an ended lease is never renewed.
     fn renew<'a>(&'a self, incarnation: &'a Incarnation, begin: bool, lease: Duration) -> Call<'a, Renewal>;
+
+    /// Stores what this incarnation says of itself, for as long as it has a lease, and reads what all say. An incarnation
+    /// whose lease has ended may still be among them until it is reaped; its own facts are there if it has one.
+    fn advertise<'a>(&'a self, incarnation: &'a Incarnation, facts: &'a [u8]) -> Call<'a, Vec<Advertised>>;
+
+    /// Notes how many connections of a user this incarnation has, unless all that live have more than `max` together. A
+    /// caller who is answered [`Counted::Over`] says by [`Backplane::recount`] how many there are without the new one.
+    fn count<'a>(&'a self, incarnation: &'a Incarnation, user: &'a str, tally: Tally, max: u32) -> Call<'a, Counted>;
+
+    /// Notes how many connections of users this incarnation has, none included, whatever that comes to. They are forgotten
+    /// with the incarnation.
+    fn recount<'a>(&'a self, incarnation: &'a Incarnation, users: &'a [(Arc<str>, Tally)]) -> Call<'a, Presented>;
 
     /// Buries an incarnation whose lease has ended, then moves its users out piece by piece. Any node may do this, and
     /// several at once. True when nothing is left.

@@ -2,6 +2,7 @@
 
 pub mod contract;
 pub mod cursor;
+pub mod directory;
 pub mod driver;
 pub mod envelope;
 pub mod lineage;

@@ -15,7 +15,7 @@ use super::version;
     version = version::short(),
     long_version = version::long(),
     arg_required_else_help = true,
-    after_help = "Start here:\n  conclave dev                              a running server with a page, no configuration\n  conclave config init conclave.toml        a configuration for production\n  conclave check-config --config conclave.toml\n  conclave serve --config conclave.toml\n\nExit codes: 0 done, 1 failed, 64 bad arguments or configuration."
+    after_help = "Start here:\n  conclave dev                              a running server with a page, no configuration\n  conclave config init conclave.toml        a configuration for production\n  conclave check-config --config conclave.toml\n  conclave serve --config conclave.toml\n\nExit codes: 0 done, 1 failed, 64 bad arguments or configuration; conclave probe has its own."
 )]
 pub struct Arguments {
     #[command(flatten)]
@@ -66,6 +66,10 @@ pub enum Verb {
     Revoke(Revoke),
     /// End a user's connections, on all nodes
     Kick(Kick),
+    /// Have a node send its clients elsewhere and end, or say what that would be like
+    Drain(Drain),
+    /// Ask a server what a client would: name, TLS, sign-in, a message there and back; or do so for Prometheus
+    Probe(Box<Probe>),
     /// Measure a server, for capacity planning
     Bench(Bench),
     /// Print a shell completion script
@@ -129,7 +133,7 @@ pub struct Dev {
 /// `conclave token`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  conclave token --config conclave.toml --sub u1 --name Ann --ttl 1h -q\n  conclave token --sub ana --room 'lobby' --room 'team-42/*=join,chat'    for conclave dev\n  conclave token --config conclave.toml --check - < token.txt\n\nThe token goes to stdout, everything else to stderr. Without --config the key is the one of conclave dev."
+    after_help = "Examples:\n  conclave token --config conclave.toml --sub u1 --name Ann --ttl 1h -q\n  conclave token --sub ana --room 'lobby' --room 'team-42/*=join,chat'    for conclave dev\n  conclave token --config conclave.toml --sub probe --probe --room lobby --ttl 90days -q > probe.jwt\n  conclave token --config conclave.toml --check - < token.txt\n\nThe token goes to stdout, everything else to stderr. Without --config the key is the one of conclave dev."
 )]
 pub struct Token {
     /// The configuration whose keys sign or check
@@ -150,18 +154,21 @@ pub struct Token {
     /// What it allows where: verbs are join, chat, list, history or *; none means *; may be repeated
     #[arg(long, value_name = "PATTERN[=VERBS]")]
     pub room: Vec<String>,
+    /// For conclave probe: nobody in a room notices it, no metric of clients counts it
+    #[arg(long)]
+    pub probe: bool,
     /// Sign with the key of this id; without it the first key that can sign
     #[arg(long)]
     pub kid: Option<String>,
     /// Say why this token is good or bad ("-" reads it from stdin); exit code 1 when it is bad
-    #[arg(long, value_name = "TOKEN|-", conflicts_with_all = ["sub", "name", "claim", "room", "kid"])]
+    #[arg(long, value_name = "TOKEN|-", conflicts_with_all = ["sub", "name", "claim", "room", "probe", "kid"])]
     pub check: Option<String>,
 }
 
 /// `conclave check-config`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  conclave check-config --config conclave.toml\n  conclave check-config --config conclave.toml --print\n\nExit code 64 when there is a problem."
+    after_help = "Examples:\n  conclave check-config --config conclave.toml\n  conclave check-config --config conclave.toml --print\n  conclave check-config --config conclave.toml --strict --grace-period 60s      in a pipeline\n\nErrors: the server would not start. Warnings: it starts, and something bad may come of it. Notes: worth knowing.\nExit code 64 when there is an error, with --strict also when there is a warning."
 )]
 pub struct CheckConfig {
     /// The configuration file
@@ -173,6 +180,12 @@ pub struct CheckConfig {
     /// One JSON object
     #[arg(long)]
     pub json: bool,
+    /// Fail for warnings too
+    #[arg(long)]
+    pub strict: bool,
+    /// How long the process is given to stop: terminationGracePeriodSeconds, TimeoutStopSec, --stop-timeout; without it 30s, as Kubernetes has it
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub grace_period: Option<Duration>,
 }
 
 /// `conclave config`
@@ -263,6 +276,115 @@ pub struct Kick {
     pub config: Option<PathBuf>,
 }
 
+/// `conclave drain`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  conclave drain --config conclave.toml --dry-run      how long it takes, and how fast clients come back\n  conclave drain --config conclave.toml --wait         for a deploy script\n  conclave drain --dry-run --clients 50000 --nodes 3 --time 30s    for nodes that are not there\n\nThe node must have admin.token_file. It does what SIGTERM does: readiness fails, each client is told when to come\nback and closed, the process ends with 0. Nothing takes it back."
+)]
+pub struct Drain {
+    /// The configuration of the node: its server.admin_listen and admin.token_file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The admin listener, such as http://127.0.0.1:9464
+    #[arg(long)]
+    pub url: Option<String>,
+    /// A file with a token of the node's admin.token_file, if --config does not name it
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Only say what would happen
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Until the node has ended
+    #[arg(long, conflicts_with = "dry_run")]
+    pub wait: bool,
+    /// The plan as one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Predict for so many clients, without a node
+    #[arg(long, value_name = "N", requires = "dry_run", conflicts_with_all = ["url", "token_file"])]
+    pub clients: Option<u64>,
+    /// Nodes of the cluster, the drained one included
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "clients", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub nodes: u32,
+    /// Handshakes per second that each node takes; without it 1000
+    #[arg(long, value_name = "PER_SECOND", requires = "clients", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: Option<u32>,
+    /// Connections that each of the other nodes has room for; without it enough
+    #[arg(long, value_name = "N", requires = "clients")]
+    pub free: Option<u64>,
+    /// Instead of drain.time
+    #[arg(long, value_name = "DURATION", requires = "clients", value_parser = humantime::parse_duration)]
+    pub time: Option<Duration>,
+    /// Instead of drain.grace
+    #[arg(long, value_name = "DURATION", requires = "clients", value_parser = humantime::parse_duration)]
+    pub grace: Option<Duration>,
+}
+
+/// `conclave probe`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  conclave probe wss://chat.example.com/ws --token-file probe.jwt --room lobby\n  conclave probe wss://node-1:8443/ws --via wss://node-2:8443/ws --token-file probe.jwt --json\n  conclave probe wss://chat.example.com/ws --token-file probe.jwt --nagios --warn 1s --crit 3s\n  conclave probe --listen :9115 --config probe.toml       for Prometheus: /probe?target=wss://…&module=…\n\nA token made with conclave token --probe is noticed by nobody in the room and counted in no metric of clients.\nWithout a token flag: $CONCLAVE_TOKEN, else the key of conclave dev for a server on this machine.\n\nExit codes: 0 passed, 1 the server answered wrongly, 2 bad arguments, 3 name or TCP, 4 TLS, 5 upgrade refused,\n6 token refused (1008), 7 nothing came in time. With --nagios: 0 ok, 1 warning, 2 critical, 3 unknown."
+)]
+pub struct Probe {
+    /// The server, such as wss://chat.example.com/ws; with --listen those that may be asked for
+    #[arg(value_name = "URL", required_unless_present = "listen")]
+    pub target: Vec<String>,
+    /// The token ("-" reads it from stdin); others on this machine see it in the list of processes: rather --token-file
+    #[arg(long, value_name = "TOKEN|-", group = "identity")]
+    pub token: Option<String>,
+    /// File with the token, read anew for every probe
+    #[arg(long, value_name = "FILE", group = "identity")]
+    pub token_file: Option<PathBuf>,
+    /// Mint a probe's token for each probe, with the key of this server configuration
+    #[arg(long, value_name = "FILE", group = "identity")]
+    pub sign_with: Option<PathBuf>,
+    /// The room to join and speak in; without it one that the token allows
+    #[arg(long, value_name = "ROOM")]
+    pub room: Option<String>,
+    /// Another node: a second connection waits there for the message
+    #[arg(long, value_name = "URL")]
+    pub via: Option<String>,
+    /// Trust this certificate authority (PEM); without it the one of conclave dev or of the system
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    pub ca: Option<PathBuf>,
+    /// Accept any certificate
+    #[arg(long)]
+    pub insecure: bool,
+    /// For the whole probe
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+    /// Connect to this address for this name, whatever DNS says; may be repeated
+    #[arg(long, value_name = "HOST:PORT:ADDRESS")]
+    pub resolve: Vec<String>,
+    /// Say that a page of this origin connects
+    #[arg(long, value_name = "ORIGIN")]
+    pub origin: Option<String>,
+    /// Send the token as a cookie of this name, as browsers do; then --origin defaults to the server's own
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "conclave_token")]
+    pub cookie: Option<String>,
+    /// Print one JSON object
+    #[arg(long, group = "output")]
+    pub json: bool,
+    /// Print Prometheus text, as for node_exporter's textfile collector
+    #[arg(long, group = "output")]
+    pub prometheus: bool,
+    /// Print one line for Nagios and its kin, with their exit codes
+    #[arg(long, group = "output")]
+    pub nagios: bool,
+    /// With --nagios: a warning from this time on
+    #[arg(long, value_name = "DURATION", requires = "nagios", value_parser = humantime::parse_duration)]
+    pub warn: Option<Duration>,
+    /// With --nagios: critical from this time on
+    #[arg(long, value_name = "DURATION", requires = "nagios", value_parser = humantime::parse_duration)]
+    pub crit: Option<Duration>,
+    /// Serve /probe?target=URL&module=NAME to Prometheus; ":9115" is every address
+    #[arg(long, value_name = "[ADDRESS]:PORT", conflicts_with = "output")]
+    pub listen: Option<String>,
+    /// With --listen: what may be probed, and how
+    #[arg(short, long, value_name = "FILE", requires = "listen", conflicts_with_all = ["identity", "target"])]
+    pub config: Option<PathBuf>,
+}
+
 /// `conclave bench`
 #[derive(Debug, Args)]
 #[command(
@@ -283,6 +405,16 @@ pub enum BenchTest {
         load: Load,
         #[command(flatten)]
         publishing: Publishing,
+    },
+    /// Hold, publish and come and go for long: growth of memory, unexpected closes, holes in what members see
+    Soak {
+        #[command(flatten)]
+        load: Load,
+        #[command(flatten)]
+        publishing: Publishing,
+        /// Connections per second, of those that do not publish, that leave and come back
+        #[arg(long, value_name = "PER_SECOND", default_value_t = 10.0, value_parser = rate)]
+        churn: f64,
     },
     /// Ping-pong over /echo (echo.enabled): messages/s, round trip, CPU per message
     Echo {

@@ -2,33 +2,57 @@
 
 use serde_json::{Value, json};
 
-use crate::config::{At, Config, Effective, Loaded, Problem, Problems, Sources, effective_table, load_with};
+use super::args::CheckConfig;
+use crate::config::{
+    At, Config, Effective, Facts, Loaded, Problem, Problems, Severity, Sources, effective_table, load_with,
+};
 
 /// Exit code for a configuration that `serve` would refuse (`EX_USAGE` of sysexits.h).
 pub const EXIT_BAD_CONFIG: u8 = 64;
 
-/// Checks what `sources` say and prints the answer: problems on stderr, everything else on stdout. With
-/// `print` every effective value and where it came from, with `json` one object. Returns the exit code.
-pub fn run(sources: &Sources, print: bool, json: bool) -> u8 {
-    run_with(sources, print, json, |_| Vec::new())
+/// The place that is judged: this machine, stopped as the caller says.
+pub fn facts(args: &CheckConfig) -> Facts {
+    Facts {
+        grace_period: args.grace_period,
+        ..Facts::here()
+    }
 }
 
-/// As [`run`], with the checks of other parts that `serve` makes.
-pub fn run_with(sources: &Sources, print: bool, json: bool, extra: impl FnOnce(&Config) -> Vec<Problem>) -> u8 {
+/// Checks what `sources` say and prints the answer: problems on stderr, everything else on stdout. With
+/// `print` every effective value and where it came from, with `json` one object. `extra` are the checks of other
+/// parts that `serve` makes. Returns the exit code.
+pub fn run(sources: &Sources, args: &CheckConfig, extra: impl FnOnce(&Config) -> Vec<Problem>) -> u8 {
     let result = load_with(sources, extra);
-    let code = if result.is_ok() { 0 } else { EXIT_BAD_CONFIG };
-    if json {
-        println!("{}", to_json(&result, print));
+    let is_good = match &result {
+        Ok(loaded) => !args.strict || count(&loaded.warnings, Severity::Warning) == 0,
+        Err(_) => false,
+    };
+    let code = if is_good { 0 } else { EXIT_BAD_CONFIG };
+    if args.json {
+        println!("{}", to_json(&result, args.print));
         return code;
     }
     match result {
-        Ok(loaded) => print!("{}", success(&loaded, print)),
+        Ok(loaded) => print!("{}", success(&loaded, args.print, is_good)),
         Err(problems) => eprint!("{}", failure(&problems)),
     }
     code
 }
 
-fn success(loaded: &Loaded, print: bool) -> String {
+fn count(problems: &[Problem], severity: Severity) -> usize {
+    problems.iter().filter(|problem| problem.severity == severity).count()
+}
+
+/// `1 warning`, `2 warnings`.
+fn counted(count: usize, word: &str) -> Option<String> {
+    match count {
+        0 => None,
+        1 => Some(format!("1 {word}")),
+        many => Some(format!("{many} {word}s")),
+    }
+}
+
+fn success(loaded: &Loaded, print: bool, is_good: bool) -> String {
     let mut text = String::new();
     if print {
         text.push_str(&format!("{}\n", effective_table(&loaded.effective)));
@@ -36,25 +60,27 @@ fn success(loaded: &Loaded, print: bool) -> String {
     if !loaded.warnings.is_empty() {
         text.push_str(&format!("{}\n\n", Problems(loaded.warnings.clone())));
     }
-    match loaded.warnings.len() {
-        0 => text.push_str("ok\n"),
-        1 => text.push_str("ok, with 1 warning\n"),
-        many => text.push_str(&format!("ok, with {many} warnings\n")),
+    let found = [
+        counted(count(&loaded.warnings, Severity::Warning), "warning"),
+        counted(count(&loaded.warnings, Severity::Note), "note"),
+    ];
+    let found: Vec<String> = found.into_iter().flatten().collect();
+    let verdict = if is_good { "ok" } else { "not ok with --strict" };
+    match found.as_slice() {
+        [] => text.push_str(&format!("{verdict}\n")),
+        found => text.push_str(&format!("{verdict}, with {}\n", found.join(" and "))),
     }
     text
 }
 
 fn failure(problems: &Problems) -> String {
-    let warnings = match problems.0.len() - problems.errors() {
-        0 => String::new(),
-        1 => ", 1 warning".to_owned(),
-        many => format!(", {many} warnings"),
-    };
-    let errors = match problems.errors() {
-        1 => "1 error".to_owned(),
-        many => format!("{many} errors"),
-    };
-    format!("{problems}\n\n{errors}{warnings}\n")
+    let counts = [
+        counted(problems.errors(), "error"),
+        counted(count(&problems.0, Severity::Warning), "warning"),
+        counted(count(&problems.0, Severity::Note), "note"),
+    ];
+    let counts: Vec<String> = counts.into_iter().flatten().collect();
+    format!("{problems}\n\n{}\n", counts.join(", "))
 }
 
 fn to_json(result: &Result<Loaded, Problems>, print: bool) -> Value {
@@ -113,7 +139,14 @@ mod tests {
             ("CONCLAVE_HEARTBEAT__INTERVAL", "5h"),
             ("CONCLAVE_SESSION__ENABLED", "true"),
         ]);
-        assert_eq!(run(&sources, false, true), EXIT_BAD_CONFIG);
+        let args = CheckConfig {
+            config: None,
+            print: false,
+            json: true,
+            strict: false,
+            grace_period: None,
+        };
+        assert_eq!(run(&sources, &args, |_| Vec::new()), EXIT_BAD_CONFIG);
         let problems = load_with(&sources, |_| Vec::new()).expect_err("no certificate");
         let text = failure(&problems);
         assert!(
@@ -142,12 +175,18 @@ mod tests {
             effective,
             warnings: Vec::new(),
         };
-        assert_eq!(success(&loaded, false), "ok\n");
-        assert!(success(&loaded, true).contains("a.b"));
+        assert_eq!(success(&loaded, false, true), "ok\n");
+        assert!(success(&loaded, true, true).contains("a.b"));
         loaded.warnings.push(Problem::warning("a.b", "odd", "look"));
         assert_eq!(
-            success(&loaded, false),
+            success(&loaded, false, true),
             "warning: a.b: odd\n  help: look\n\nok, with 1 warning\n"
+        );
+        loaded.warnings.push(Problem::note("a.c", "known", ""));
+        let text = success(&loaded, false, false);
+        assert!(
+            text.ends_with("not ok with --strict, with 1 warning and 1 note\n"),
+            "{text}"
         );
         let answer = to_json(&Ok(loaded), true);
         assert_eq!(answer["effective"][0]["key"], "a.b");

@@ -32,6 +32,7 @@ impl Environment {
             file,
             environment: self.0.clone(),
             overrides: Vec::new(),
+            facts: None,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::runtime::now_ms;
 pub fn run(args: &Kick, loudness: Loudness, environment: &Environment) -> Result<(), Failure> {
     let config = control::shared_backplane(args.config.clone(), environment)?;
     let subject = subject(args)?;
-    let ban = args.ban.map(|ban| ban_of(&subject, ban, auth::now()));
+    let ban = args.ban.map(|ban| Revocation::ban(subject.clone(), ban, auth::now()));
     let kick = Control::Kick {
         subject: subject.clone(),
         time_ms: now_ms(),
@@ -34,16 +34,6 @@ fn subject(args: &Kick) -> Result<Subject, Failure> {
     })
 }
 
-/// Every token that can be issued until then is revoked, and only until then.
-fn ban_of(subject: &Subject, ban: Duration, now: u64) -> Revocation {
-    let until = now.saturating_add(ban.as_secs().max(1));
-    Revocation {
-        subject: subject.clone(),
-        issued_before: until,
-        forget_after: until,
-    }
-}
-
 fn done(subject: &Subject, ban: Option<&Revocation>, took: Duration) -> String {
     let banned = ban.map(|ban| format!(", banned until {}", control::rfc3339(ban.forget_after)));
     format!(
@@ -62,15 +52,16 @@ mod tests {
     #[test]
     fn a_ban_hits_every_token_until_it_is_over() {
         let ann = Subject::User("ann".into());
-        let ban = ban_of(&ann, Duration::from_secs(60), 1_000);
+        let ban = Revocation::ban(ann.clone(), Duration::from_secs(60), 1_000);
         let known = Revocations::of(std::slice::from_ref(&ban), 1_000);
-        let is_out = |issued_at, now| {
+        let is_out = |issued_at: Option<u64>, now| {
             let identity = Identity {
                 user_id: "ann".into(),
                 user_json: "{}".into(),
                 grants: None,
                 token_id: None,
-                issued_at,
+                issued_at: issued_at.into(),
+                is_probe: false,
             };
             known.judge(&identity, None, now).is_some()
         };

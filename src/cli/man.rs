@@ -22,6 +22,9 @@ It could not be done: the server failed, the token is bad, the node is not ready
 .TP
 64
 Bad arguments, or a configuration with problems; all problems are listed.
+.PP
+\\fBconclave probe\\fR has codes of its own, one per stage: 2 bad arguments, 3 name or TCP, 4 TLS, 5 upgrade refused, 6 token
+refused, 7 nothing in time.
 .SH ENVIRONMENT
 .TP
 CONCLAVE_SECTION__KEY
@@ -32,6 +35,9 @@ The configuration file when \\fB--config\\fR is not given.
 .TP
 CONCLAVE_STATE_DIR
 Where \\fBconclave dev\\fR keeps its certificate and secret; else $XDG_STATE_HOME/conclave or ~/.local/state/conclave.
+.TP
+CONCLAVE_TOKEN
+The token of \\fBconclave probe\\fR when no flag names one.
 .TP
 NO_COLOR
 When set, no colours.

@@ -1,5 +1,6 @@
 //! The command line: one file or folder per verb. Catch-all errors exist here and no deeper.
 
+mod admin;
 mod args;
 pub mod bench;
 pub mod check_config;
@@ -8,15 +9,18 @@ pub mod config_init;
 mod configuration;
 mod control;
 pub mod dev;
+pub mod drain;
 mod environment;
 mod failure;
 pub mod healthcheck;
 pub mod kick;
 pub mod man;
 mod paint;
+pub mod probe;
 pub mod revoke;
 pub mod serve;
 pub mod token;
+mod trust;
 mod version;
 
 #[cfg(test)]
@@ -38,9 +42,10 @@ pub const EXIT_FAILURE: u8 = 1;
 
 /// Runs one verb and returns the exit code of the process.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Vec<(String, String)>) -> u8 {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = match Arguments::try_parse_from(&arguments) {
         Ok(arguments) => arguments,
-        Err(refusal) => return refused(&refusal),
+        Err(refusal) => return refused(&refusal, probe::usage_code(&arguments).unwrap_or(EXIT_USAGE)),
     };
     let environment = Environment::new(environment);
     if let Err(broken) = crate::auth::keys::install_provider() {
@@ -53,10 +58,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Vec<(Stri
 }
 
 /// Prints help, version or what is wrong with the arguments.
-fn refused(refusal: &clap::Error) -> u8 {
+fn refused(refusal: &clap::Error, code: u8) -> u8 {
     // Nothing is left to be done when not even this can be written.
     let _ = refusal.print();
-    if refusal.use_stderr() { EXIT_USAGE } else { 0 }
+    if refusal.use_stderr() { code } else { 0 }
 }
 
 fn dispatch(verb: Verb, loudness: Loudness, environment: &Environment) -> Result<(), Failure> {
@@ -65,9 +70,9 @@ fn dispatch(verb: Verb, loudness: Loudness, environment: &Environment) -> Result
         Verb::Dev(args) => dev::run(&args, loudness, environment),
         Verb::Token(args) => token::run(&args, loudness, environment),
         Verb::CheckConfig(args) => {
-            let sources = environment.sources(args.config);
-            let extra = configuration::key_problems;
-            Failure::from_code(check_config::run_with(&sources, args.print, args.json, extra))
+            let mut sources = environment.sources(args.config.clone());
+            sources.facts = Some(check_config::facts(&args));
+            Failure::from_code(check_config::run(&sources, &args, configuration::key_problems))
         }
         Verb::Config(ConfigVerb::Init { path, force }) => Failure::from_code(config_init::run(path, force)),
         Verb::Config(ConfigVerb::Env) => {
@@ -77,6 +82,8 @@ fn dispatch(verb: Verb, loudness: Loudness, environment: &Environment) -> Result
         Verb::Healthcheck(args) => healthcheck::run(&args, loudness, environment),
         Verb::Revoke(args) => revoke::run(&args, loudness, environment),
         Verb::Kick(args) => kick::run(&args, loudness, environment),
+        Verb::Drain(args) => drain::run(&args, loudness, environment),
+        Verb::Probe(args) => probe::run(&args, loudness, environment),
         Verb::Bench(args) => bench::run(&args, loudness, environment),
         Verb::Completions { shell } => completions::run(shell),
         Verb::Man { directory } => man::run(directory.as_deref()),

@@ -2,16 +2,21 @@
 
 use super::args::{Loudness, Serve};
 use super::{Environment, Failure, configuration};
-use crate::config::Sources;
+use crate::config::{Facts, Sources};
+use crate::net::inherited::Inherited;
 use crate::runtime::{self, Start};
 
 /// Blocks until the server has drained.
 pub fn run(args: &Serve, loudness: Loudness, environment: &Environment) -> Result<(), Failure> {
     let loaded = configuration::load(&sources(args, loudness, environment))?;
-    for warning in &loaded.warnings {
-        eprintln!("{}", warning.to_string().trim_end());
-    }
-    runtime::run(loaded.config, Start { on_ready: None })?;
+    let inherited = Inherited::take(environment.value("LISTEN_FDNAMES")).map_err(Failure::usage)?;
+    let start = Start {
+        on_ready: None,
+        inherited,
+        effective: loaded.effective,
+        warnings: loaded.warnings,
+    };
+    runtime::run(loaded.config, start)?;
     Ok(())
 }
 
@@ -20,6 +25,7 @@ fn sources(args: &Serve, loudness: Loudness, environment: &Environment) -> Sourc
     let level = args.log_level.clone().map(|level| (level, "--log-level"));
     let level = level.or_else(|| loudness.log_level().map(|(level, flag)| (level.to_owned(), flag)));
     let mut sources = environment.sources(args.config.clone());
+    sources.facts = Some(Facts::here());
     let mut set = |key: &str, value: Option<String>, flag: &str| {
         sources
             .overrides

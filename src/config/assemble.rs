@@ -9,11 +9,12 @@ use super::read::Read;
 use super::schema::KEYS;
 use super::settings::Settings;
 use super::{
-    Auth, Backplane, BackplaneKind, Config, Drain, Echo, Heartbeat, History, Kept, Key, KeySource, Limits, Log,
-    LogFormat, OnStale, Origin, Rooms, RuntimeKind, Server, Session, Tls, Traces,
+    Acme, Admin, Auth, Backplane, BackplaneKind, ClientAuth, Config, Drain, Echo, Heartbeat, History, Kept, Key,
+    KeySource, Limits, Log, LogFormat, OnStale, Origin, Rooms, RuntimeKind, Server, Session, Tls, TlsMode, Traces,
 };
 use crate::backplane::url::BackplaneUrl;
 
+const TOKEN_FILE: &str = "admin.token_file";
 const SENTINEL_PASSWORD_FILE: &str = "backplane.sentinel_password_file";
 
 /// Where the key of an entry of `auth.keys` may come from: exactly one of these.
@@ -29,9 +30,31 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
     Config {
         server: server(&read, problems),
         tls: Tls {
+            mode: if read.text("tls.mode") == "off" {
+                TlsMode::Off
+            } else {
+                TlsMode::On
+            },
             certificate: read.path("tls.certificate"),
             key: read.path("tls.key"),
             reload_poll: read.duration("tls.reload_poll"),
+            client_auth: match read.text("tls.client_auth").as_str() {
+                "optional" => ClientAuth::Optional,
+                "required" => ClientAuth::Required,
+                _ => ClientAuth::Off,
+            },
+            client_ca_file: read.optional("tls.client_ca_file").map(Into::into),
+            client_crl_file: read.optional("tls.client_crl_file").map(Into::into),
+        },
+        acme: Acme {
+            domains: (read.list("acme.domains").iter())
+                .map(|domain| domain.to_ascii_lowercase())
+                .collect(),
+            contact: read.list("acme.contact"),
+            directory: read.text("acme.directory"),
+            cache_dir: read.path("acme.cache_dir"),
+            ca_file: read.optional("acme.ca_file").map(Into::into),
+            retry: read.duration("acme.retry"),
         },
         origin: Origin {
             allow: read.list("origin.allow"),
@@ -71,6 +94,7 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
             message_bytes: read.size("echo.message_bytes"),
             fragments: read.number("echo.fragments"),
         },
+        admin: admin(&read, problems),
         drain: Drain {
             grace: read.duration("drain.grace"),
             time: read.duration("drain.time"),
@@ -93,9 +117,12 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
 
 fn server(read: &Read, problems: &mut Vec<Problem>) -> Server {
     Server {
-        listen: read.address("server.listen"),
+        name: read.text("server.name"),
+        listen: read.listen("server.listen"),
+        listen_mode: read.mode("server.listen_mode", problems),
         admin_listen: read.address("server.admin_listen"),
         proxy_from: read.networks("server.proxy_from", problems),
+        forwarded_from: read.networks("server.forwarded_from", problems),
         runtime: if read.text("server.runtime") == "shared" {
             RuntimeKind::Shared
         } else {
@@ -107,6 +134,21 @@ fn server(read: &Read, problems: &mut Vec<Problem>) -> Server {
         header_timeout: read.duration("server.header_timeout"),
         header_bytes: read.size("server.header_bytes"),
         http_idle: read.duration("server.http_idle"),
+    }
+}
+
+fn admin(read: &Read, problems: &mut Vec<Problem>) -> Admin {
+    let is_set = read.optional(TOKEN_FILE).is_some();
+    let text = is_set.then(|| read.secret(TOKEN_FILE, problems)).flatten();
+    let lower = |host: String| host.to_ascii_lowercase();
+    Admin {
+        tokens: text.map_or_else(Vec::new, |text| check::admin::tokens(TOKEN_FILE, &text, problems)),
+        hosts: read.list("admin.hosts").into_iter().map(lower).collect(),
+        session_ttl: read.duration("admin.session_ttl"),
+        taps: read.number("admin.taps"),
+        tap_lines_per_second: read.number("admin.tap_lines_per_second"),
+        tap_time: read.duration("admin.tap_time"),
+        tap_content: read.flag("admin.tap_content"),
     }
 }
 
@@ -173,6 +215,7 @@ fn limits(read: &Read) -> Limits {
     Limits {
         connections: read.number("limits.connections"),
         connections_per_address: read.number("limits.connections_per_address"),
+        connections_per_user: read.number("limits.connections_per_user"),
         handshakes_in_flight: read.number("limits.handshakes_in_flight"),
         handshake_cpu_share: read.float("limits.handshake_cpu_share"),
         handshake_wait: read.duration("limits.handshake_wait"),
@@ -186,6 +229,12 @@ fn limits(read: &Read) -> Limits {
         bytes_per_second: read.size("limits.bytes_per_second") as u64,
         user_messages_per_second: read.number("limits.user_messages_per_second"),
         address_messages_per_second: read.number("limits.address_messages_per_second"),
+        user_bytes_per_second: read.size("limits.user_bytes_per_second") as u64,
+        address_bytes_per_second: read.size("limits.address_bytes_per_second") as u64,
+        room_messages_per_second: read.number("limits.room_messages_per_second"),
+        room_bytes_per_second: read.size("limits.room_bytes_per_second") as u64,
+        node_messages_per_second: read.number("limits.node_messages_per_second"),
+        node_bytes_per_second: read.size("limits.node_bytes_per_second") as u64,
         rooms_per_connection: read.number("limits.rooms_per_connection"),
         room_members: read.number("limits.room_members"),
         rooms: read.number("limits.rooms"),

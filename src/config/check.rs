@@ -1,8 +1,13 @@
 //! Rules that need more than one value, or a look at a file. Each says what is wrong and how to fix it.
 
+mod acme;
+pub mod admin;
 mod backplane;
+mod clients;
 pub mod keys;
 mod origin;
+mod proxies;
+pub mod risk;
 mod telemetry;
 mod tls;
 
@@ -11,20 +16,27 @@ use std::net::SocketAddr;
 use secrecy::ExposeSecret;
 
 use super::problem::Problem;
-use super::{BackplaneKind, Config, Limits, Server};
+use super::{BackplaneKind, Config, Limits, Server, TlsMode};
 use crate::limits::ENVELOPE_BYTES_MAX;
+
+/// Longest name of a node.
+const NAME_BYTES_MAX: usize = 255;
 
 /// What keeps `config` from working, and what a person should know; `extra` adds what other parts find.
 /// Places are missing: `load` knows them.
 pub fn check(config: &Config, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Vec<Problem> {
     let mut problems = listeners(&config.server);
-    problems.extend(tls::check(&config.tls));
+    problems.extend(proxies::check(config));
+    if config.tls.mode == TlsMode::On {
+        problems.extend(tls::check(config));
+    }
     problems.extend(origin::check(&config.origin.allow, config.session.enabled));
     problems.extend(identity(config));
     problems.extend(outboxes(&config.limits));
     problems.extend(rates(&config.limits));
     problems.extend(history(config));
     problems.extend(backplane::check(config));
+    problems.extend(admin::check(config));
     problems.extend(telemetry::check(&config.log, &config.traces));
     problems.extend(extra(config));
     problems
@@ -32,7 +44,16 @@ pub fn check(config: &Config, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Ve
 
 fn listeners(server: &Server) -> Vec<Problem> {
     let mut problems = Vec::new();
-    if do_collide(server.listen, server.admin_listen) {
+    if server.name.len() > NAME_BYTES_MAX || server.name.contains(char::is_control) {
+        problems.push(Problem::error(
+            "server.name",
+            format!("a name has at most {NAME_BYTES_MAX} bytes and no control characters"),
+            "a host name does, or leave it out",
+        ));
+    }
+    if let Some(listen) = server.listen.tcp()
+        && do_collide(listen, server.admin_listen)
+    {
         let what = format!(
             "{} takes the port of server.listen, {}",
             server.admin_listen, server.listen
@@ -52,14 +73,6 @@ fn listeners(server: &Server) -> Vec<Problem> {
             "server.admin_listen",
             what,
             "let a firewall or a network policy admit only what scrapes it, or listen on 127.0.0.1",
-        ));
-    }
-    if server.proxy_from.iter().any(|network| network.prefix_len() == 0) {
-        let what = "every address is trusted: whoever reaches server.listen may claim to be anyone";
-        problems.push(Problem::warning(
-            "server.proxy_from",
-            what,
-            "name the networks of your balancers, or let a firewall admit nobody else",
         ));
     }
     problems
@@ -159,16 +172,20 @@ fn rates(limits: &Limits) -> Vec<Problem> {
             "set limits.messages_per_second too, or leave this out",
         ));
     }
-    if limits.bytes_per_second > 0 && limits.bytes_per_second < limits.message_bytes as u64 {
-        let what = format!(
-            "{} bytes per second are less than one message of limits.message_bytes, {}: such a message could never pass",
-            limits.bytes_per_second, limits.message_bytes
-        );
-        problems.push(Problem::error(
-            "limits.bytes_per_second",
-            what,
-            "raise it, or lower limits.message_bytes",
-        ));
+    for (key, per_second) in [
+        ("limits.bytes_per_second", limits.bytes_per_second),
+        ("limits.user_bytes_per_second", limits.user_bytes_per_second),
+        ("limits.address_bytes_per_second", limits.address_bytes_per_second),
+        ("limits.room_bytes_per_second", limits.room_bytes_per_second),
+        ("limits.node_bytes_per_second", limits.node_bytes_per_second),
+    ] {
+        if per_second > 0 && per_second < limits.message_bytes as u64 {
+            let what = format!(
+                "{per_second} bytes per second are less than one message of limits.message_bytes, {}: such a message could never pass",
+                limits.message_bytes
+            );
+            problems.push(Problem::error(key, what, "raise it, or lower limits.message_bytes"));
+        }
     }
     problems
 }

@@ -8,8 +8,8 @@ use super::suggest;
 /// What the name of every variable of ours starts with.
 pub const PREFIX: &str = "CONCLAVE_";
 
-/// Variables that are ours and no keys: the configuration file, and where `dev` keeps its files.
-const NO_KEYS: [&str; 2] = ["CONCLAVE_CONFIG", "CONCLAVE_STATE_DIR"];
+/// Variables that are ours and no keys: the configuration file, where `dev` keeps its files, the token of `probe`.
+const NO_KEYS: [&str; 3] = ["CONCLAVE_CONFIG", "CONCLAVE_STATE_DIR", "CONCLAVE_TOKEN"];
 
 /// Reads the variables that start with [`PREFIX`] and leaves all others alone.
 pub fn read(variables: &[(String, String)]) -> Layer {

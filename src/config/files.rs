@@ -44,6 +44,13 @@ pub enum Readers {
     World,
 }
 
+/// Whether this process could change who reads it.
+#[cfg(unix)]
+fn is_ours(metadata: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == metadata.uid())
+}
+
 /// Who else may read `path`; nobody where the system has no such modes.
 pub fn readers(path: &Path) -> Readers {
     #[cfg(unix)]
@@ -52,9 +59,18 @@ pub fn readers(path: &Path) -> Readers {
         let mode = metadata.permissions().mode();
         return match (mode & 0o004 != 0, mode & 0o040 != 0) {
             (true, _) => Readers::World,
-            (_, true) => Readers::Group,
+            // A file that another user gives us through its group (a secret volume, ssl-cert) must be readable by it.
+            (_, true) if is_ours(&metadata) => Readers::Group,
             _ => Readers::Nobody,
         };
     }
     Readers::Nobody
+}
+
+/// Whether this process may write files into a folder: one is written and removed, since modes do not tell (a volume
+/// may be read-only, root may do everything).
+pub fn is_writable(folder: &Path) -> bool {
+    let probe = folder.join(format!(".conclave-{}", std::process::id()));
+    let is_written = std::fs::File::create_new(&probe).is_ok();
+    is_written && std::fs::remove_file(&probe).is_ok()
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use secrecy::SecretString;
 
+use super::listen::{UNIX_PATH_BYTES_MAX, UNIX_PREFIX};
 use super::value::{Value, show_duration, show_size};
 
 /// What may be written for a key.
@@ -21,6 +22,8 @@ pub enum Kind {
     Size(RangeInclusive<u64>),
     /// IP address and port.
     Address,
+    /// That, or the path of a unix socket.
+    Listen,
     Text,
     Path,
     /// One of a few.
@@ -62,6 +65,7 @@ impl Kind {
                 text.parse::<ByteSize>().ok().map(|size| size.as_u64())
             })?),
             "address" => Self::Address,
+            "listen" => Self::Listen,
             "text" => Self::Text,
             "path" => Self::Path,
             "word" => Self::Word(rest.split('|').map(|word| word.trim().to_owned()).collect()),
@@ -86,6 +90,7 @@ impl Kind {
             Self::Duration(_) => "a duration with its unit such as \"30s\"".to_owned(),
             Self::Size(_) => "a size with its unit such as \"64KiB\", or a number of bytes".to_owned(),
             Self::Address => "an IP address with a port such as \"127.0.0.1:9464\" or \"[::]:8443\"".to_owned(),
+            Self::Listen => format!("{}, or \"unix:PATH\"", Self::Address.expected()),
             Self::Text | Self::Secret => "text".to_owned(),
             Self::Path => "a path".to_owned(),
             Self::Word(words) => words
@@ -107,6 +112,7 @@ impl Kind {
             Self::Duration(_) => "duration".to_owned(),
             Self::Size(_) => "bytes".to_owned(),
             Self::Address => "address".to_owned(),
+            Self::Listen => "address or `unix:PATH`".to_owned(),
             Self::Text => "text".to_owned(),
             Self::Path => "path".to_owned(),
             Self::Word(words) => words
@@ -145,6 +151,7 @@ impl Kind {
             Self::Duration(_) => Value::Duration(humantime::parse_duration(text).map_err(|_| wrong())?),
             Self::Size(_) => Value::Size(text.parse::<ByteSize>().map_err(|_| wrong())?.as_u64()),
             Self::Address => Value::Address(read_address(text)?),
+            Self::Listen => read_listen(text)?,
             Self::Text | Self::Path => Value::Text(text.to_owned()),
             Self::Word(words) => read_word(words, text, wrong())?,
             Self::List => Value::List(split_list(text)),
@@ -251,6 +258,19 @@ fn read_address(text: &str) -> Result<SocketAddr, Mismatch> {
         };
         mismatch
     })
+}
+
+fn read_listen(text: &str) -> Result<Value, Mismatch> {
+    let Some(path) = text.strip_prefix(UNIX_PREFIX) else {
+        return read_address(text).map(Value::Address);
+    };
+    let what = match path.len() {
+        0 => "a path is missing after \"unix:\"".to_owned(),
+        1..=UNIX_PATH_BYTES_MAX if !path.contains('\0') => return Ok(Value::Text(text.to_owned())),
+        _ => format!("a unix socket's path has at most {UNIX_PATH_BYTES_MAX} bytes"),
+    };
+    let remedy = "write for instance \"unix:/run/conclave/conclave.sock\"".to_owned();
+    Err(Mismatch { what, remedy })
 }
 
 fn read_word(words: &[String], text: &str, wrong: Mismatch) -> Result<Value, Mismatch> {

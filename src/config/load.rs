@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::facts::Facts;
 use super::problem::{Problem, Problems, Severity};
 use super::schema::KEYS;
 use super::settings::{Layer, Settings};
@@ -16,6 +17,8 @@ pub struct Sources {
     pub environment: Vec<(String, String)>,
     /// Flags: dotted key, text, and the flag's name for messages.
     pub overrides: Vec<(String, String, String)>,
+    /// The place where it would run. Without, what is merely risky is not looked for.
+    pub facts: Option<Facts>,
 }
 
 /// A configuration that the server can start with.
@@ -23,7 +26,7 @@ pub struct Sources {
 pub struct Loaded {
     pub config: Config,
     pub effective: Vec<Effective>,
-    /// What a person should know all the same.
+    /// What a person should know all the same, notes last.
     pub warnings: Vec<Problem>,
 }
 
@@ -67,7 +70,7 @@ pub fn load_with(sources: &Sources, extra: impl FnOnce(&Config) -> Vec<Problem>)
     problems.extend(settings.lay(environment::read_flags(&sources.overrides)));
     // Without the file most of what the rules would find is not there at all.
     let config = if is_file_known {
-        Some(build(&mut settings, &mut problems, extra))
+        Some(build(&mut settings, &mut problems, sources.facts.as_ref(), extra))
     } else {
         None
     };
@@ -101,7 +104,12 @@ fn read_file(sources: &Sources) -> Result<Layer, Problem> {
     document::read(file, &text)
 }
 
-fn build(settings: &mut Settings, problems: &mut Vec<Problem>, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Config {
+fn build(
+    settings: &mut Settings,
+    problems: &mut Vec<Problem>,
+    facts: Option<&Facts>,
+    extra: impl FnOnce(&Config) -> Vec<Problem>,
+) -> Config {
     let mut found = Vec::new();
     let config = assemble::assemble(settings, &mut found);
     let is_about_keys = |problem: &Problem| problem.severity == Severity::Error && problem.key.starts_with(KEYS);
@@ -109,6 +117,7 @@ fn build(settings: &mut Settings, problems: &mut Vec<Problem>, extra: impl FnOnc
     found.extend(check::check(&config, |config| {
         if are_keys_wrong { Vec::new() } else { extra(config) }
     }));
+    found.extend(facts.iter().flat_map(|facts| check::risk::check(&config, facts)));
     // Entries that are there and wrong have been told; that none is left to use is no news.
     let is_new = |problem: &Problem| {
         let is_about_none = are_keys_wrong && problem.key == KEYS;
@@ -124,7 +133,7 @@ fn build(settings: &mut Settings, problems: &mut Vec<Problem>, extra: impl FnOnc
 
 fn finish(config: Option<Config>, settings: &Settings, mut problems: Vec<Problem>) -> Result<Loaded, Problems> {
     problems.sort_by_key(|problem| problem.severity);
-    let is_sound = problems.iter().all(|problem| problem.severity == Severity::Warning);
+    let is_sound = problems.iter().all(|problem| problem.severity != Severity::Error);
     match config {
         Some(config) if is_sound => {
             let effective = settings

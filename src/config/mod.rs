@@ -4,8 +4,10 @@ mod assemble;
 mod check;
 mod document;
 mod environment;
+mod facts;
 mod files;
 mod kind;
+mod listen;
 mod load;
 mod print;
 mod problem;
@@ -22,12 +24,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use secrecy::SecretString;
 
 use crate::backplane::url::BackplaneUrl;
 
 pub use check::check;
+pub use facts::Facts;
+pub use listen::{Listen, Networks};
 pub use load::{Effective, Loaded, Sources, default_config, load, load_with};
 pub use print::{PRODUCTION_TOML, effective_table, env_table, table_markdown};
 pub use problem::{At, Problem, Problems, Severity};
@@ -37,6 +40,7 @@ pub use problem::{At, Problem, Problems, Severity};
 pub struct Config {
     pub server: Server,
     pub tls: Tls,
+    pub acme: Acme,
     pub origin: Origin,
     pub auth: Auth,
     pub session: Session,
@@ -46,6 +50,7 @@ pub struct Config {
     pub rooms: Rooms,
     pub backplane: Backplane,
     pub echo: Echo,
+    pub admin: Admin,
     pub drain: Drain,
     pub log: Log,
     pub traces: Traces,
@@ -53,12 +58,18 @@ pub struct Config {
 
 #[derive(Debug, Clone)]
 pub struct Server {
+    /// Among other nodes. Empty until `serve` knows its port, if none was set.
+    pub name: String,
     /// HTTPS and wss.
-    pub listen: SocketAddr,
+    pub listen: Listen,
+    /// Who may use it, where that is a unix socket: the mode of its file.
+    pub listen_mode: u32,
     /// Metrics and health, plain HTTP, on a thread of its own.
     pub admin_listen: SocketAddr,
     /// Networks whose connections begin with a PROXY header; nobody else's may.
-    pub proxy_from: Vec<IpNet>,
+    pub proxy_from: Networks,
+    /// Proxies whose `X-Forwarded-For` or `Forwarded` says whose request it is.
+    pub forwarded_from: Networks,
     pub runtime: RuntimeKind,
     /// Threads that serve connections; 0 means one per core the process may use.
     pub threads: usize,
@@ -84,12 +95,62 @@ pub enum RuntimeKind {
 
 #[derive(Debug, Clone)]
 pub struct Tls {
+    /// Whether it is spoken here.
+    pub mode: TlsMode,
     /// PEM chain, leaf first.
     pub certificate: PathBuf,
     /// PEM private key.
     pub key: PathBuf,
     /// How often the files are compared even if no change was announced.
     pub reload_poll: Duration,
+    pub client_auth: ClientAuth,
+    /// PEM authorities of clients' certificates.
+    pub client_ca_file: Option<PathBuf>,
+    /// PEM revocation lists of those.
+    pub client_crl_file: Option<PathBuf>,
+}
+
+/// Whether clients show a certificate of their own, besides their token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// They are not asked.
+    Off,
+    /// A bad one is refused, none is not.
+    Optional,
+    /// Without a good one there is no handshake.
+    Required,
+}
+
+/// Certificates from an authority that is asked for them.
+#[derive(Debug, Clone)]
+pub struct Acme {
+    /// Empty: `tls.certificate` is used instead.
+    pub domains: Vec<String>,
+    /// `mailto:` URLs.
+    pub contact: Vec<String>,
+    /// URL of the authority's directory.
+    pub directory: String,
+    /// Account key, certificate, challenges; all nodes of the same domains share it.
+    pub cache_dir: PathBuf,
+    /// PEM roots of the authority's own server; none: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Pause after the first failed order.
+    pub retry: Duration,
+}
+
+impl Acme {
+    /// Whether certificates are asked for.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !self.domains.is_empty()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMode {
+    On,
+    /// A proxy on this machine does it ("off").
+    Off,
 }
 
 #[derive(Debug, Clone)]
@@ -158,6 +219,8 @@ pub struct Limits {
     /// Sockets and HTTP connections on this node; 0 in the file means: derived from the file limit.
     pub connections: usize,
     pub connections_per_address: usize,
+    /// Over all nodes.
+    pub connections_per_user: u32,
     pub handshakes_in_flight: usize,
     /// Share of each core that handshakes may take while others wait for them.
     pub handshake_cpu_share: f64,
@@ -182,6 +245,14 @@ pub struct Limits {
     pub user_messages_per_second: u32,
     /// Over all connections of an address (IPv6: of a /64).
     pub address_messages_per_second: u32,
+    pub user_bytes_per_second: u64,
+    pub address_bytes_per_second: u64,
+    /// Of chats in one room on this node.
+    pub room_messages_per_second: u32,
+    pub room_bytes_per_second: u64,
+    /// Over all connections of this node.
+    pub node_messages_per_second: u32,
+    pub node_bytes_per_second: u64,
     /// Rooms one connection may be in.
     pub rooms_per_connection: usize,
     /// Connections in one room on this node.
@@ -326,6 +397,33 @@ pub struct Echo {
     pub enabled: bool,
     pub message_bytes: usize,
     pub fragments: usize,
+}
+
+/// The operator's page and its API, on `server.admin_listen`.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Who may use them; nobody: there are none, only metrics and health.
+    pub tokens: Vec<AdminToken>,
+    /// Names the listener may be called by, lower case, besides those of this machine and its own address.
+    pub hosts: Vec<String>,
+    /// How long a browser stays signed in.
+    pub session_ttl: Duration,
+    /// Taps at the same time.
+    pub taps: usize,
+    /// Lines per second and tap.
+    pub tap_lines_per_second: u32,
+    /// After so long a tap ends.
+    pub tap_time: Duration,
+    /// Whether a tap shows what was said.
+    pub tap_content: bool,
+}
+
+/// One line of `admin.token_file`.
+#[derive(Debug, Clone)]
+pub struct AdminToken {
+    /// For the audit log.
+    pub name: String,
+    pub secret: SecretString,
 }
 
 #[derive(Debug, Clone)]

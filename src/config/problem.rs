@@ -58,6 +58,8 @@ pub enum Severity {
     Error,
     /// It starts, and a person should know.
     Warning,
+    /// In order for most; said when somebody asks.
+    Note,
 }
 
 impl Severity {
@@ -66,6 +68,7 @@ impl Severity {
         match self {
             Self::Error => "error",
             Self::Warning => "warning",
+            Self::Note => "note",
         }
     }
 }
@@ -104,6 +107,14 @@ impl Problem {
         }
     }
 
+    /// Worth knowing, and no fault.
+    pub fn note(key: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Note,
+            ..Self::error(key, what, remedy)
+        }
+    }
+
     /// The same problem, with the place where its cause was set.
     pub fn at(mut self, at: At) -> Self {
         self.at = Some(at);
@@ -128,17 +139,19 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with a configuration: errors first, then warnings.
+/// Everything that is wrong with a configuration: errors first, then warnings, then notes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Problems(pub Vec<Problem>);
 
 impl Problems {
     /// How many of them keep the server from starting.
     pub fn errors(&self) -> usize {
-        self.0
-            .iter()
-            .filter(|problem| problem.severity == Severity::Error)
-            .count()
+        self.count(Severity::Error)
+    }
+
+    /// How many there are of one severity.
+    pub fn count(&self, severity: Severity) -> usize {
+        self.0.iter().filter(|problem| problem.severity == severity).count()
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::listen::{Listen, Networks, UNIX_PREFIX, UNIX_WORD};
 use super::problem::Problem;
 use super::settings::Settings;
 use super::value::Value;
@@ -62,6 +63,29 @@ impl Read<'_> {
         }
     }
 
+    /// Where clients are served.
+    pub fn listen(&self, key: &str) -> Listen {
+        match self.0.value(key) {
+            Some(Value::Text(text)) => Listen::Unix(text.strip_prefix(UNIX_PREFIX).unwrap_or(text).into()),
+            _ => Listen::Tcp(self.address(key)),
+        }
+    }
+
+    /// The mode of a file, in octal digits.
+    pub fn mode(&self, key: &str, problems: &mut Vec<Problem>) -> u32 {
+        let text = self.text(key);
+        let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o777);
+        mode.unwrap_or_else(|| {
+            let what = format!("\"{text}\" is not the mode of a file");
+            problems.push(Problem::error(
+                key,
+                what,
+                "write three or four octal digits such as \"0660\"",
+            ));
+            0o600
+        })
+    }
+
     /// Text, a word or a path, if it is set.
     pub fn optional(&self, key: &str) -> Option<String> {
         match self.0.value(key) {
@@ -89,11 +113,15 @@ impl Read<'_> {
     }
 
     /// Networks, those that are well formed.
-    pub fn networks(&self, key: &str, problems: &mut Vec<Problem>) -> Vec<IpNet> {
-        let mut networks = Vec::new();
+    pub fn networks(&self, key: &str, problems: &mut Vec<Problem>) -> Networks {
+        let mut networks = Networks::default();
         for entry in self.list(key) {
+            if entry == UNIX_WORD {
+                networks.unix = true;
+                continue;
+            }
             match (entry.parse::<IpNet>(), entry.parse::<IpAddr>()) {
-                (Ok(network), _) => networks.push(network),
+                (Ok(network), _) => networks.networks.push(network),
                 (_, Ok(address)) => problems.push(Problem::error(
                     key,
                     format!("\"{entry}\" is an address, not a network"),
@@ -102,7 +130,7 @@ impl Read<'_> {
                 _ => problems.push(Problem::error(
                     key,
                     format!("\"{entry}\" is not a network"),
-                    "write an address and the length of its prefix, such as \"10.0.0.0/8\" or \"fd00::/8\"",
+                    "write an address and the length of its prefix, such as \"10.0.0.0/8\" or \"fd00::/8\", or \"unix\"",
                 )),
             }
         }

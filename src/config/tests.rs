@@ -102,6 +102,8 @@ fn the_struct_and_default_toml_have_the_same_keys() {
     let twins = ["session.secret_file", "traces.headers_file", "backplane.url_file"];
     assert!(fields.remove("backplane.sentinel_password"));
     fields.insert("backplane.sentinel_password_file".to_owned());
+    assert!(fields.remove("admin.tokens"));
+    fields.insert("admin.token_file".to_owned());
     let single = SCHEMA
         .entries
         .iter()
@@ -252,11 +254,11 @@ fn flags_go_before_variables_and_variables_before_the_file() {
     let config = &loaded.config;
     assert_eq!(
         (
-            config.server.listen.port(),
+            config.server.listen.tcp().map(|listen| listen.port()),
             config.server.page,
             config.log.level.as_str()
         ),
-        (3, true, "debug")
+        (Some(3), true, "debug")
     );
     assert_eq!(config.origin.allow, ["https://a.example", "https://b.example"]);
     assert_eq!(config.limits.message_bytes, 32 << 10);
@@ -343,6 +345,11 @@ fn what_a_person_should_know_is_a_warning() {
         (
             "[server]\nproxy_from = [\"10.0.0.0/8\", \"::/0\"]\n",
             "server.proxy_from",
+            "may claim to be anyone",
+        ),
+        (
+            "[server]\nforwarded_from = [\"0.0.0.0/0\"]\n",
+            "server.forwarded_from",
             "may claim to be anyone",
         ),
         ("[origin]\nallow = [\"*\"]\n", "origin.allow", "every web site"),

@@ -5,15 +5,18 @@ use crate::connection::NEVER;
 use crate::connection::task::Life;
 use crate::hub::room::{Joining, Paged, Paging, Said, Saying};
 use crate::hub::{Joined, Position, Room};
+use crate::limits::ROOM_BYTES_MAX;
 use crate::protocol::client::{self, ClientMessage, Page, Ref, Request, Since};
 use crate::protocol::close::{Close, DeniedWord};
 use crate::protocol::error::ErrorCode;
 use crate::protocol::{room, server};
-use crate::runtime;
+use crate::runtime::{self, Exceeded};
 use crate::telemetry::metrics::{Limit, RateLimit, Recovery};
+use crate::telemetry::taps;
 use crate::telemetry::traces::PublishSpan;
 use crate::websocket::encoded::Frame;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// When to try again where no limit names a time.
@@ -49,16 +52,8 @@ impl Life {
     pub(super) fn on_text(&mut self, text: &str, now_ns: u64) {
         #[cfg(test)]
         assert!(text != crate::runtime::tests::A_BUG, "a bug that a test asked for");
-        if let Err(failed) = self.check_rates(now_ns) {
-            self.refuse(reference_of(text), &failed);
-            if self
-                .rates
-                .as_mut()
-                .is_some_and(|rates| rates.patience.on_refusal(now_ns))
-            {
-                self.close(Close::ABUSE);
-            }
-            return;
+        if let Err(failed) = self.check_rates(text.len(), now_ns) {
+            return self.refuse_for_rate(reference_of(text), &failed, now_ns);
         }
         if text.len() > self.node.config.limits.message_bytes {
             self.node.metrics.limit_hit(Limit::MessageBytes);
@@ -69,13 +64,16 @@ impl Life {
             return self.refuse(reference_of(text), &failed);
         }
         match client::parse(text) {
-            Ok(request) => self.on_request(request),
+            Ok(request) => self.on_request(request, text.len(), now_ns),
             Err(bad) => self.error(bad.reference, bad.code, &bad.message, None, None),
         }
     }
 
-    fn on_request(&mut self, request: Request<'_>) {
+    fn on_request(&mut self, request: Request<'_>, bytes: usize, now_ns: u64) {
         let reference = request.reference;
+        if self.node.hub.taps().is_on() {
+            self.tap(&request.message, bytes);
+        }
         let done = match request.message {
             ClientMessage::Chat { room, content, key } => self.chat(
                 &room,
@@ -105,8 +103,44 @@ impl Life {
                 kept: None,
             }),
             (Ok(_), _) => {}
+            (Err(failed), reference) if failed.code == ErrorCode::RateLimited => {
+                self.refuse_for_rate(reference, &failed, now_ns);
+            }
             (Err(failed), reference) => self.refuse(reference, &failed),
         }
+    }
+
+    /// Says so, and ends who goes on all the same.
+    fn refuse_for_rate(&mut self, reference: Option<Ref<'_>>, failed: &Failed, now_ns: u64) {
+        self.refuse(reference, failed);
+        let patience = self.rates.as_mut().map(|rates| &mut rates.patience);
+        if patience.is_some_and(|patience| patience.on_refusal(now_ns)) {
+            self.close(Close::ABUSE);
+        }
+    }
+
+    /// Shows a request to whoever looks on; never a token.
+    #[cold]
+    fn tap(&self, message: &ClientMessage<'_>, bytes: usize) {
+        let (kind, room, content) = match message {
+            ClientMessage::Chat { room, content, .. } => ("chat", Some(room), Some(content.get())),
+            ClientMessage::Join { room, .. } => ("join", Some(room), None),
+            ClientMessage::Leave { room } => ("leave", Some(room), None),
+            ClientMessage::List { room } => ("list", Some(room), None),
+            ClientMessage::History { room, .. } => ("history", Some(room), None),
+            ClientMessage::Auth { .. } => ("auth", None, None),
+            ClientMessage::Ping => ("ping", None, None),
+        };
+        let said = || taps::Said {
+            kind,
+            room: room.map(|room| room.chars().take(ROOM_BYTES_MAX).collect::<String>().into()),
+            bytes,
+            content: content.map(taps::Said::beginning),
+        };
+        self.node
+            .hub
+            .taps()
+            .from_user(&self.identity.user_id, self.conn.session, said);
     }
 
     fn chat(
@@ -119,6 +153,7 @@ impl Life {
     ) -> Result<Done, Failed> {
         let room = self.joined(name)?;
         self.check_grant(name, Verb::Chat)?;
+        self.check_room_rate(&room, content.len())?;
         let mut span = self.node.traces.publish(self.trace.as_deref(), traceparent);
         let trace = span
             .as_ref()
@@ -143,7 +178,7 @@ impl Life {
         }
         let (epoch, seq) = match said {
             Said::New { epoch, seq, members } => {
-                self.shard.counters.publishes.inc();
+                self.counters().publishes.inc();
                 if let Some(span) = &mut span {
                     span.kept(seq, content.len());
                     // Memory backplane: the fan-out begins with the publish, on this node alone.
@@ -159,7 +194,7 @@ impl Life {
             }
             Said::Later => return Ok(Done::Answered),
             Said::Again { epoch, seq } => {
-                self.shard.counters.duplicate_publishes.inc();
+                self.counters().duplicate_publishes.inc();
                 (epoch, seq)
             }
             Said::Unavailable => {
@@ -193,7 +228,7 @@ impl Life {
     fn join(&mut self, name: &str, since: Option<&Since<'_>>, reference: Option<Ref<'_>>) -> Result<Done, Failed> {
         check_name(name)?;
         self.check_grant(name, Verb::Join)?;
-        let again = self.rooms.iter().any(|room| &*room.name == name);
+        let again = self.rooms.iter().any(|room| room.called() == name);
         let rooms_max = self.node.config.limits.rooms_per_connection;
         if !again && rooms_max > 0 && self.rooms.len() >= rooms_max {
             self.node.metrics.limit_hit(Limit::RoomsPerConnection);
@@ -214,7 +249,13 @@ impl Life {
             again,
             now_ms: runtime::now_ms(),
         };
-        let (room, joined) = self.node.hub.join(name, &joining).map_err(|_| {
+        // A probe goes beside the room, where nobody notices it.
+        let name = if self.identity.is_probe {
+            Cow::Owned(room::shadow_of(name))
+        } else {
+            Cow::Borrowed(name)
+        };
+        let (room, joined) = self.node.hub.join(&name, &joining).map_err(|_| {
             self.node.metrics.limit_hit(Limit::Rooms);
             Failed::new(ErrorCode::Unavailable, "this node holds as many rooms as it may")
         })?;
@@ -237,19 +278,19 @@ impl Life {
                 ));
             }
             Joined::In { recovered, .. } => {
-                if let Some(recovered) = recovered {
+                if let Some(recovered) = recovered.filter(|_| !room.is_shadow()) {
                     let result = if recovered {
                         Recovery::Recovered
                     } else {
                         Recovery::NotRecovered
                     };
                     self.node.metrics.history_recovery(result);
-                    self.shard.counters.replays.add(u64::from(recovered));
+                    self.counters().replays.add(u64::from(recovered));
                 }
             }
         }
         if !again {
-            self.shard.counters.joins.inc();
+            self.counters().joins.inc();
             // Most connections are in one room: room for one, not for four.
             self.rooms.reserve_exact(usize::from(self.rooms.is_empty()));
             self.rooms.push(room);
@@ -314,6 +355,16 @@ impl Life {
                 )
             });
         }
+        if identity.is_probe != self.identity.is_probe {
+            // It would take a probe into the rooms of users, or a user into those of probes.
+            return Err(Failed {
+                reason: Some(DeniedWord::TokenMalformed.as_str()),
+                ..Failed::new(
+                    ErrorCode::Forbidden,
+                    "a probe's token does not take another's place; the old one stays",
+                )
+            });
+        }
         self.conn.set_identity(Arc::clone(&identity));
         self.identity = identity;
         if self.node.policy.is_revoked(&self.identity, auth::now()) {
@@ -342,7 +393,7 @@ impl Life {
         let ungranted: Vec<_> = self
             .rooms
             .iter()
-            .filter(|room| !self.identity.allows(&room.name, Verb::Join))
+            .filter(|room| !self.identity.allows(room.called(), Verb::Join))
             .cloned()
             .collect();
         for room in ungranted {
@@ -361,7 +412,7 @@ impl Life {
     }
 
     fn joined(&self, name: &str) -> Result<Arc<Room>, Failed> {
-        match self.rooms.iter().find(|room| &*room.name == name) {
+        match self.rooms.iter().find(|room| room.called() == name) {
             Some(room) => Ok(Arc::clone(room)),
             None => {
                 check_name(name)?;
@@ -380,27 +431,33 @@ impl Life {
         ))
     }
 
-    /// Token buckets of the connection, the user and the address, in this order.
-    fn check_rates(&mut self, now_ns: u64) -> Result<(), Failed> {
+    /// Token buckets of the connection, the user, the address and the node, in this order.
+    fn check_rates(&mut self, bytes: usize, now_ns: u64) -> Result<(), Failed> {
         let Some(rates) = &mut self.rates else { return Ok(()) };
-        let node = &self.node;
-        let over = |limit, wait_ns: u64| {
-            node.metrics.rate_limited(limit);
-            Failed {
-                retry_after_ms: Some(wait_ns.div_ceil(1_000_000).max(1)),
-                ..Failed::new(ErrorCode::RateLimited, "too many messages; this one was not processed")
-            }
-        };
-        rates
-            .messages
-            .take(1, now_ns)
-            .map_err(|wait_ns| over(RateLimit::Messages, wait_ns))?;
-        node.user_rate
-            .check(&self.identity.user_id)
-            .map_err(|wait_ns| over(RateLimit::UserMessages, wait_ns))?;
-        node.address_rate
-            .check(&rates.address)
-            .map_err(|wait_ns| over(RateLimit::AddressMessages, wait_ns))
+        let ceilings = &self.node.ceilings;
+        let taken = (rates.messages.take(1, now_ns))
+            .map_err(|wait_ns| (RateLimit::Messages, wait_ns))
+            .and_then(|()| ceilings.user.check(&self.identity.user_id, bytes, now_ns))
+            .and_then(|()| ceilings.address.check(&rates.address, bytes, now_ns))
+            .and_then(|()| ceilings.node.check(&(), bytes, now_ns));
+        taken.map_err(|exceeded| self.over_rate(exceeded))
+    }
+
+    /// Those of a room, for what is said in it on this node.
+    fn check_room_rate(&self, room: &Room, bytes: usize) -> Result<(), Failed> {
+        if self.rates.is_none() {
+            return Ok(());
+        }
+        let taken = (self.node.ceilings.room).check(&room.name, bytes, self.shard.now_ns());
+        taken.map_err(|exceeded| self.over_rate(exceeded))
+    }
+
+    fn over_rate(&self, (limit, wait_ns): Exceeded) -> Failed {
+        self.node.metrics.rate_limited(limit);
+        Failed {
+            retry_after_ms: Some(wait_ns.div_ceil(1_000_000).max(1)),
+            ..Failed::new(ErrorCode::RateLimited, "too many messages; this one was not processed")
+        }
     }
 
     fn ok(&self, done: server::Done<'_>) {
@@ -419,7 +476,9 @@ impl Life {
         reason: Option<&str>,
         retry_after_ms: Option<u64>,
     ) {
-        self.node.metrics.error_sent(code.as_str());
+        if !self.identity.is_probe {
+            self.node.metrics.error_sent(code.as_str());
+        }
         let error = server::Error {
             reference,
             code,

@@ -16,7 +16,7 @@ use crate::protocol::close::Close;
 use crate::runtime::Node;
 use crate::shard::Shard;
 use crate::shard::inbox::Command;
-use crate::telemetry::metrics::{Initiator, Kind, PanicPlace};
+use crate::telemetry::metrics::{Initiator, Kind, PanicPlace, ShardCounters};
 use crate::websocket::assembler::{Assembler, Bounds, Event};
 use crate::websocket::frame::{Opcode, Violation, close_frame, ends_in_close, write_frame};
 
@@ -45,6 +45,7 @@ pub struct Echo {
     closes: bool,
     left_by_peer: Option<u16>,
     deaf: bool,
+    is_probe: bool,
     linger: Option<Pin<Box<Sleep>>>,
     opened: Instant,
 }
@@ -54,6 +55,7 @@ impl Echo {
     pub fn new(node: Arc<Node>, shard: Arc<Shard>, conn: Arc<Conn>, early: Vec<u8>) -> Self {
         conn.begin_draining();
         Self {
+            is_probe: conn.is_probe(),
             node,
             shard,
             conn,
@@ -68,6 +70,10 @@ impl Echo {
             linger: None,
             opened: Instant::now(),
         }
+    }
+
+    fn counters(&self) -> &ShardCounters {
+        self.shard.counters.of(self.is_probe)
     }
 
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -138,7 +144,7 @@ impl Echo {
             *plain = std::mem::take(&mut self.early);
         }
         let read = plain.len();
-        self.shard.counters.bytes_in.add(read as u64);
+        self.counters().bytes_in.add(read as u64);
         self.take_in(plain);
         if plain.capacity() > KEPT_BYTES {
             *plain = Vec::new();
@@ -161,7 +167,7 @@ impl Echo {
         }
         let mut used = 0;
         while !self.deaf {
-            let counters = &self.shard.counters;
+            let counters = self.shard.counters.of(self.is_probe);
             let event = match self.assembler.next(plain, &mut used, bounds) {
                 Ok(Some(event)) => event,
                 Ok(None) => return self.conn.keep_inbound(self.assembler.held_bytes(), counters),
@@ -202,7 +208,7 @@ impl Echo {
     fn begin_ending(&mut self, close: Close) -> bool {
         self.closes = self.ending.replace(close).is_none() && self.conn.close_by_itself(close);
         if self.closes {
-            self.shard.counters.messages_out.of(Kind::Close).inc();
+            self.counters().messages_out.of(Kind::Close).inc();
         }
         self.closes
     }
@@ -241,12 +247,13 @@ impl Drop for Echo {
         self.shard.inbox.push(Command::Gone {
             slot: self.conn.member.slot,
         });
-        self.shard.counters.connections_closed.inc();
+        self.counters().connections_closed.inc();
         let lifetime_s = self.opened.elapsed().as_secs_f64();
         let by_peer = self
             .left_by_peer
             .filter(|_| ended.is_none_or(|close| close == Close::NORMAL));
         match by_peer {
+            _ if self.is_probe => {}
             Some(code) => self
                 .node
                 .metrics

@@ -97,6 +97,8 @@ struct State {
     transport: Option<Transport>,
     /// As its newest token says; none of an echo.
     identity: Option<Arc<Identity>>,
+    /// Counted apart.
+    is_probe: bool,
     outbox: Outbox,
     replays: Replays,
     waker: Option<Waker>,
@@ -172,10 +174,17 @@ pub enum Flushed {
 
 impl Conn {
     #[must_use]
-    pub fn new(member: MemberId, transport: Transport, identity: Option<Arc<Identity>>, expires_at: u64) -> Self {
+    pub fn new(
+        member: MemberId,
+        transport: Transport,
+        identity: Option<Arc<Identity>>,
+        is_probe: bool,
+        expires_at: u64,
+    ) -> Self {
         let state = State {
             transport: Some(transport),
             identity,
+            is_probe,
             outbox: Outbox::default(),
             replays: Replays::default(),
             waker: None,
@@ -257,6 +266,7 @@ impl Conn {
         }
         state.replays.clear();
         if close == Close::SLOW_READER {
+            let counters = counters.of(state.is_probe);
             counters.dropped_slow_reader.add(state.outbox.drop_unbegun() as u64);
         }
         if matches!(close.code, 1012 | 1013) {
@@ -415,6 +425,12 @@ impl Conn {
         self.state.lock().identity = Some(identity);
     }
 
+    /// Whether a probe is at the other end, which nothing of the clients' counts.
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        self.state.lock().is_probe
+    }
+
     /// Whether it is this user's.
     #[must_use]
     pub fn is_of(&self, user: &str) -> bool {
@@ -561,6 +577,7 @@ impl Conn {
         if state.phase != Phase::Open && !closes && !state.mid_reply {
             return Poll::Ready(Ok(reply.len()));
         }
+        let counters = counters.of(state.is_probe);
         let Some(transport) = &mut state.transport else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
@@ -737,6 +754,7 @@ impl State {
         if matches!(self.phase, Phase::Over(_) | Phase::Broken) {
             return Ok(Flushed::Done);
         }
+        let counters = counters.of(self.is_probe);
         let Some(transport) = &mut self.transport else {
             return Ok(Flushed::Done);
         };

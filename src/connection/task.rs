@@ -21,10 +21,10 @@ use crate::limits::{CLOSE_LINGER, HARD_LIMIT_FACTOR, READ_PAUSE_MAX};
 use crate::net::limit_key;
 use crate::protocol::close::Close;
 use crate::protocol::server;
-use crate::runtime::Node;
+use crate::runtime::{Ceilings, Node};
 use crate::shard::Shard;
 use crate::shard::inbox::Command;
-use crate::telemetry::metrics::{Initiator, Kind, Limit, PanicPlace, RateLimit};
+use crate::telemetry::metrics::{Initiator, Kind, Limit, PanicPlace, RateLimit, ShardCounters};
 use crate::telemetry::traces::TraceContext;
 use crate::websocket::assembler::{Assembler, Bounds, Event};
 use crate::websocket::encoded::Frame;
@@ -114,6 +114,8 @@ pub(super) struct Life {
     ending: bool,
     /// The peer broke the protocol: what comes cannot be parsed any more.
     deaf: bool,
+    /// It counts for `limits.connections_per_user`.
+    is_seated: bool,
     /// Some of a message that is not whole was kept, and counted.
     keeps: bool,
     /// The last room was asked for, and the backplane has yet to let us in.
@@ -132,12 +134,9 @@ pub(super) struct Rates {
 }
 
 impl Rates {
-    fn new(limits: &config::Limits, address: IpAddr) -> Option<Box<Self>> {
+    fn new(limits: &config::Limits, ceilings: &Ceilings, address: IpAddr) -> Option<Box<Self>> {
         let per_second = limits.messages_per_second;
-        let none = per_second == 0
-            && limits.bytes_per_second == 0
-            && limits.user_messages_per_second == 0
-            && limits.address_messages_per_second == 0;
+        let none = per_second == 0 && limits.bytes_per_second == 0 && ceilings.are_none();
         let burst = if limits.messages_burst == 0 {
             per_second
         } else {
@@ -169,12 +168,13 @@ impl Task {
             early,
         } = entrance;
         let life = Life {
-            rates: Rates::new(&node.config.limits, address),
+            rates: Rates::new(&node.config.limits, &node.ceilings, address),
             rooms: Vec::new(),
             trace: trace.map(Box::new),
             opened_ms: shard.now_ms(),
             ending: false,
             deaf: false,
+            is_seated: node.seats.count(&identity),
             keeps: false,
             entering: false,
             left_by_peer: None,
@@ -262,7 +262,7 @@ impl Task {
     /// Everything that one read brought.
     fn take_in(&mut self, plain: &mut [u8]) {
         let life = &mut self.life;
-        life.shard.counters.bytes_in.add(plain.len() as u64);
+        life.counters().bytes_in.add(plain.len() as u64);
         let now_ns = life.shard.now_ns();
         let debt_ns = life
             .rates
@@ -422,6 +422,11 @@ impl Life {
         self.conn.session
     }
 
+    /// Where it is counted what this connection does.
+    pub(super) fn counters(&self) -> &ShardCounters {
+        self.shard.counters.of(self.identity.is_probe)
+    }
+
     fn bounds(&self) -> Bounds {
         let limits = &self.node.config.limits;
         Bounds {
@@ -458,7 +463,7 @@ impl Life {
 
     /// Gone from the room, for everybody else; `closed` with its connection, which may be back in a moment.
     pub(super) fn leave_room(&self, room: &Arc<Room>, closed: bool, now_ms: u64) {
-        self.shard.counters.leaves.inc();
+        self.counters().leaves.inc();
         if room.leave(self.member(), &self.identity.user_id, closed, now_ms) {
             self.node.hub.count_is_due(room);
         }
@@ -503,7 +508,7 @@ impl Life {
     }
 
     fn on_event(&mut self, event: Event<'_>, now_ns: u64) {
-        let counters = &self.shard.counters;
+        let counters = self.counters();
         match event {
             Event::Text(text) => {
                 counters.messages_in.of(Kind::Text).inc();
@@ -519,7 +524,9 @@ impl Life {
             }
             Event::Pong(_) => {
                 counters.messages_in.of(Kind::Pong).inc();
-                if let Some(rtt_ms) = self.conn.on_pong(self.shard.now_ms()) {
+                if let Some(rtt_ms) = self.conn.on_pong(self.shard.now_ms())
+                    && !self.identity.is_probe
+                {
                     #[expect(clippy::cast_precision_loss, reason = "a round trip in ms is far below 2^52")]
                     self.node.metrics.ping_rtt(rtt_ms as f64 / 1_000.0);
                 }
@@ -585,13 +592,16 @@ impl Drop for Life {
         for room in std::mem::take(&mut self.rooms) {
             self.leave_room(&room, true, now_ms);
         }
+        if self.is_seated {
+            self.node.seats.leave(&self.identity.user_id);
+        }
         let ended = self.conn.phase().end();
         let dropped = self.conn.finish() as u64;
         self.shard.inbox.push(Command::Gone {
             slot: self.conn.member.slot,
         });
-        self.shard.counters.connections_closed.inc();
-        self.shard.counters.dropped_closed.add(dropped);
+        self.counters().connections_closed.inc();
+        self.counters().dropped_closed.add(dropped);
         let lifetime = Duration::from_millis(self.shard.now_ms().saturating_sub(self.opened_ms));
         // Our own close counts as ours, also when the peer answered it.
         let by_peer = self
@@ -603,8 +613,14 @@ impl Drop for Life {
             None => (close.code, close.reason, Initiator::Server),
         };
         self.node
-            .metrics
-            .disconnected(code, reason, initiator, lifetime.as_secs_f64());
+            .hub
+            .taps()
+            .closed(&self.identity.user_id, self.session(), code, reason);
+        if !self.identity.is_probe {
+            self.node
+                .metrics
+                .disconnected(code, reason, initiator, lifetime.as_secs_f64());
+        }
         self.node
             .traces
             .session_ended(self.trace.as_deref(), code, reason, lifetime);

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::idle::{InService, Serving};
 use crate::net::permits::Permit;
+use crate::net::plain_io::PlainIo;
 use crate::net::tls_io::{Sent, TlsIo};
 
 /// Read at a time from an HTTP/2 stream.
@@ -18,6 +19,8 @@ const READ_BYTES: usize = 16 * 1024;
 /// What a connection reads from and writes to.
 pub enum Transport {
     Tls(Box<TlsIo>),
+    /// `tls.mode = "off"`
+    Plain(Box<PlainIo>),
     /// RFC 8441: one stream of an HTTP/2 connection; same rules, about 27 KiB more memory.
     Stream(Box<StreamIo>),
 }
@@ -30,6 +33,7 @@ impl Transport {
     pub fn poll_receive(&mut self, cx: &mut Context<'_>, plain: &mut Vec<u8>) -> Poll<io::Result<usize>> {
         match self {
             Self::Tls(tls) => tls.poll_receive(cx, plain),
+            Self::Plain(io) => io.poll_receive(cx, plain),
             Self::Stream(stream) => stream.poll_receive(cx, plain),
         }
     }
@@ -41,6 +45,7 @@ impl Transport {
     pub fn try_send(&mut self, plain: &[u8]) -> io::Result<Sent> {
         match self {
             Self::Tls(tls) => tls.try_send(plain),
+            Self::Plain(io) => io.try_send(plain),
             Self::Stream(stream) => {
                 stream.out.extend_from_slice(plain);
                 Ok(Sent::Waiting)
@@ -55,6 +60,7 @@ impl Transport {
     pub fn try_drain(&mut self) -> io::Result<Sent> {
         match self {
             Self::Tls(tls) => tls.try_drain(),
+            Self::Plain(io) => io.try_drain(),
             Self::Stream(stream) => Ok(if stream.unsent() == 0 {
                 Sent::Whole
             } else {
@@ -70,6 +76,7 @@ impl Transport {
     pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tls(tls) => tls.poll_drain(cx),
+            Self::Plain(io) => io.poll_drain(cx),
             Self::Stream(stream) => stream.poll_drain(cx),
         }
     }
@@ -85,6 +92,7 @@ impl Transport {
     pub fn unsent(&self) -> usize {
         match self {
             Self::Tls(tls) => tls.unsent(),
+            Self::Plain(io) => io.unsent(),
             Self::Stream(stream) => stream.unsent(),
         }
     }
@@ -96,6 +104,7 @@ impl Transport {
     pub fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tls(tls) => tls.poll_close(cx),
+            Self::Plain(io) => io.poll_close(cx),
             Self::Stream(stream) => {
                 ready!(stream.poll_drain(cx))?;
                 Pin::new(&mut stream.io).poll_shutdown(cx)
@@ -107,6 +116,7 @@ impl Transport {
     pub fn reset_on_drop(&self) {
         match self {
             Self::Tls(tls) => tls.reset_on_drop(),
+            Self::Plain(io) => io.reset_on_drop(),
             Self::Stream(stream) => stream.in_service.cut(),
         }
     }

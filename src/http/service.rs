@@ -8,22 +8,37 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use futures_util::future::BoxFuture;
+use http::HeaderMap;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tower::Service;
 
-use crate::net::PeerAddress;
+use crate::config::Networks;
 use crate::net::idle::{InService, Serving};
+use crate::net::{PeerAddress, forwarded};
 use crate::shard::Shard;
 
 /// The other end of an HTTP connection, as a request extension.
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub address: PeerAddress,
-    /// `1.2` or `1.3`
-    pub tls_version: &'static str,
+    /// `1.2` or `1.3`; none without TLS.
+    pub tls_version: Option<&'static str>,
     pub shard: Arc<Shard>,
     pub in_service: InService,
+    /// It is a proxy's connection, whose requests say whose they are.
+    pub forwards: Option<Arc<Networks>>,
+}
+
+impl Peer {
+    /// The other end of this request.
+    fn of(&self, headers: &HeaderMap) -> Self {
+        let mut peer = self.clone();
+        if let Some(trusted) = &self.forwards {
+            peer.address.0 = forwarded::client(headers, self.address.0, trusted);
+        }
+        peer
+    }
 }
 
 /// The router of one connection.
@@ -55,8 +70,9 @@ where
     fn call(&mut self, request: http::Request<Incoming>) -> Self::Future {
         let serving = self.peer.in_service.begin();
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(self.peer.address);
-        request.extensions_mut().insert(self.peer.clone());
+        let peer = self.peer.of(request.headers());
+        request.extensions_mut().insert(peer.address);
+        request.extensions_mut().insert(peer);
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await?;

@@ -21,12 +21,14 @@ use crate::connection::transport::{StreamIo, Transport};
 use crate::connection::turn_away::turn_away;
 use crate::http::overloaded;
 use crate::http::service::Peer;
+use crate::net::NAMELESS;
 use crate::net::admission::Telling;
-use crate::net::tls_io::TlsIo;
+use crate::net::client_io::ClientIo;
+use crate::net::permits::{self, Permit};
 use crate::protocol::close::Close;
 use crate::runtime::Node;
 use crate::shard::inbox::Command;
-use crate::telemetry::metrics::{self, RateLimit, UpgradeResult};
+use crate::telemetry::metrics::{self, Limit, RateLimit, UpgradeResult};
 use crate::telemetry::traces::{TraceContext, UpgradeInfo, UpgradeSpan};
 use crate::websocket::handshake::{self, Handshake};
 
@@ -83,7 +85,7 @@ async fn enter(State(node): State<Arc<Node>>, Extension(kind): Extension<Kind>, 
             method: parts.method.clone(),
             route: kind.route(),
             http: parts.version,
-            tls: Some(peer.tls_version),
+            tls: peer.tls_version,
         },
     );
     let decided = span.run(async { decide(&node, &parts, &peer) }).await;
@@ -94,25 +96,32 @@ async fn enter(State(node): State<Arc<Node>>, Extension(kind): Extension<Kind>, 
                 Verdict::TurnAway(close, _) if *close == Close::OVERLOADED => (UpgradeResult::Overloaded, close.reason),
                 Verdict::TurnAway(close, _) => (UpgradeResult::Denied, close.reason),
             };
+            // Counted as a session of its own kind, and nowhere else.
+            let is_probe = matches!(&verdict, Verdict::Welcome(admitted) if admitted.identity().is_probe);
             let response = handshake::response(handshake, &parts.headers).map(|()| axum::body::Body::empty());
             if parts.version < http::Version::HTTP_2 {
                 peer.in_service.cork();
             }
             upgrade(&node, kind, &mut parts, peer, verdict, &span);
-            (response, result, word)
+            (response, (!is_probe).then_some(result), word)
         }
-        Err(refused) => refused.answer(parts.version),
+        Err(refused) => {
+            let (response, result, word) = refused.answer(parts.version);
+            (response, Some(result), word)
+        }
     };
     span.set_result(response.status().as_u16(), word);
-    node.metrics.upgrade(result, started.elapsed().as_secs_f64());
+    if let Some(result) = result {
+        node.metrics.upgrade(result, started.elapsed().as_secs_f64());
+    }
     response
 }
 
 fn decide(node: &Node, parts: &Parts, peer: &Peer) -> Result<(Handshake, Verdict), Refused> {
     let handshake = handshake::check(parts).map_err(Refused::Handshake)?;
-    let ours = |host: &str| node.certificates.names_host(host);
+    let ours = |host: &str| node.names_host(host);
     let origin = node.policy.origin(parts, &ours).map_err(|_| {
-        tracing::info!("upgrade refused: foreign origin");
+        tracing::info!(address = %peer.address.0.ip(), "upgrade refused: foreign origin");
         Refused::ForeignOrigin
     })?;
     if node.drain.is_draining() {
@@ -132,10 +141,12 @@ fn decide(node: &Node, parts: &Parts, peer: &Peer) -> Result<(Handshake, Verdict
                 node.metrics.admission_refused(refusal);
                 return Ok((handshake, turned_away(node, Close::OVERLOADED)?));
             }
-            if is_returning {
-                node.metrics.socket_resumed();
+            if !admitted.identity().is_probe {
+                if is_returning {
+                    node.metrics.socket_resumed();
+                }
+                node.metrics.admitted(place_label(node, &admitted));
             }
-            node.metrics.admitted(place_label(node, &admitted));
             Ok((handshake, Verdict::Welcome(admitted)))
         }
         Err(denied) => {
@@ -145,7 +156,8 @@ fn decide(node: &Node, parts: &Parts, peer: &Peer) -> Result<(Handshake, Verdict
                 node.metrics.rate_limited(RateLimit::Refusals);
                 return Err(Refused::Throttled);
             }
-            tracing::info!(reason = word.as_str(), detail = denied.detail(), "connection refused");
+            let address = peer.address.0.ip();
+            tracing::info!(reason = word.as_str(), detail = denied.detail(), %address, "connection refused");
             Ok((handshake, turned_away(node, word.close())?))
         }
     }
@@ -184,18 +196,25 @@ fn upgrade(node: &Arc<Node>, kind: Kind, parts: &mut Parts, peer: Peer, verdict:
     let tasks = node.tasks.clone();
     tasks.spawn_here(async move {
         let Ok(upgraded) = upgrading.await else { return };
-        match downcast::<TokioIo<Box<TlsIo>>>(upgraded) {
+        match downcast::<TokioIo<ClientIo>>(upgraded) {
             Ok(parts) => {
-                let (tls, mut early) = parts.io.into_inner().into_upgraded();
+                let (mut io, mut early) = parts.io.into_inner().into_upgraded();
                 early.splice(..0, parts.read_buf.iter().copied());
-                begin(node, kind, peer, verdict, trace, Stream::Tls(tls), early);
+                let Some(verdict) = placed(&node, kind, &peer, verdict, Some(io.permit())).await else {
+                    return;
+                };
+                begin(node, kind, peer, verdict, trace, Stream::Own(io), early);
             }
-            Err(upgraded) => match node.permits.admit(peer.address.0.ip()) {
+            Err(upgraded) => match permit(&node, &peer) {
                 Ok(permit) => {
+                    let Some(verdict) = placed(&node, kind, &peer, verdict, None).await else {
+                        return;
+                    };
                     let stream = Stream::Http2(StreamIo::new(upgraded, permit, peer.in_service.clone()));
                     begin(node, kind, peer, verdict, trace, stream, Vec::new());
                 }
-                Err(_) => {
+                Err(refused) => {
+                    node.metrics.limit_hit(refused.limit());
                     if let Some(_telling) = node.admission.overload.tell() {
                         turn_away(TokioIo::new(upgraded), Close::OVERLOADED, Some(return_after_ms(&node))).await;
                     }
@@ -212,8 +231,42 @@ fn return_after_ms(node: &Node) -> u64 {
 /// Somebody who came just before the node stopped looks again after so long.
 const OVERLOADED_RECONNECT_MS: u64 = 2_000;
 
+/// Of a socket that shares its TCP connection with others.
+fn permit(node: &Node, peer: &Peer) -> Result<Permit, permits::Refused> {
+    match peer.address.0 {
+        NAMELESS => node.permits.admit_nameless(),
+        address => node.permits.admit(address.ip()),
+    }
+}
+
+/// Takes the places that a connection needs which is only now known to be one: of its address, where a proxy may share its
+/// connections, and of its user. None: there is no place for it, and too many are being told so already.
+async fn placed(
+    node: &Node,
+    kind: Kind,
+    peer: &Peer,
+    verdict: Verdict,
+    permit: Option<&mut Permit>,
+) -> Option<Verdict> {
+    let Verdict::Welcome(admitted) = &verdict else {
+        return Some(verdict);
+    };
+    if let Some(permit) = permit.filter(|permit| permit.is_nameless() && peer.address.0 != NAMELESS)
+        && let Err(refused) = permit.name(peer.address.0.ip())
+    {
+        node.metrics.limit_hit(refused.limit());
+        return turned_away(node, Close::OVERLOADED).ok();
+    }
+    // From here on it is counted until its task ends.
+    if kind == Kind::Rooms && !node.seat(admitted.identity()).await {
+        node.metrics.limit_hit(Limit::ConnectionsPerUser);
+        return turned_away(node, Close::OVERLOADED).ok();
+    }
+    Some(verdict)
+}
+
 enum Stream {
-    Tls(Box<TlsIo>),
+    Own(ClientIo),
     Http2(StreamIo),
 }
 
@@ -236,7 +289,7 @@ fn begin(
             tasks.spawn_here(async move {
                 let _telling = telling;
                 match stream {
-                    Stream::Tls(tls) => turn_away(tls, close, back).await,
+                    Stream::Own(io) => turn_away(io, close, back).await,
                     Stream::Http2(stream) => turn_away(stream.into_inner(), close, back).await,
                 }
             });
@@ -244,12 +297,14 @@ fn begin(
         }
     };
     let transport = match stream {
-        Stream::Tls(tls) => Transport::Tls(tls),
+        Stream::Own(ClientIo::Tls(tls)) => Transport::Tls(tls),
+        Stream::Own(ClientIo::Plain(io)) => Transport::Plain(io),
         Stream::Http2(stream) => Transport::Stream(Box::new(stream)),
     };
     let shard = peer.shard;
     let identity = (kind != Kind::Echo).then(|| Arc::clone(admitted.identity()));
-    let conn = shard.register(transport, identity, admitted.ends_at().unwrap_or(NEVER));
+    let is_probe = admitted.identity().is_probe;
+    let conn = shard.register(transport, identity, is_probe, admitted.ends_at().unwrap_or(NEVER));
     if node.policy.is_revoked(admitted.identity(), auth::now()) {
         // Only now can it be found by who ends revoked connections. The close is queued before anything else is.
         shard.inbox.push(Command::Close {

@@ -9,8 +9,10 @@ use parking_lot::Mutex;
 
 use crate::config;
 use crate::hub::errands::Errands;
-use crate::hub::room::{Joined, Joining, Room, Rules, Swept};
+use crate::hub::room::{Joined, Joining, Room, Rules, SHADOW_ID, Swept};
+use crate::protocol;
 use crate::shard::inbox::Inbox;
+use crate::telemetry::taps::Taps;
 
 /// Maps over which the names are spread, so that joining threads seldom meet. Joined members hold their room
 /// and never come here.
@@ -21,6 +23,8 @@ type Names = HashMap<Arc<str>, Arc<Room>>;
 /// Every room of this node.
 pub struct Hub {
     rules: Arc<Rules>,
+    /// Of rooms that only probes are in.
+    shadow_rules: Arc<Rules>,
     inboxes: Arc<[Arc<Inbox>]>,
     maps: Box<[Mutex<Names>]>,
     hasher: std::hash::RandomState,
@@ -50,6 +54,7 @@ impl Hub {
     #[must_use]
     pub fn new(config: &config::Config, inboxes: Arc<[Arc<Inbox>]>, errands: Option<Arc<Errands>>) -> Self {
         Self {
+            shadow_rules: Arc::new(Rules::of_shadows(config, errands.clone())),
             rules: Arc::new(Rules::new(config, errands)),
             inboxes,
             maps: (0..MAPS).map(|_| Mutex::default()).collect(),
@@ -93,6 +98,12 @@ impl Hub {
         self.rules.errands.as_ref()
     }
 
+    /// Who looks on.
+    #[must_use]
+    pub fn taps(&self) -> &Arc<Taps> {
+        &self.rules.taps
+    }
+
     /// The room of that name, if this node has it.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Arc<Room>> {
@@ -108,8 +119,17 @@ impl Hub {
         }
     }
 
-    /// Visits every room, one map at a time.
+    /// Visits every room of users, one map at a time.
     pub fn visit(&self, mut visit: impl FnMut(&Arc<Room>)) {
+        self.visit_all(|room| {
+            if !room.is_shadow() {
+                visit(room);
+            }
+        });
+    }
+
+    /// Visits every room, those of probes too: for the backplane, to which they are rooms like others.
+    pub fn visit_all(&self, mut visit: impl FnMut(&Arc<Room>)) {
         for map in &self.maps {
             let rooms: Vec<Arc<Room>> = map.lock().values().cloned().collect();
             rooms.iter().for_each(&mut visit);
@@ -160,12 +180,12 @@ impl Hub {
         }
     }
 
-    /// Visits every room once: for a scrape.
+    /// Visits every room once: for a scrape. Rooms of probes are none of the users'.
     #[must_use]
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();
         for map in &self.maps {
-            for room in map.lock().values() {
+            for room in map.lock().values().filter(|room| !room.is_shadow()) {
                 let (users, messages, bytes) = room.measure();
                 totals.rooms += 1;
                 totals.users += users;
@@ -190,14 +210,14 @@ impl Hub {
             return Err(TooManyRooms);
         }
         self.rooms.fetch_add(1, Ordering::Relaxed);
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let number = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (id, rules) = if protocol::room::is_shadow(name) {
+            (number | SHADOW_ID, &self.shadow_rules)
+        } else {
+            (number, &self.rules)
+        };
         let name: Arc<str> = name.into();
-        let room = Room::new(
-            id,
-            Arc::clone(&name),
-            Arc::clone(&self.rules),
-            Arc::clone(&self.inboxes),
-        );
+        let room = Room::new(id, Arc::clone(&name), Arc::clone(rules), Arc::clone(&self.inboxes));
         let room = Arc::new(room);
         map.insert(name, Arc::clone(&room));
         Ok(room)

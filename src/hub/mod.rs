@@ -14,7 +14,7 @@ pub(crate) mod tests;
 use std::sync::Arc;
 
 pub use directory::Hub;
-pub use room::{Joined, Room};
+pub use room::{Glance, Joined, Room};
 
 /// One connection, as the hub knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -21,9 +21,12 @@ use crate::hub::errands::Errands;
 use crate::hub::history::{History, Kept};
 use crate::hub::presence::Presence;
 use crate::hub::{MemberId, User};
+use crate::limits::{SHADOW_HISTORY_AGE, SHADOW_HISTORY_BYTES, SHADOW_HISTORY_MESSAGES};
+use crate::protocol;
 use crate::protocol::client::{Page, Ref};
 use crate::protocol::server::{self, ResetReason};
 use crate::shard::inbox::{Asked, Command, From, Inbox};
+use crate::telemetry::taps::Taps;
 use crate::websocket::encoded::Frame;
 
 pub use asks::{Cursor, Joined, Joining, Paged, Paging, Pending, PieceLimits, Replay, Said, Saying};
@@ -54,6 +57,8 @@ pub struct Rules {
     pub members_max: usize,
     /// Where rooms ask the backplane; none with the memory backplane, whose rooms number by themselves.
     pub errands: Option<Arc<Errands>>,
+    /// Who looks on.
+    pub taps: Arc<Taps>,
 }
 
 /// A room tells the node what it keeps when that has changed by so much: a number that all cores share is not
@@ -68,6 +73,21 @@ impl Rules {
         kept.saturating_sub(self.node_bytes_max)
     }
 
+    /// Of rooms that only probes are in: they keep little, and not for long.
+    #[must_use]
+    pub fn of_shadows(config: &config::Config, errands: Option<Arc<Errands>>) -> Self {
+        let mut rules = Self::new(config, errands);
+        rules.kept = Kept {
+            messages: rules.kept.messages.min(SHADOW_HISTORY_MESSAGES),
+            bytes: rules
+                .kept
+                .bytes
+                .min(SHADOW_HISTORY_BYTES + SHADOW_HISTORY_MESSAGES * FRAME_BYTES_MORE),
+            age: rules.kept.age.min(SHADOW_HISTORY_AGE),
+        };
+        rules
+    }
+
     #[must_use]
     pub fn new(config: &config::Config, errands: Option<Arc<Errands>>) -> Self {
         // The log counts its own entries; the copy of it, whose frames name the room, must not be the shorter one.
@@ -76,6 +96,7 @@ impl Rules {
             .map_or(0, |_| config.history.messages * FRAME_BYTES_MORE);
         Self {
             errands,
+            taps: Arc::default(),
             kept: Kept {
                 messages: config.history.messages,
                 bytes: config.history.bytes + shared_bytes,
@@ -90,12 +111,16 @@ impl Rules {
     }
 }
 
+/// In the ids of rooms that only probes are in, so that shards know them without asking.
+pub const SHADOW_ID: u64 = 1 << 63;
+
 /// A room and the shards that may have members of it.
 pub struct Room {
     /// Never used twice in the life of this process.
     pub id: u64,
+    /// As the hub and the backplane know it.
     pub name: Arc<str>,
-    /// The name as JSON.
+    /// The name as JSON, as clients say it.
     pub name_json: Box<str>,
     rules: Arc<Rules>,
     inboxes: Arc<[Arc<Inbox>]>,
@@ -198,7 +223,7 @@ impl Room {
             count_sent_ms: 0,
             gone: false,
         };
-        let name_json = server::quote(&name).into();
+        let name_json = server::quote(protocol::room::called(&name)).into();
         Self {
             id,
             name,
@@ -207,6 +232,18 @@ impl Room {
             inboxes,
             state: Mutex::new(state),
         }
+    }
+
+    /// Whether only probes are in it: nobody is told of them, and no metric counts what they do.
+    #[must_use]
+    pub fn is_shadow(&self) -> bool {
+        self.id & SHADOW_ID != 0
+    }
+
+    /// What clients call it.
+    #[must_use]
+    pub fn called(&self) -> &str {
+        protocol::room::called(&self.name)
     }
 
     /// Lets a member in: `join` to the others, `list` to itself, then what it missed, then live.
@@ -344,6 +381,7 @@ impl Room {
         state.history.push(seq, time_ms, frame.clone(), &self.rules.kept);
         state.said_ms = time_ms;
         self.report(state, time_ms);
+        self.rules.taps.to_room(&self.name, &frame);
         let mut members = 0;
         for (_, inbox, count) in self.with_members(state) {
             members += count as usize;
@@ -519,6 +557,7 @@ impl Room {
             count: state.presence.count(),
         };
         let frame = Frame::text(|out| count.write(out));
+        self.rules.taps.to_room(&self.name, &frame);
         self.to_members(&state, |room| Command::Presence {
             room,
             frame: frame.clone(),
@@ -603,11 +642,25 @@ impl Room {
         (state.presence.count(), state.history.len(), state.history.bytes())
     }
 
+    /// For whoever looks on.
+    #[must_use]
+    pub fn glance(&self) -> Glance {
+        let state = self.state.lock();
+        Glance {
+            members: state.members(),
+            users: state.presence.count(),
+            head: state.history.head(),
+        }
+    }
+
     /// Tells the members that a user came or went. In a large room a `count` becomes due instead: 10,000 joins
     /// must not become 50 million frames. True if it became due just now.
     ///
     /// `except`: a user who is not told, since it is about itself.
     fn announce(&self, state: &mut State, joined: bool, user: &User, except: Option<&Arc<str>>, now_ms: u64) -> bool {
+        if self.is_shadow() {
+            return false;
+        }
         if state.presence.count() > self.rules.users_shown {
             if !std::mem::replace(&mut state.count_is_due, true) {
                 // A room that has just filled up waits like any other of its size.
@@ -623,6 +676,7 @@ impl Room {
             time_ms: now_ms,
         };
         let frame = Frame::text(|out| line.write(out));
+        self.rules.taps.to_room(&self.name, &frame);
         self.to_members(state, |room| Command::Presence {
             room,
             frame: frame.clone(),
@@ -657,15 +711,21 @@ impl Room {
         recovered: Option<bool>,
         now_ms: u64,
     ) -> Frame {
-        let users = state.presence.shown_to(user, self.rules.users_shown);
-        // Who has just come may not be known to all nodes yet, but always to itself.
-        let unknown = usize::from(!state.presence.holds(&user.id));
+        let (users, count) = if self.is_shadow() {
+            // Probes do not see each other either.
+            (Arc::clone(&user.json), 1)
+        } else {
+            let users = state.presence.shown_to(user, self.rules.users_shown);
+            // Who has just come may not be known to all nodes yet, but always to itself.
+            let unknown = usize::from(!state.presence.holds(&user.id));
+            (users, state.presence.count() + unknown)
+        };
         let as_of_ms = (self.rules.errands.as_ref()).map_or(now_ms, |errands| errands.as_of_ms(now_ms));
         let list = server::List {
             reference,
             room_json: &self.name_json,
             users_json: &users,
-            count: state.presence.count() + unknown,
+            count,
             epoch: &state.lineage.epoch(),
             seq: state.history.head(),
             as_of_ms,
@@ -687,6 +747,17 @@ fn with_epoch(payload: &[u8], seq: u64, epoch: &str) -> Option<Vec<u8>> {
 
 fn signed(bytes: usize) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// A room at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Glance {
+    /// Connections on this node.
+    pub members: usize,
+    /// Users, on all nodes.
+    pub users: usize,
+    /// Number of the last chat: two glances tell how many were said between them.
+    pub head: u64,
 }
 
 /// What a sweep found.

@@ -2,6 +2,7 @@
 //! replays read on at random points by shards that follow the rules of the real one.
 
 mod reference;
+mod shadows;
 pub mod shards;
 
 use std::collections::{HashMap, HashSet};

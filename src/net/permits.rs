@@ -140,6 +140,12 @@ impl Permit {
         Ok(())
     }
 
+    /// Whether it counts for no address yet.
+    #[must_use]
+    pub fn is_nameless(&self) -> bool {
+        self.key.is_none()
+    }
+
     fn forget_address(&mut self) {
         let Some(key) = self.key.take() else { return };
         let mut map = self.permits.map(key).lock();

@@ -131,7 +131,7 @@ pub struct TlsIo {
     /// Set by the first TLS error; after it nothing is decrypted or encrypted any more.
     failed: bool,
     /// Lives exactly as long as the connection.
-    _permit: Permit,
+    permit: Permit,
 }
 
 /// Decrypted bytes that hyper has not read yet, and when to stop waiting for a request.
@@ -180,8 +180,30 @@ impl TlsIo {
             sealed: 0,
             begun: false,
             failed: false,
-            _permit: permit,
+            permit,
         }))
+    }
+
+    /// What [`TlsIo::wait_for_hello`] has read, until the handshake begins.
+    #[must_use]
+    pub fn hello(&self) -> &[u8] {
+        &self.rest
+    }
+
+    /// Serves this client with another configuration. Only before the handshake begins.
+    ///
+    /// # Errors
+    /// As [`TlsIo::new`].
+    pub fn serve_with(&mut self, config: Arc<ServerConfig>) -> Result<(), rustls::Error> {
+        debug_assert!(self.is_new(), "a handshake keeps its configuration");
+        self.tls = UnbufferedServerConnection::new(config)?;
+        Ok(())
+    }
+
+    /// Whether the client has shown a certificate of its own, and a good one.
+    #[must_use]
+    pub fn has_client_certificate(&self) -> bool {
+        self.tls.peer_certificates().is_some()
     }
 
     /// Drives the handshake to its end. `Ok` means that application data may flow both ways; some of the
@@ -293,6 +315,11 @@ impl TlsIo {
     /// While hyper drives the connection, ends it when no request was served for `after`.
     pub fn set_idle(&mut self, idle: HttpIdle) {
         self.http().idle = Some(idle);
+    }
+
+    /// Its right to be there, which may be named late.
+    pub fn permit(&mut self) -> &mut Permit {
+        &mut self.permit
     }
 
     /// Hyper is done: gives up what only it needed, and returns the decrypted bytes that it left.

@@ -6,6 +6,25 @@ use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 /// Longest room name, UTF-8.
 pub const ROOM_BYTES_MAX: usize = 128;
 
+/// What the names of shadow rooms begin with: a control character, which [`check`] refuses, so that no client can name
+/// one. Part of the layout of everything that is stored.
+const SHADOW: char = '\u{2}';
+
+/// The room that a probe is in instead of this one: the same way of a message, and nobody else in it.
+pub fn shadow_of(name: &str) -> String {
+    format!("{SHADOW}{name}")
+}
+
+/// Whether only probes can be in the room of this name.
+pub fn is_shadow(name: &str) -> bool {
+    name.starts_with(SHADOW)
+}
+
+/// What clients call the room of this name.
+pub fn called(name: &str) -> &str {
+    name.strip_prefix(SHADOW).unwrap_or(name)
+}
+
 const EMPTY: &str = "a room name has at least 1 byte";
 const TOO_LONG: &str = "a room name has at most 128 bytes";
 const STAR: &str = "a room name has no `*`, which stands for many rooms in grants";
@@ -114,6 +133,18 @@ mod tests {
     }
 
     proptest::proptest! {
+        /// No name that a client may say is a shadow room's, whatever it is made of; and the shadow of one says its name.
+        #[test]
+        fn no_client_can_name_a_shadow_room(name in proptest::prop_oneof!["\\PC{0,12}", ".{0,12}", "\u{2}.{0,12}"]) {
+            proptest::prop_assert!(check(&name).is_err() || !is_shadow(&name));
+            let shadow = shadow_of(&name);
+            proptest::prop_assert!(is_shadow(&shadow) && check(&shadow).is_err());
+            proptest::prop_assert_eq!(called(&shadow), &name);
+            if check(&name).is_ok() {
+                proptest::prop_assert_eq!(called(&name), &name);
+            }
+        }
+
         #[test]
         fn the_fast_way_and_the_slow_way_agree(name in "[ -~\u{e9}]{1,12}") {
             proptest::prop_assert_eq!(check(&name), check_slowly(&name));

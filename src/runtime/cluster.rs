@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::backplane::contract::Backplane;
-use crate::backplane::driver::{Driver, Ear};
+use crate::backplane::directory::NodeFacts;
+use crate::backplane::driver::{Driver, Ear, Seats};
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::runtime::Node;
@@ -21,9 +22,9 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    pub(super) fn new(config: &Config, backplane: Arc<dyn Backplane>, hub: &Arc<Hub>) -> Self {
+    pub(super) fn new(config: &Config, backplane: Arc<dyn Backplane>, hub: &Arc<Hub>, seats: Arc<Seats>) -> Self {
         Self {
-            driver: Driver::new(&config.backplane, Arc::clone(&backplane), Arc::clone(hub)),
+            driver: Driver::new(&config.backplane, Arc::clone(&backplane), Arc::clone(hub), seats),
             backplane,
         }
     }
@@ -41,9 +42,29 @@ impl Cluster {
             node.config.backplane.unready_when_away,
         );
         Arc::clone(&self.backplane).start(ear, &node.tasks).await?;
+        let described = Arc::downgrade(node);
+        (self.driver.directory()).describe(Box::new(move || {
+            described.upgrade().map(|node| node.facts()).unwrap_or_default()
+        }));
         self.driver.start(&node.tasks);
         node.warden.load().await;
         Ok(())
+    }
+
+    /// Counts one more connection of a user, on all nodes; false if it is one too many.
+    pub async fn seat(&self, user: &Arc<str>) -> bool {
+        self.driver.seat(user).await
+    }
+
+    /// The other nodes, as they described themselves at most a lease ago; none while the backplane is away.
+    #[must_use]
+    pub fn others(&self) -> Arc<[NodeFacts]> {
+        self.driver.directory().others()
+    }
+
+    /// Has the others hear now, and not with the next renewal of the lease, that this node wants clients or does not.
+    pub(super) fn tell_others(&self) {
+        self.driver.tell_others();
     }
 
     /// Says goodbye.

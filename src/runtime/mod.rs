@@ -1,18 +1,20 @@
 //! The process: what all its parts share, its threads and tasks, and the phases of its end.
 
 mod cluster;
-mod drain;
+pub mod drain;
 mod node;
 mod rates;
 mod serve;
+pub mod supervisor;
 mod tasks;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use crate::backplane::directory::NodeFacts;
 pub use cluster::Cluster;
 pub use drain::Drain;
 pub use node::Node;
-pub use rates::Rate;
+pub use rates::{Ceilings, Exceeded, Rate};
 pub use serve::{Ready, Start, run};
 pub use tasks::Tasks;
 

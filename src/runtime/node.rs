@@ -1,12 +1,13 @@
 //! What the parts of one node share.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::auth::{Policy, Refusals};
-use crate::backplane::driver::Warden;
+use crate::auth::{Identity, Policy, Refusals};
+use crate::backplane::directory::NodeFacts;
+use crate::backplane::driver::{self, Seats, Warden};
 use crate::config::Config;
 use crate::http::health::Health;
 use crate::http::session::Sessions;
@@ -14,7 +15,7 @@ use crate::hub::Hub;
 use crate::net::admission::{Admission, Load};
 use crate::net::certificates::Certificates;
 use crate::net::permits::Permits;
-use crate::runtime::{Cluster, Drain, Rate, Tasks};
+use crate::runtime::{Ceilings, Cluster, Drain, Tasks};
 use crate::shard::Shard;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Traces;
@@ -31,21 +32,26 @@ pub struct Node {
     pub permits: Arc<Permits>,
     /// Who gets in while there are many who want to.
     pub admission: Arc<Admission>,
-    pub certificates: Arc<Certificates>,
+    /// None with `tls.mode = "off"`.
+    pub certificates: Option<Arc<Certificates>>,
     pub hub: Arc<Hub>,
     /// Who may no longer be here.
     pub warden: Arc<Warden>,
+    /// `limits.connections_per_user`
+    pub seats: Arc<Seats>,
     /// None with the memory backplane.
     pub cluster: Option<Cluster>,
     pub shards: Box<[Arc<Shard>]>,
-    /// `limits.user_messages_per_second`
-    pub user_rate: Rate<Arc<str>>,
-    /// `limits.address_messages_per_second`
-    pub address_rate: Rate<IpAddr>,
+    /// What connections may say together.
+    pub ceilings: Ceilings,
     pub tasks: Tasks,
     pub drain: Drain,
     /// Cancelled when the node begins to serve clients.
     pub open: CancellationToken,
+    /// Cancelled when no connection is accepted any more.
+    pub closed: CancellationToken,
+    /// Who is between accept and the first bytes of a request.
+    pub arriving: TaskTracker,
     /// Cancelled when nobody new is let in: ends handshakes at once.
     pub listening_stopped: CancellationToken,
 }
@@ -55,6 +61,36 @@ impl Node {
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.shards.iter().map(|shard| shard.counters.connections()).sum()
+    }
+
+    /// Counts one more connection of a user until [`Seats::leave`]; false if it is one too many.
+    pub async fn seat(&self, identity: &Identity) -> bool {
+        let user = &identity.user_id;
+        match &self.cluster {
+            _ if !self.seats.count(identity) => true,
+            Some(cluster) => cluster.seat(user).await,
+            None => driver::seat_here(&self.seats, user),
+        }
+    }
+
+    /// Whether `host` is ours, so that a page of that host is our own page.
+    #[must_use]
+    pub fn names_host(&self, host: &str) -> bool {
+        names_host(self.certificates.as_deref(), host)
+    }
+
+    /// What this node says of itself to the others.
+    #[must_use]
+    pub fn facts(&self) -> NodeFacts {
+        NodeFacts {
+            name: self.config.server.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            connections: self.connections(),
+            connections_max: self.permits.node_max() as u64,
+            accepts_per_second: self.admission.accepts_per_second(),
+            is_ready: self.health.is_ready(),
+            is_draining: self.health.is_draining(),
+        }
     }
 
     /// Whether some shard has so much to hand on that no connection is read from for now.
@@ -77,8 +113,13 @@ impl Node {
     pub fn sweep_limiters(&self) {
         self.refusals.sweep();
         self.sessions.sweep();
-        self.user_rate.sweep();
-        self.address_rate.sweep();
+        self.ceilings
+            .sweep(self.shards.first().map_or(0, |shard| shard.now_ns()));
         self.admission.sweep();
     }
+}
+
+/// Without TLS here only a proxy that has a certificate for the host can have passed a page's `https://` origin on.
+pub(super) fn names_host(certificates: Option<&Certificates>, host: &str) -> bool {
+    certificates.is_none_or(|certificates| certificates.names_host(host))
 }

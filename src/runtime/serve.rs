@@ -15,8 +15,8 @@ use crate::auth::keys::Keys;
 use crate::auth::{Policy, Refusals};
 use crate::backplane;
 use crate::backplane::contract::Backplane;
-use crate::backplane::driver::Warden;
-use crate::config::{Config, RuntimeKind};
+use crate::backplane::driver::{Seats, Warden};
+use crate::config::{At, Config, Effective, Listen, Problem, RuntimeKind, Severity, TlsMode};
 use crate::http::health::Health;
 use crate::http::session::Sessions;
 use crate::http::{admin, routes};
@@ -25,9 +25,12 @@ use crate::hub::errands::Errands;
 use crate::net::acceptor::{self, Acceptor};
 use crate::net::admission::Admission;
 use crate::net::certificates::Certificates;
-use crate::net::listener::{self, Listener, Peer};
+use crate::net::inherited::{self, Inherited};
+use crate::net::listener::{self, Bound, Listener, Peer};
 use crate::net::permits::Permits;
-use crate::runtime::{Cluster, Drain, Node, Rate, Tasks, drain, now_ms};
+use crate::runtime::drain::{self, Listening};
+use crate::runtime::supervisor::{self, Beats};
+use crate::runtime::{Ceilings, Cluster, Drain, Node, Tasks, node, now_ms};
 use crate::shard::inbox::Inbox;
 use crate::shard::{Budgets, Shard};
 use crate::telemetry::logs;
@@ -55,20 +58,28 @@ const H2_STREAMS_MAX: u32 = 200;
 pub struct Start {
     /// Called once, when the ports are open.
     pub on_ready: Option<Box<dyn FnOnce(Ready) + Send>>,
+    /// The configuration as it holds, secrets masked, for the operator's page.
+    pub effective: Vec<Effective>,
+    /// Listening sockets that somebody else keeps.
+    pub inherited: Inherited,
+    /// What was found in the configuration and is logged once; notes are left to `check-config`.
+    pub warnings: Vec<Problem>,
 }
 
 /// Where the node listens.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Ready {
-    pub listen: SocketAddr,
+    pub listen: Listen,
     pub admin_listen: SocketAddr,
+    /// Somebody else keeps the socket for clients, and hands it to this node's successor.
+    pub is_handed_on: bool,
 }
 
 /// Serves until SIGTERM or SIGINT, drains, and returns. A second signal ends the process at once.
 ///
 /// # Errors
 /// The node could not begin: a port, the certificate, the keys, a thread.
-pub fn run(config: Config, start: Start) -> anyhow::Result<()> {
+pub fn run(mut config: Config, mut start: Start) -> anyhow::Result<()> {
     let instance = Service::new(env!("CARGO_PKG_VERSION"));
     let traces = if config.traces.endpoint.is_some() {
         Traces::start(&config.traces, &instance)?
@@ -76,19 +87,42 @@ pub fn run(config: Config, start: Start) -> anyhow::Result<()> {
         Traces::off()
     };
     let _logs = logs::init(&config.log, Some(&traces))?;
+    log_warnings(&start.warnings);
     let shards = shard_count(&config);
-    let listeners = listener::listen(config.server.listen, shards)?;
-    let admin_listener = listener::listen(config.server.admin_listen, 1)?.swap_remove(0);
-    let ready = Ready {
-        listen: listeners[0].local_addr()?,
-        admin_listen: admin_listener.local_addr()?,
+    let is_handed_on = start.inherited.main.is_some();
+    let listeners = match start.inherited.main.take() {
+        Some(socket) => inherited::share(socket, shards)?.into_iter().map(Bound::Tcp).collect(),
+        None => listener::listen_at(&config.server.listen, config.server.listen_mode, shards)?,
     };
+    let admin_listener = match start.inherited.admin.take() {
+        Some(socket) => socket,
+        None => listener::listen(config.server.admin_listen, 1)?.swap_remove(0),
+    };
+    let ready = Ready {
+        listen: listeners[0].place(&config.server.listen)?,
+        admin_listen: admin_listener.local_addr()?,
+        is_handed_on,
+    };
+    if config.tls.mode == TlsMode::Off {
+        tracing::warn!(listen = %ready.listen, "NO TLS: tokens and messages are plain text here (tls.mode is \"off\")");
+    }
+    // One that was handed over is not the one that the configuration was checked for.
+    if config.tls.mode == TlsMode::Off && !ready.listen.is_local() {
+        anyhow::bail!(
+            "tls.mode is \"off\", and other machines can reach the socket that was handed over, {}: let it listen on \
+             127.0.0.1 (ListenStream=127.0.0.1:8443), or set tls.mode = \"on\"",
+            ready.listen
+        );
+    }
+    if config.server.name.is_empty() {
+        config.server.name = name(&ready.listen);
+    }
     let node = build(config, traces, shards)?;
     let admin_stop = tokio_util::sync::CancellationToken::new();
     let admin = admin::spawn(
         admin_listener,
-        Arc::clone(&node.metrics),
-        node.health.clone(),
+        Arc::clone(&node),
+        std::mem::take(&mut start.effective),
         admin_stop.clone(),
     )?;
     let served = match node.config.server.runtime {
@@ -100,6 +134,31 @@ pub fn run(config: Config, start: Start) -> anyhow::Result<()> {
     admin_stop.cancel();
     drop(admin.join());
     served
+}
+
+/// What a node is called that nobody gave a name.
+fn name(listen: &Listen) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    let host = if host.is_empty() { "conclave" } else { host };
+    match listen {
+        Listen::Tcp(address) => format!("{host}:{}", address.port()),
+        Listen::Unix(_) => host.to_owned(),
+    }
+}
+
+fn log_warnings(warnings: &[Problem]) {
+    let is_warning = |problem: &&Problem| problem.severity == Severity::Warning;
+    for problem in warnings.iter().filter(is_warning) {
+        let set_by = problem.at.as_ref().map(At::short);
+        tracing::warn!(
+            key = problem.key,
+            set_by,
+            remedy = problem.remedy,
+            "configuration: {}",
+            problem.what
+        );
+    }
 }
 
 fn shard_count(config: &Config) -> usize {
@@ -130,15 +189,18 @@ pub(super) fn build_on(
     if let Some(counts) = traces.counts() {
         metrics.register_traces(counts);
     }
-    let certificates = Arc::new(Certificates::load(&config.tls, Arc::clone(&metrics))?);
+    let certificates = match config.tls.mode {
+        TlsMode::On => Some(Arc::new(Certificates::load(&config, Arc::clone(&metrics))?)),
+        TlsMode::Off => None,
+    };
     let keys = Keys::from_config(&config)
         .map_err(|problems| anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     let policy = Arc::new(Policy::new(&config, keys).map_err(|problems| anyhow::anyhow!(problems.join("\n")))?);
-    let names = Arc::clone(&certificates);
+    let names = certificates.clone();
     let sessions = Arc::new(Sessions::new(
         &config,
         Arc::clone(&policy),
-        Box::new(move |host| names.names_host(host)),
+        Box::new(move |host| node::names_host(names.as_deref(), host)),
     ));
     let limits = &config.limits;
     let fd_limit = descriptor_limit();
@@ -146,10 +208,6 @@ pub(super) fn build_on(
     let permits = Permits::new(connections_max, limits.connections_per_address);
     let admission = Admission::new(&config, shards, Arc::clone(&metrics));
     let inboxes: Arc<[Arc<Inbox>]> = (0..shards).map(|_| Arc::default()).collect();
-    let budgets = Budgets::new(limits, shards);
-    let shards = (inboxes.iter().enumerate())
-        .map(|(index, inbox)| Shard::new(index, Arc::clone(inbox), &config, &budgets, Arc::clone(&metrics)))
-        .collect();
     let backplane = connect(&config, &metrics)?;
     let errands =
         (backplane.as_ref()).map(|_| Arc::new(Errands::new(&config.backplane, Arc::clone(&metrics), traces.clone())));
@@ -160,19 +218,35 @@ pub(super) fn build_on(
         Arc::clone(&inboxes),
         Arc::clone(&metrics),
     );
-    let hub = Arc::new(Hub::new(&config, inboxes, errands));
-    let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub));
+    let seats = Arc::new(Seats::new(limits.connections_per_user, backplane.is_some()));
+    let hub = Arc::new(Hub::new(&config, Arc::clone(&inboxes), errands));
+    let budgets = Budgets::new(limits, shards);
+    let shards = (inboxes.iter().enumerate())
+        .map(|(index, inbox)| {
+            Shard::new(
+                index,
+                Arc::clone(inbox),
+                &config,
+                &budgets,
+                Arc::clone(&metrics),
+                Arc::clone(hub.taps()),
+            )
+        })
+        .collect();
+    let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub, Arc::clone(&seats)));
     let node = Arc::new(Node {
         refusals: Refusals::new(config.auth.refusals_per_second, config.auth.refusals_burst),
-        user_rate: Rate::new(limits.user_messages_per_second),
-        address_rate: Rate::new(limits.address_messages_per_second),
+        ceilings: Ceilings::new(limits),
         hub,
+        seats,
         warden,
         cluster,
         health: Health::new(),
         tasks: Tasks::default(),
         drain: Drain::default(),
         open: tokio_util::sync::CancellationToken::new(),
+        closed: tokio_util::sync::CancellationToken::new(),
+        arriving: tokio_util::task::TaskTracker::new(),
         listening_stopped: tokio_util::sync::CancellationToken::new(),
         config: Arc::clone(&config),
         metrics,
@@ -229,10 +303,12 @@ fn expose(node: &Arc<Node>, fd_limit: u64) {
             )
         });
         gauges.members = joins.saturating_sub(leaves);
+        gauges.outbox_budget_bytes = node.config.limits.node_outbox_bytes as u64;
         gauges.connections_limit = node.permits.node_max() as u64;
         gauges.fd_limit = fd_limit;
         gauges.ready = node.health.is_ready();
         gauges.draining_clients = node.drain.left() as u64;
+        gauges.drain_deadline = node.drain.deadline();
         gauges.handshakes_waiting = node.admission.waiting() as u64;
         gauges.admission_rate = node.admission.accepts_per_second().into();
         gauges.handshake_cpu_seconds = node.admission.handshake_cpu().as_secs_f64();
@@ -240,9 +316,10 @@ fn expose(node: &Arc<Node>, fd_limit: u64) {
 }
 
 /// One single-threaded runtime, listener and flusher per core; this thread waits for signals.
-fn per_core(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Ready, start: Start) -> anyhow::Result<()> {
+fn per_core(node: &Arc<Node>, listeners: Vec<Bound>, ready: Ready, start: Start) -> anyhow::Result<()> {
     let handles: Vec<Handle<Peer>> = listeners.iter().map(|_| Handle::new()).collect();
     let mut threads = Vec::new();
+    let beats = supervisor::watchdog().map(|time| Beats::new(time, handles.len()));
     let (opened, open) = std::sync::mpsc::sync_channel(handles.len());
     for ((index, socket), handle) in listeners.into_iter().enumerate().zip(&handles) {
         let runtime = Builder::new_current_thread()
@@ -252,9 +329,13 @@ fn per_core(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Read
             .context("a runtime could not be set up")?;
         node.metrics.register_runtime(runtime.handle().clone());
         let (node, handle, opened) = (Arc::clone(node), handle.clone(), opened.clone());
+        let beats = beats.clone();
         let work = move || {
             runtime.block_on(async {
                 node.shards[index].start(&node.tasks);
+                if let Some(beats) = beats {
+                    beats.beat(index, &node.tasks);
+                }
                 match listener(&node, socket) {
                     Ok(listener) => {
                         let served = Arc::clone(&node);
@@ -276,7 +357,7 @@ fn per_core(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Read
             .enable_all()
             .build()
             .context("a runtime could not be set up")
-            .and_then(|runtime| control(&runtime, node, &handles, ready, start)),
+            .and_then(|runtime| control(&runtime, node, &handles, beats.as_ref(), ready, start)),
         Some(error) => Err(error).context("a listener could not be set up"),
     };
     node.tasks.stop_services();
@@ -289,7 +370,7 @@ fn per_core(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Read
 }
 
 /// One multi-threaded runtime: shards are still there, but any thread may run them.
-fn shared(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Ready, start: Start) -> anyhow::Result<()> {
+fn shared(node: &Arc<Node>, listeners: Vec<Bound>, ready: Ready, start: Start) -> anyhow::Result<()> {
     let handles: Vec<Handle<Peer>> = listeners.iter().map(|_| Handle::new()).collect();
     let runtime = Builder::new_multi_thread()
         .worker_threads(listeners.len())
@@ -298,6 +379,11 @@ fn shared(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Ready,
         .build()
         .context("the runtime could not be set up")?;
     node.metrics.register_runtime(runtime.handle().clone());
+    let beats = supervisor::watchdog().map(|time| Beats::new(time, 1));
+    if let Some(beats) = &beats {
+        let _entered = runtime.enter();
+        beats.beat(0, &node.tasks);
+    }
     for ((index, socket), handle) in listeners.into_iter().enumerate().zip(&handles) {
         let (served, handle) = (Arc::clone(node), handle.clone());
         let _entered = runtime.enter();
@@ -307,7 +393,7 @@ fn shared(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>, ready: Ready,
             serve_once_open(&served, index, listener, handle).await;
         });
     }
-    let ended = control(&runtime, node, &handles, ready, start);
+    let ended = control(&runtime, node, &handles, beats.as_ref(), ready, start);
     node.tasks.stop_services();
     ended
 }
@@ -317,6 +403,7 @@ fn control(
     runtime: &Runtime,
     node: &Arc<Node>,
     handles: &[Handle<Peer>],
+    beats: Option<&Beats>,
     ready: Ready,
     start: Start,
 ) -> anyhow::Result<()> {
@@ -325,19 +412,29 @@ fn control(
         let mut interrupt = signal(SignalKind::interrupt())?;
         node.warden.start(&node.tasks);
         if let Some(cluster) = &node.cluster {
+            supervisor::status("waiting for the backplane");
             cluster.start(node).await?;
         }
         node.open.cancel();
-        node.certificates.watch(&node.tasks);
+        if let Some(certificates) = &node.certificates {
+            certificates.keep(&node.tasks, &node.health);
+        }
         keep_house(node);
         node.health.ready();
+        if let Some(cluster) = &node.cluster {
+            cluster.tell_others();
+        }
+        supervisor::start(node, beats);
         tracing::info!(
+            name = node.config.server.name,
             listen = %ready.listen,
             admin_listen = %ready.admin_listen,
             shards = node.shards.len(),
             connections_max = node.permits.node_max(),
+            is_handed_on = ready.is_handed_on,
             "ready"
         );
+        let is_handed_on = ready.is_handed_on;
         if let Some(on_ready) = start.on_ready {
             on_ready(ready);
         }
@@ -345,15 +442,21 @@ fn control(
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = node.drain.asked() => {}
         }
         let stop_listening = || {
+            node.closed.cancel();
             node.listening_stopped.cancel();
             for handle in handles {
                 handle.graceful_shutdown(None);
             }
         };
+        let listening = Listening {
+            is_handed_on,
+            stop: stop_listening,
+        };
         tokio::select! {
-            () = drain::drain(node, stop_listening) => {}
+            () = drain::drain(node, listening) => {}
             _ = terminate.recv() => exit_at_once(),
             _ = interrupt.recv() => exit_at_once(),
         }
@@ -396,13 +499,14 @@ fn keep_house(node: &Arc<Node>) {
 }
 
 /// Registers a listening socket with the runtime of the calling thread.
-pub(super) fn listener(node: &Node, socket: std::net::TcpListener) -> std::io::Result<Listener> {
+pub(super) fn listener(node: &Node, socket: impl Into<Bound>) -> std::io::Result<Listener> {
     Listener::new(
-        socket,
+        socket.into(),
         &node.config,
         Arc::clone(&node.permits),
         Arc::clone(&node.metrics),
     )
+    .map(|listener| listener.until(node.closed.clone()))
 }
 
 /// Clients that come before the node knows what it must (who is revoked) wait in the kernel's queue.
@@ -417,12 +521,14 @@ pub(super) async fn serve(node: &Arc<Node>, index: usize, listener: Listener, ha
     node.admission.start(index, &node.tasks);
     let acceptor = Acceptor::new(acceptor::Inner {
         shard: Arc::clone(&node.shards[index]),
-        certificates: Arc::clone(&node.certificates),
+        certificates: node.certificates.clone(),
+        forwarders: Arc::new(config.server.forwarded_from.clone()),
         admission: Arc::clone(&node.admission),
         metrics: Arc::clone(&node.metrics),
         handshake_timeout: config.server.handshake_timeout,
         http_idle: config.server.http_idle,
         stop: node.listening_stopped.clone(),
+        arriving: node.arriving.clone(),
     });
     let mut server = Server::<Peer>::from_listener(listener)
         .acceptor(acceptor)

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use super::serve::{build, listener, serve};
 use crate::auth::keys::install_provider;
-use crate::config::{Key, KeySource, default_config};
+use crate::config::{Config, Key, KeySource, default_config};
 use crate::net::listener::listen;
 use crate::runtime::Node;
 use crate::telemetry::traces::Traces;
@@ -32,6 +32,29 @@ struct Running {
     key: Key,
     connector: TlsConnector,
     _folder: tempfile::TempDir,
+}
+
+/// A node that nobody can reach yet, and the folder that it needs.
+pub(crate) fn bare_node(decide: impl FnOnce(&mut Config)) -> (Arc<Node>, tempfile::TempDir) {
+    install_provider().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let mut config = default_config();
+    config.tls.certificate = folder.path().join("tls.crt");
+    config.tls.key = folder.path().join("tls.key");
+    std::fs::write(&config.tls.certificate, made.cert.pem()).unwrap();
+    std::fs::write(&config.tls.key, made.signing_key.serialize_pem()).unwrap();
+    config.auth.keys = vec![Key {
+        algorithm: "HS256".to_owned(),
+        source: KeySource::Secret(SECRET.into()),
+        kid: None,
+        issuer: None,
+        audience: Vec::new(),
+        user_prefix: String::new(),
+        set_in: "the test".to_owned(),
+    }];
+    decide(&mut config);
+    (build(config, Traces::off(), 1).unwrap(), folder)
 }
 
 impl Running {

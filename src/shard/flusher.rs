@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::connection::{Conn, Flushed, Held, Pushed};
+use crate::hub::room::SHADOW_ID;
 use crate::hub::{MemberId, Room};
 use crate::limits::FLUSHES_PER_YIELD;
 use crate::protocol::close::Close;
@@ -119,10 +120,17 @@ impl Shard {
                     self.queue(local, &conn, frame, now_ms);
                 }
             }
-            Command::Said { member, frame, kept } => {
+            Command::Said {
+                member,
+                frame,
+                kept,
+                by_probe,
+            } => {
+                let counters = self.counters.of(by_probe);
                 match kept {
-                    Some(true) => self.counters.publishes.inc(),
-                    Some(false) => self.counters.duplicate_publishes.inc(),
+                    Some(true) => counters.publishes.inc(),
+                    Some(false) => counters.duplicate_publishes.inc(),
+                    None if by_probe => {}
                     None => self.metrics.error_sent(ErrorCode::Unavailable.as_str()),
                 }
                 if let Some(conn) = local.same(member).cloned() {
@@ -229,7 +237,7 @@ impl Shard {
 
     fn chat(&self, local: &mut Local, room: u64, frame: &Frame, now_ms: u64) {
         local.broadcasts = local.broadcasts.wrapping_add(1);
-        let sampled = local.broadcasts.is_multiple_of(BROADCASTS_PER_SAMPLE);
+        let sampled = local.broadcasts.is_multiple_of(BROADCASTS_PER_SAMPLE) && room & SHADOW_ID == 0;
         let started = sampled.then(std::time::Instant::now);
         let (members, mut queue) = local.room_and_queue(room);
         let Some(members) = members else { return };
@@ -239,7 +247,7 @@ impl Shard {
         self.queue_all(last.values().chain(first.values()), frame, now_ms, &mut queue);
         let late = queue.late;
         self.cut(local, late, now_ms);
-        self.counters.deliveries.add(count as u64);
+        self.counters.of(room & SHADOW_ID != 0).deliveries.add(count as u64);
         if let Some(started) = started {
             self.metrics.broadcast_seconds(started.elapsed().as_secs_f64());
         }
@@ -272,6 +280,11 @@ impl Shard {
     }
 
     pub(super) fn queue(&self, local: &mut Local, conn: &Arc<Conn>, frame: Frame, now_ms: u64) {
+        if self.taps.is_on()
+            && let Some(identity) = conn.identity()
+        {
+            self.taps.to_user(&identity.user_id, conn.session, &frame);
+        }
         match conn.push(frame, &self.outbox_limits, &self.counters, now_ms) {
             Pushed::Dirty => local.dirty.push_back(Arc::clone(conn)),
             Pushed::Over(limit) => self.cut(local, vec![(Arc::clone(conn), limit)], now_ms),

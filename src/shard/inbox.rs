@@ -57,6 +57,7 @@ pub enum Command {
         member: MemberId,
         frame: Option<Frame>,
         kept: Option<bool>,
+        by_probe: bool,
     },
     /// What became of a request that had to wait for the backplane: its answer, if it is not on its way already.
     Settled {

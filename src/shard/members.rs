@@ -90,6 +90,7 @@ impl Local {
         shard: u16,
         transport: Transport,
         identity: Option<Arc<Identity>>,
+        is_probe: bool,
         expires_at: u64,
     ) -> Arc<Conn> {
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -102,7 +103,7 @@ impl Local {
             shard,
             life: self.lives,
         };
-        let conn = Arc::new(Conn::new(member, transport, identity, expires_at));
+        let conn = Arc::new(Conn::new(member, transport, identity, is_probe, expires_at));
         self.conns[slot as usize] = Some(Arc::clone(&conn));
         self.watch_expiry(&conn);
         conn

@@ -28,6 +28,7 @@ use crate::shard::departures::Departures;
 use crate::shard::inbox::{Command, Inbox};
 use crate::shard::members::Local;
 use crate::telemetry::metrics::{Metrics, ShardCounters};
+use crate::telemetry::taps::Taps;
 
 pub use flusher::round;
 
@@ -58,6 +59,7 @@ pub struct Shard {
     /// Who has left and is not forgotten yet.
     pub departures: Departures,
     metrics: Arc<Metrics>,
+    taps: Arc<Taps>,
     started: Instant,
     heartbeat: Duration,
     flush_window: Duration,
@@ -84,8 +86,9 @@ impl Shard {
         config: &Config,
         budgets: &Budgets,
         metrics: Arc<Metrics>,
+        taps: Arc<Taps>,
     ) -> Arc<Self> {
-        let counters = Arc::new(ShardCounters::default());
+        let counters = Arc::new(ShardCounters::with_probes());
         metrics.register_shard(Arc::clone(&counters));
         Arc::new(Self {
             index,
@@ -94,6 +97,7 @@ impl Shard {
             outbox_limits: OutboxLimits::new(&config.limits),
             departures: Departures::default(),
             metrics,
+            taps,
             started: Instant::now(),
             heartbeat: config.heartbeat.interval,
             flush_window: config.rooms.flush_window,
@@ -123,10 +127,17 @@ impl Shard {
     }
 
     /// Takes a connection in; an echo is nobody's.
-    pub fn register(&self, transport: Transport, identity: Option<Arc<Identity>>, expires_at: u64) -> Arc<Conn> {
-        self.counters.connections_opened.inc();
+    pub fn register(
+        &self,
+        transport: Transport,
+        identity: Option<Arc<Identity>>,
+        is_probe: bool,
+        expires_at: u64,
+    ) -> Arc<Conn> {
+        self.counters.of(is_probe).connections_opened.inc();
         let index = u16::try_from(self.index).unwrap_or(u16::MAX);
-        self.local.lock().register(index, transport, identity, expires_at)
+        let mut local = self.local.lock();
+        local.register(index, transport, identity, is_probe, expires_at)
     }
 
     /// Has the sweeper end the connection when its new token ends.

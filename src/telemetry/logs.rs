@@ -33,6 +33,9 @@ const QUIET: &str = "h2=warn,hyper=warn,hyper_util=warn,reqwest=warn,rustls=warn
     tungstenite=warn,tokio_tungstenite=warn,mio=warn,notify=warn,tower=warn,tower_http=warn,\
     axum=warn,axum_server=warn,opentelemetry=warn,redis=warn,async_nats=off";
 
+/// Who changed what is said whatever the level is, unless an operator names this target.
+const AUDIT: &str = "conclave::audit=info";
+
 /// Crates that handle requests, frames or keys: below `info` they may show what passes through
 /// them, and that holds tokens. No filter of an operator changes this.
 const PRIVATE: &[&str] = &[
@@ -95,7 +98,7 @@ fn subscriber<W>(
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(format!("{QUIET},{}", config.level))
+    let filter = EnvFilter::try_new(format!("{QUIET},{AUDIT},{}", config.level))
         .with_context(|| format!("log.level: `{}` is not a filter", config.level))?;
     let spans = traces.and_then(Traces::tracer).map(|tracer| {
         tracing_opentelemetry::layer()

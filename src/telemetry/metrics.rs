@@ -74,8 +74,13 @@ pub struct Metrics {
     recoveries: Counters<Recovery>,
     reloads: Counters<Reload>,
     certificate_expiry: metrics::Gauge,
+    acme_orders: Counters<AcmeOrder>,
+    client_certificates: Counters<ClientCertificate>,
     panics_caught: Counters<PanicPlace>,
     drain_phases: Vec<metrics::Gauge>,
+    /// By action.
+    admin_requests: Vec<Counters<AdminResult>>,
+    taps: metrics::Gauge,
     backplane: Backplane,
     presence: Presence,
     revocation: Revocation,
@@ -120,8 +125,15 @@ impl Metrics {
             recoveries: new.counters(&names::RECOVERIES),
             reloads: new.counters(&names::TLS_RELOADS),
             certificate_expiry: new.gauge(&names::CERTIFICATE_EXPIRY, &[]),
+            acme_orders: new.counters(&names::ACME_ORDERS),
+            client_certificates: new.counters(&names::CLIENT_CERTIFICATES),
             panics_caught: new.counters(&names::PANICS_CAUGHT),
             drain_phases: new.gauges::<DrainPhase>(&names::DRAIN_PHASE),
+            admin_requests: AdminAction::ALL
+                .iter()
+                .map(|action| new.counters_of(&names::ADMIN_REQUESTS, action.word()))
+                .collect(),
+            taps: new.gauge(&names::TAPS, &[]),
             backplane: Backplane::register(&new, build.backplane),
             presence: Presence::register(&new),
             revocation: Revocation::register(&new),
@@ -283,6 +295,16 @@ impl Metrics {
         self.reloads.inc(result);
     }
 
+    /// An order for a certificate is over.
+    pub fn acme_order(&self, result: AcmeOrder) {
+        self.acme_orders.inc(result);
+    }
+
+    /// A client was asked for its certificate.
+    pub fn client_certificate(&self, result: ClientCertificate) {
+        self.client_certificates.inc(result);
+    }
+
     /// The served certificate expires then (seconds since the Unix epoch).
     pub fn certificate_expiry(&self, unix_seconds: f64) {
         self.certificate_expiry.set(unix_seconds);
@@ -291,6 +313,16 @@ impl Metrics {
     /// A panic ended only the work at hand.
     pub fn panic_caught(&self, place: PanicPlace) {
         self.panics_caught.inc(place);
+    }
+
+    /// A request for the operator's page or its API was answered.
+    pub fn admin_request(&self, action: AdminAction, result: AdminResult) {
+        self.admin_requests[action.index()].inc(result);
+    }
+
+    /// So many taps are open.
+    pub fn taps(&self, taps: usize) {
+        self.taps.set(taps as f64);
     }
 
     /// Stopping stands here now.

@@ -4,4 +4,5 @@
 pub mod logs;
 pub mod metrics;
 pub mod redact;
+pub mod taps;
 pub mod traces;

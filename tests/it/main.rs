@@ -13,8 +13,15 @@
 
 mod harness;
 
+mod acme;
+mod activation;
+mod admin;
 mod admission;
 mod backplane;
+mod behind;
+mod check_config;
+mod client_certificates;
+mod drain;
 mod echo;
 mod heartbeat;
 mod history;
@@ -22,6 +29,7 @@ mod hostile;
 mod http;
 mod limits;
 mod presence;
+mod probe;
 mod proxy;
 mod recovery;
 mod reload;

@@ -53,7 +53,7 @@ fn claims_with(sub: &str, more: Value) -> Value {
 }
 
 async fn ends(client: &mut Client, with: (u16, &str)) {
-    let (code, reason) = client.closed().await;
+    let (code, reason) = within("the close", client.closed()).await;
     assert_eq!((code, reason.as_str()), with);
 }
 

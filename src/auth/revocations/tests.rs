@@ -22,7 +22,8 @@ fn identity(user_id: &str, issued_at: Option<u64>, token_id: Option<&str>) -> Id
         user_json: "{}".into(),
         grants: None,
         token_id: token_id.map(Into::into),
-        issued_at,
+        issued_at: issued_at.into(),
+        is_probe: false,
     }
 }
 

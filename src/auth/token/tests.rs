@@ -104,7 +104,7 @@ fn what_a_token_says_reaches_the_identity() {
         r#"{"id":"u1","name":"Ann \"B\"","info":{"team":"x"}}"#
     );
     assert_eq!(
-        (identity.token_id.as_deref(), identity.issued_at),
+        (identity.token_id.as_deref(), identity.issued_at.seconds()),
         (Some("t1"), Some(1))
     );
     assert!(identity.allows("lobby", Verb::Join) && !identity.allows("lobby", Verb::Chat));
@@ -117,6 +117,26 @@ fn what_a_token_says_reaches_the_identity() {
         size_of::<crate::auth::Identity>() <= 80,
         "ten thousands of these are alive"
     );
+}
+
+/// No claim of the protocol: only what can mean nothing else makes a probe, and nothing is refused for it.
+#[test]
+fn a_probe_says_so_in_so_many_words() {
+    let policy = ring();
+    for (more, is_probe) in [
+        ("", false),
+        (r#","probe":true"#, true),
+        (r#","probe":false"#, false),
+        (r#","probe":1"#, false),
+        (r#","probe":"true""#, false),
+        (r#","probe":{"of":"Mars"}"#, false),
+    ] {
+        let verified = verdict(&policy, &hs256(claims(more))).unwrap();
+        assert_eq!(verified.identity().is_probe, is_probe, "{more}");
+    }
+    for at in [None, Some(0), Some(1), Some(253_402_300_799)] {
+        assert_eq!(crate::auth::IssuedAt::from(at).seconds(), at);
+    }
 }
 
 #[test]

@@ -115,7 +115,7 @@ impl Driver {
     /// Compares the rooms that are suspected. Says how many had missed something.
     async fn audit(&self, suspected: &Suspected, patient: bool) -> Result<usize, Failed> {
         let mut rooms = Vec::new();
-        self.hub.visit(|room| {
+        self.hub.visit_all(|room| {
             let key = room.key();
             if !suspected.contains(&key) {
                 return;
@@ -128,7 +128,8 @@ impl Driver {
         });
         let mut differed = Vec::new();
         if suspected.all {
-            self.errands.metrics.backplane().attached_rooms(rooms.len());
+            let attached = rooms.iter().filter(|(room, ..)| !room.is_shadow()).count();
+            self.errands.metrics.backplane().attached_rooms(attached);
         }
         // By partition, so that one that cannot answer costs few others theirs.
         rooms.sort_by_key(|(_, key, _)| key.partition);

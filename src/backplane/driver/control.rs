@@ -116,6 +116,7 @@ impl Warden {
                 }
             }
             News::Told(Control::Kick { subject, time_ms }, _) => {
+                tracing::debug!(?subject, "kicked");
                 match self.pending.lock().kick(subject, time_ms, now_ms()) {
                     Kicked::Waits => {
                         self.metrics.revocation().kick();
@@ -129,6 +130,7 @@ impl Warden {
                 self.listens.send_replace(true);
                 self.suspected.notify_one();
             }
+            News::Up => self.suspected.notify_one(),
         }
     }
 

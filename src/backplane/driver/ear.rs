@@ -12,8 +12,10 @@ use crate::runtime::now_ms;
 pub enum News {
     /// With the time at which it was told, ms since the Unix epoch.
     Told(Control, u64),
-    /// Some may have been missed.
+    /// The log is followed, and some may have been missed.
     Suspect,
+    /// The engine can be reached again: revocations can be read. Whether the log is followed yet is another matter.
+    Up,
 }
 
 /// The sink of a node.
@@ -52,10 +54,12 @@ impl Ear {
 
 impl Sink for Ear {
     fn message(&self, room: &str, entry: Entry) {
-        if let Some(room) = self.driver.hub.find(room)
-            && let Some(heard) = room.on_message(&entry)
-        {
-            self.driver.heard(heard);
+        self.messages(room, vec![entry]);
+    }
+
+    fn messages(&self, room: &str, entries: Vec<Entry>) {
+        if let Some(room) = self.driver.hub.find(room) {
+            room.on_messages(&entries, |heard| self.driver.heard(heard));
         }
     }
 
@@ -99,7 +103,7 @@ impl Sink for Ear {
             tracing::info!("the backplane can be reached");
             self.driver.suspects.add(Scope::All);
             self.driver.presence.on_up();
-            (self.on_control)(News::Suspect);
+            (self.on_control)(News::Up);
         } else if was && !up {
             tracing::warn!("the backplane cannot be reached: chats are answered unavailable until it can");
         }

@@ -9,6 +9,7 @@ mod counts;
 mod ear;
 mod presence;
 mod publish;
+mod seats;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backplane::contract::Backplane;
+use crate::backplane::directory::Directory;
 use crate::config;
 use crate::hub::Hub;
 use crate::hub::errands::Errands;
@@ -24,6 +26,7 @@ use crate::runtime::Tasks;
 pub use control::Warden;
 pub use ear::{Ear, News};
 use presence::Presence;
+pub use seats::{Seats, seat_here};
 
 /// Everything that the tasks share.
 pub struct Driver {
@@ -33,6 +36,8 @@ pub struct Driver {
     audit_interval: Duration,
     suspects: audit::Suspects,
     presence: Presence,
+    directory: Directory,
+    seats: Arc<Seats>,
 }
 
 impl Driver {
@@ -41,7 +46,12 @@ impl Driver {
     /// # Panics
     /// The hub's rooms number by themselves.
     #[must_use]
-    pub fn new(config: &config::Backplane, backplane: Arc<dyn Backplane>, hub: Arc<Hub>) -> Arc<Self> {
+    pub fn new(
+        config: &config::Backplane,
+        backplane: Arc<dyn Backplane>,
+        hub: Arc<Hub>,
+        seats: Arc<Seats>,
+    ) -> Arc<Self> {
         let errands = Arc::clone(hub.errands().expect("a hub of shared rooms"));
         Arc::new(Self {
             backplane,
@@ -50,6 +60,8 @@ impl Driver {
             audit_interval: config.audit_interval,
             suspects: audit::Suspects::default(),
             presence: Presence::new(config.lease),
+            directory: Directory::new(config.lease),
+            seats,
         })
     }
 
@@ -60,7 +72,18 @@ impl Driver {
         tasks.spawn("audit", audit::run(Arc::clone(self)));
         tasks.spawn("presence", presence::run(Arc::clone(self)));
         tasks.spawn("lease", presence::keep_lease(Arc::clone(self)));
+        tasks.spawn("seats", seats::run(Arc::clone(self)));
         tasks.spawn("reap", presence::reap(Arc::clone(self)));
+    }
+
+    /// Who the other nodes are.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Has the lease renewed now: the others hear at once what this node says of itself.
+    pub fn tell_others(&self) {
+        self.presence.reachable.notify_one();
     }
 
     /// At the end of a node: its users leave now, and not when its lease ends.

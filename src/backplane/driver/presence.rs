@@ -42,7 +42,7 @@ pub(super) struct Presence {
     /// This life is over: a new one must begin.
     buried: Notify,
     /// The backplane can be reached again: the lease need not wait for its turn.
-    reachable: Notify,
+    pub(super) reachable: Notify,
     /// As the last renewal found them: whose lease has ended.
     dead: Mutex<Vec<Incarnation>>,
     found_dead: Notify,
@@ -107,7 +107,7 @@ impl Presence {
     }
 
     /// The life whose lease was taken.
-    fn begun(&self) -> Option<Incarnation> {
+    pub(super) fn begun(&self) -> Option<Incarnation> {
         let life = self.life.lock();
         life.incarnation.clone().filter(|_| life.begun)
     }
@@ -177,7 +177,7 @@ impl Driver {
     fn let_leave(&self) {
         self.errands.let_leave(now_ms());
         if self.errands.take_crowded() {
-            self.hub.visit(Room::leave_all_gone);
+            self.hub.visit_all(Room::leave_all_gone);
         }
     }
 
@@ -196,9 +196,11 @@ impl Driver {
             Ok(Renewal::Alive { server, nodes, expired }) => {
                 self.errands.metrics.nodes(nodes.len());
                 self.presence.life.lock().begun = true;
+                self.advertise(&incarnation, &nodes).await;
                 let same = unbroken.as_ref().filter(|(known, _)| *known == server);
                 if !begun || same.is_none() {
                     self.presence.suspect();
+                    self.seats.suspect(!begun);
                 }
                 let since = same.map_or_else(Instant::now, |(_, since)| *since);
                 *unbroken = Some((server, since));
@@ -217,6 +219,17 @@ impl Driver {
             }
         }
         Vec::new()
+    }
+
+    /// Says what this node is like, and reads who the others are. What fails here is done again with the next renewal.
+    async fn advertise(&self, incarnation: &Incarnation, living: &[Incarnation]) {
+        let Some(facts) = self.directory.own() else {
+            return;
+        };
+        match self.backplane.advertise(incarnation, &facts).await {
+            Ok(advertised) => self.directory.heard(incarnation, living, &advertised),
+            Err(error) => tracing::debug!(%error, "the directory of nodes was not read"),
+        }
     }
 
     /// Lets the users of nodes leave whose lease has ended.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::backplane::contract::{Backplane, RoomKey};
-use crate::backplane::driver::{Driver, Ear};
+use crate::backplane::driver::{Driver, Ear, Seats};
 use crate::backplane::memory::faulty::{Dice, Faulty, Rates};
 use crate::backplane::memory::rewind::{Epoch, Snapshot};
 use crate::backplane::memory::{Memory, Node};
@@ -106,6 +106,7 @@ impl World {
                 &config.backplane,
                 Arc::clone(&engine) as Arc<dyn Backplane>,
                 Arc::clone(&hub),
+                Arc::new(Seats::new(0, true)),
             );
             let ear = Ear::new(Arc::clone(&driver), Box::new(drop), Health::new(), false);
             let tasks = Tasks::default();

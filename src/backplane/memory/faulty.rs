@@ -9,8 +9,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::backplane::contract::{
-    Backplane, Call, Capabilities, Change, Control, Draft, Entry, Failed, Head, Incarnation, Opened, Outcome, Page,
-    Position, PresenceEvent, Presented, Range, Refusal, Renewal, Revocation, RoomKey, Scope, Sink, Users,
+    Advertised, Backplane, Call, Capabilities, Change, Control, Counted, Draft, Entry, Failed, Head, Incarnation,
+    Opened, Outcome, Page, Position, PresenceEvent, Presented, Range, Refusal, Renewal, Revocation, RoomKey, Scope,
+    Sink, Tally, Users,
 };
 use crate::runtime::Tasks;
 
@@ -295,6 +296,18 @@ impl Backplane for Faulty {
 
     fn renew<'a>(&'a self, incarnation: &'a Incarnation, begin: bool, lease: Duration) -> Call<'a, Renewal> {
         self.call(self.inner.renew(incarnation, begin, lease))
+    }
+
+    fn advertise<'a>(&'a self, incarnation: &'a Incarnation, facts: &'a [u8]) -> Call<'a, Vec<Advertised>> {
+        self.call(self.inner.advertise(incarnation, facts))
+    }
+
+    fn count<'a>(&'a self, incarnation: &'a Incarnation, user: &'a str, tally: Tally, max: u32) -> Call<'a, Counted> {
+        self.call(self.inner.count(incarnation, user, tally, max))
+    }
+
+    fn recount<'a>(&'a self, incarnation: &'a Incarnation, users: &'a [(Arc<str>, Tally)]) -> Call<'a, Presented> {
+        self.call(self.inner.recount(incarnation, users))
     }
 
     fn reap<'a>(&'a self, dead: &'a Incarnation) -> Call<'a, bool> {

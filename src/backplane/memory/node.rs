@@ -10,8 +10,8 @@ use bytes::Bytes;
 use super::room::Room;
 use super::{Ear, Memory, SWEEP};
 use crate::backplane::contract::{
-    Backplane, Call, Capabilities, Change, Control, Draft, Found, Head, Incarnation, Opened, Outcome, Page, Position,
-    Presented, Range, Refusal, Renewal, Revocation, RoomKey, Sink, Users,
+    Advertised, Backplane, Call, Capabilities, Change, Control, Counted, Draft, Found, Head, Incarnation, Opened,
+    Outcome, Page, Position, Presented, Range, Refusal, Renewal, Revocation, RoomKey, Sink, Tally, Users,
 };
 use crate::backplane::lineage::Lineage;
 use crate::runtime::Tasks;
@@ -47,6 +47,7 @@ impl Backplane for Node {
             history_age: true,
             lineage: true,
             fenced_presence: true,
+            exact_counts: true,
         }
     }
 
@@ -140,6 +141,27 @@ impl Backplane for Node {
             let now_ms = self.memory.clock.elapsed_ms();
             let mut lives = self.memory.lives.lock();
             Ok(lives.renew(incarnation, begin, millis(lease), now_ms))
+        })
+    }
+
+    fn advertise<'a>(&'a self, incarnation: &'a Incarnation, facts: &'a [u8]) -> Call<'a, Vec<Advertised>> {
+        Box::pin(async {
+            let now_ms = self.memory.clock.elapsed_ms();
+            Ok(self.memory.lives.lock().advertise(incarnation, facts, now_ms))
+        })
+    }
+
+    fn count<'a>(&'a self, incarnation: &'a Incarnation, user: &'a str, tally: Tally, max: u32) -> Call<'a, Counted> {
+        Box::pin(async move {
+            let now_ms = self.memory.clock.elapsed_ms();
+            Ok(self.memory.lives.lock().count(incarnation, user, tally, max, now_ms))
+        })
+    }
+
+    fn recount<'a>(&'a self, incarnation: &'a Incarnation, users: &'a [(Arc<str>, Tally)]) -> Call<'a, Presented> {
+        Box::pin(async {
+            let now_ms = self.memory.clock.elapsed_ms();
+            Ok(self.memory.lives.lock().recount(incarnation, users, now_ms))
         })
     }
 

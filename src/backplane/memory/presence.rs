@@ -3,7 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::backplane::contract::{Incarnation, Renewal};
+use bytes::Bytes;
+
+use crate::backplane::contract::{Advertised, Counted, Incarnation, Presented, Renewal, Tally};
 
 /// How long a buried incarnation is remembered, ms: far longer than a call can be on its way.
 const TOMBSTONE_MS: u64 = 600_000;
@@ -18,6 +20,10 @@ pub type Held = (Arc<str>, Arc<str>);
 struct Life {
     /// 0: it never took one.
     lease_ends_ms: u64,
+    /// What it says of itself.
+    facts: Option<Bytes>,
+    /// Connections of users.
+    tallies: HashMap<Arc<str>, Tally>,
     held: HashSet<Held>,
 }
 
@@ -89,6 +95,52 @@ impl Lives {
             nodes,
             expired,
         }
+    }
+
+    /// As [`crate::backplane::contract::Backplane::advertise`].
+    pub fn advertise(&mut self, incarnation: &Incarnation, facts: &[u8], now_ms: u64) -> Vec<Advertised> {
+        let is_alive = |life: &Life| life.lease_ends_ms > now_ms;
+        if let Some(life) = self.lives.get_mut(incarnation).filter(|life| is_alive(life)) {
+            life.facts = Some(Bytes::copy_from_slice(facts));
+        }
+        let living = self.lives.iter().filter(|(_, life)| is_alive(life));
+        living
+            .filter_map(|(incarnation, life)| Some((Arc::clone(incarnation), life.facts.clone()?)))
+            .collect()
+    }
+
+    /// As [`crate::backplane::contract::Backplane::count`].
+    pub fn count(&mut self, own: &Incarnation, user: &str, tally: Tally, max: u32, now_ms: u64) -> Counted {
+        let others = self
+            .lives
+            .iter()
+            .filter(|(incarnation, life)| *incarnation != own && life.lease_ends_ms > now_ms);
+        let others: u32 = others
+            .filter_map(|(_, life)| life.tallies.get(user))
+            .map(|tally| tally.connections)
+            .sum();
+        if self.recount(own, &[], now_ms) == Presented::Fenced {
+            return Counted::Fenced;
+        }
+        if others.saturating_add(tally.connections) > max {
+            return Counted::Over;
+        }
+        self.recount(own, &[(user.into(), tally)], now_ms);
+        Counted::Within
+    }
+
+    /// As [`crate::backplane::contract::Backplane::recount`].
+    pub fn recount(&mut self, own: &Incarnation, users: &[(Arc<str>, Tally)], now_ms: u64) -> Presented {
+        let Some(life) = self.lives.get_mut(own).filter(|life| life.lease_ends_ms > now_ms) else {
+            return Presented::Fenced;
+        };
+        for (user, tally) in users {
+            let known = life.tallies.entry(Arc::clone(user)).or_insert(*tally);
+            if known.version < tally.version {
+                *known = *tally;
+            }
+        }
+        Presented::Done
     }
 
     /// Ends a life whose lease is over, or any if `anyway`; false if it goes on.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
-use crate::backplane::contract::{Failed, Incarnation, Renewal};
+use crate::backplane::contract::{Advertised, Failed, Incarnation, Renewal};
 
 use super::api::Info;
 use super::clock::{local_ms, millis};
@@ -98,6 +98,34 @@ impl Nats {
         })
     }
 
+    pub(super) async fn advertise_facts(&self, own: &Incarnation, facts: &[u8]) -> Result<Vec<Advertised>, Problem> {
+        let link = self.link()?;
+        let names = &self.settings.names;
+        let stream = names.stream("state");
+        let lease = link.newest(&stream, &names.lease(own)).await?;
+        let is_alive = lease.is_some_and(|lease| !has_ended(&lease, self.clock.now_ms()));
+        if is_alive && !self.buried.lock().contains_key(own) {
+            let facts = Bytes::copy_from_slice(facts);
+            link.store(names.facts(own), HeaderMap::new(), facts).await?;
+        }
+        let (known, _) = link.subjects(&stream, &names.facts("*")).await?;
+        let asked: Vec<_> = known.iter().map(|subject| link.newest(&stream, subject)).collect();
+        let asked: Vec<_> = futures_util::stream::iter(asked).buffered(TOGETHER).collect().await;
+        let mut advertised = Vec::with_capacity(asked.len());
+        for facts in asked {
+            let Some((incarnation, facts)) = facts?.and_then(|facts| Some((last_word(&facts.subject)?, facts))) else {
+                continue;
+            };
+            if self.buried.lock().contains_key(&incarnation) {
+                // It was written while its node was buried.
+                link.purge(&stream, &names.facts(&incarnation)).await?;
+            } else {
+                advertised.push((incarnation, facts.payload));
+            }
+        }
+        Ok(advertised)
+    }
+
     /// Buries only whose lease has ended, however it was asked for.
     pub(super) async fn reap_dead(&self, dead: &Incarnation) -> Result<bool, Problem> {
         let link = self.link()?;
@@ -120,6 +148,7 @@ impl Nats {
         self.hear_burials([Arc::clone(dead)]);
         let users = self.clear(&link, dead).await?;
         let (stream, lease) = self.lease_of(dead);
+        link.purge(&stream, &names.facts(dead)).await?;
         link.purge(&stream, &lease).await?;
         Ok(users)
     }

@@ -24,6 +24,7 @@ mod rooms;
 mod settings;
 mod stored;
 mod supervise;
+mod tallies;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -41,8 +42,8 @@ use crate::runtime::Tasks;
 use crate::telemetry::metrics::{CallKind, Metrics};
 
 use super::contract::{
-    Backplane, Call, Capabilities, Change, Control, Draft, Failed, Head, Incarnation, Opened, Outcome, Page, Position,
-    Presented, Range, Refusal, Renewal, Revocation, RoomKey, Sink, Users,
+    Advertised, Backplane, Call, Capabilities, Change, Control, Counted, Draft, Failed, Head, Incarnation, Opened,
+    Outcome, Page, Position, Presented, Range, Refusal, Renewal, Revocation, RoomKey, Sink, Tally, Users,
 };
 use canary::Marks;
 use clock::Clock;
@@ -150,6 +151,7 @@ impl Backplane for Nats {
             history_age: true,
             lineage: false,
             fenced_presence: false,
+            exact_counts: false,
         }
     }
 
@@ -215,6 +217,18 @@ impl Backplane for Nats {
 
     fn renew<'a>(&'a self, incarnation: &'a Incarnation, begin: bool, lease: Duration) -> Call<'a, Renewal> {
         self.counted(CallKind::Renew, self.renew_lease(incarnation, begin, lease))
+    }
+
+    fn advertise<'a>(&'a self, incarnation: &'a Incarnation, facts: &'a [u8]) -> Call<'a, Vec<Advertised>> {
+        self.counted(CallKind::Renew, self.advertise_facts(incarnation, facts))
+    }
+
+    fn count<'a>(&'a self, incarnation: &'a Incarnation, user: &'a str, tally: Tally, max: u32) -> Call<'a, Counted> {
+        self.counted(CallKind::Present, self.count_one(incarnation, user, tally, max))
+    }
+
+    fn recount<'a>(&'a self, incarnation: &'a Incarnation, users: &'a [(Arc<str>, Tally)]) -> Call<'a, Presented> {
+        self.counted(CallKind::Present, self.count_again(incarnation, users))
     }
 
     fn reap<'a>(&'a self, dead: &'a Incarnation) -> Call<'a, bool> {

@@ -4,9 +4,11 @@
 //! conclave.1.c.<stream>.<room>              messages           → live …l.<stream>.<room>.m
 //! conclave.1.c.<stream>.-<node>             canaries           → live …l.<stream>.-<node>.m
 //! conclave.1.u.<stream>.<room>.<inc>.<user> who is where       → live …l.<stream>.<room>.p.<inc>.<user>
+//! conclave.1.u.<stream>.-c.<inc>.<user>     connections of a user
 //! conclave.1.r.<room>                       rooms that exist
 //! conclave.1.s.g.<stream>                   who numbered what  → live …w.g.<stream>
 //! conclave.1.s.n.<inc>, …s.x.<inc>          leases, burials    → live …w.n.<inc>, …w.x.<inc>
+//! conclave.1.s.f.<inc>                      what nodes say of themselves
 //! conclave.1.s.r.<subject>                  revocations
 //! conclave.1.k.e.<id>, …k.n.<node>          control, canaries  → live …y.e.<id>, …y.n.<node>
 //! conclave.1.o.<name>                       to be used once
@@ -23,6 +25,14 @@ const LAYOUT: u32 = 1;
 
 /// Streams over which rooms are spread, by partition: each has one core of one server to itself. Part of the layout.
 pub(super) const STREAMS: usize = 8;
+
+/// Stands for a room where connections are counted.
+const TALLIES: &str = "-c";
+
+/// Whether a subject is that of a count, and no place in a room.
+pub(super) fn is_tally(subject: &str) -> bool {
+    subject.rsplit('.').nth(2) == Some(TALLIES)
+}
 
 /// Which of the [`STREAMS`] a partition is in.
 pub(super) const fn stream_of(partition: u16) -> usize {
@@ -104,6 +114,21 @@ impl Names {
         format!("{}.u.{stream}.*.{incarnation}.*", self.subjects)
     }
 
+    /// How many connections a user has through one incarnation. No room is written with a `-`.
+    pub fn tally(&self, incarnation: &str, user: &str) -> String {
+        let stream = stream_of(crate::backplane::partition::of(user));
+        format!(
+            "{}.u.{stream}.{TALLIES}.{incarnation}.{}",
+            self.subjects,
+            hashed(user.as_bytes())
+        )
+    }
+
+    /// Where those are.
+    pub fn tallies_stream(&self, user: &str) -> String {
+        self.users_stream(stream_of(crate::backplane::partition::of(user)))
+    }
+
     /// That a room exists though nothing is kept of it.
     pub fn known(&self, room: &RoomKey) -> String {
         format!("{}.r.{}", self.subjects, base32(room.name.as_bytes()))
@@ -115,6 +140,11 @@ impl Names {
 
     pub fn lease(&self, incarnation: &str) -> String {
         format!("{}.s.n.{incarnation}", self.subjects)
+    }
+
+    /// What an incarnation says of itself.
+    pub fn facts(&self, incarnation: &str) -> String {
+        format!("{}.s.f.{incarnation}", self.subjects)
     }
 
     pub fn burial(&self, incarnation: &str) -> String {

@@ -14,7 +14,7 @@ use crate::backplane::contract::{Change, Incarnation, PresenceEvent, Presented, 
 use super::api::Scan;
 use super::feed::Room;
 use super::link::Link;
-use super::names::{STREAMS, stream_of};
+use super::names::{STREAMS, is_tally, stream_of};
 use super::places::{Heard, Holder, Place, Places};
 use super::problem::Problem;
 use super::stored::{Stored, TIME};
@@ -67,7 +67,7 @@ impl Nats {
                 .subjects(&self.settings.names.users_stream(stream), &filter)
                 .await?;
             for subject in subjects {
-                if missing.remove(&subject).is_none() {
+                if missing.remove(&subject).is_none() && !is_tally(&subject) {
                     surplus.push(Written {
                         subject,
                         stream,

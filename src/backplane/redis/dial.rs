@@ -18,15 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::link::Link;
 use super::settings::{Host, Settings};
+use crate::net::SYSTEM_BUNDLES;
 use crate::runtime::Tasks;
-
-/// Where distributions keep the certificates that the system trusts.
-const SYSTEM_BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 /// Commands that wait for the task that writes them. Callers above it wait in turn.
 const WRITES_WAITING_MAX: usize = 1_024;

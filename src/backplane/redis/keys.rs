@@ -99,9 +99,14 @@ impl Keys {
     }
 
     /// A name in the control slot: `lease` (sorted set, incarnation to the end of its lease in ms of server time),
-    /// `log`, `rev`, `permit`.
+    /// `nodes` (hash, incarnation to what it says of itself), `log`, `rev`, `permit`.
     pub(super) fn control(&self, name: &str) -> Vec<u8> {
         format!("{}{{{CONTROL_TAG}}}{name}", self.prefix).into_bytes()
+    }
+
+    /// Hash: incarnation to `connections version` of a user.
+    pub(super) fn tally(&self, user: &str) -> Vec<u8> {
+        self.control(&format!("c:{}", hash(&[user.as_bytes()])))
     }
 
     /// A value that is used once.

@@ -16,6 +16,7 @@ use super::reply::{self, array, bytes, integer, text};
 use super::script::{Script, digest, script};
 use super::topology::Place;
 use super::{Redis, counted};
+use crate::limits::{SHADOW_HISTORY_AGE, SHADOW_HISTORY_BYTES, SHADOW_HISTORY_MESSAGES};
 use crate::telemetry::metrics::CallKind;
 
 /// Life of a room that was written in, since somebody last asked after it; at least as long as its history.
@@ -56,12 +57,7 @@ pub(super) struct Limits {
 impl Redis {
     /// [`super::Backplane::publish`]
     pub(super) async fn append(&self, room: &RoomKey, drafts: &[Draft], within: Duration) -> Vec<Outcome> {
-        let limits = Limits {
-            messages: self.settings.history_messages,
-            bytes: self.settings.history_bytes,
-            age: self.settings.history_age,
-        };
-        let call = self.try_append(room, drafts, within, limits);
+        let call = self.try_append(room, drafts, within, self.limits_of(room));
         match counted(self, CallKind::Publish, call).await {
             Ok(outcomes) => outcomes,
             Err(Failed::Refused(refusal)) => vec![Outcome::Refused(refusal); drafts.len()],
@@ -108,7 +104,7 @@ impl Redis {
             millis(limits.age),
             millis(self.settings.key_window),
             decimal(not_after),
-            millis(ROOM_LIFE.max(limits.age)),
+            millis(self.room_life(room)),
         ];
         for draft in drafts {
             let place = draft.key.as_ref().map_or(0, |key| {
@@ -128,7 +124,7 @@ impl Redis {
     /// Reads where a room stands, and makes it if there is none. The subscription is confirmed by then.
     pub(super) async fn open(&self, room: &RoomKey) -> Result<Opened, Failed> {
         let (meta, log) = (self.keys.meta(room), self.keys.log(room));
-        let lives = [fresh_epoch(), self.room_life(), millis(EMPTY_ROOM_LIFE)];
+        let lives = [fresh_epoch(), millis(self.room_life(room)), millis(EMPTY_ROOM_LIFE)];
         let args = lives.each_ref().map(Vec::as_slice);
         let keys: [&[u8]; 2] = [&meta, &log];
         let (opened, users) = tokio::join!(self.call(room.partition, &OPEN, &keys, &args), self.read_users(room),);
@@ -200,9 +196,10 @@ impl Redis {
     /// [`super::Backplane::heads`]
     pub(super) async fn read_heads(&self, rooms: &[RoomKey]) -> Result<Vec<Option<Head>>, Failed> {
         let mut order: Vec<usize> = (0..rooms.len()).collect();
-        order.sort_by_key(|at| rooms[*at].partition);
+        let kind = |at: usize| (rooms[at].partition, rooms[at].is_shadow());
+        order.sort_by_key(|at| kind(*at));
         let pieces: Vec<&[usize]> = order
-            .chunk_by(|a, b| rooms[*a].partition == rooms[*b].partition)
+            .chunk_by(|a, b| kind(*a) == kind(*b))
             .flat_map(|partition| partition.chunks(HEADS_MAX))
             .collect();
         let calls: Vec<Invocation> = pieces
@@ -210,7 +207,7 @@ impl Redis {
             .map(|piece| Invocation {
                 partition: rooms[piece[0]].partition,
                 keys: piece.iter().map(|at| self.keys.meta(&rooms[*at])).collect(),
-                args: vec![self.room_life(), millis(EMPTY_ROOM_LIFE)],
+                args: vec![millis(self.room_life(&rooms[piece[0]])), millis(EMPTY_ROOM_LIFE)],
             })
             .collect();
         let mut heads = vec![None; rooms.len()];
@@ -226,8 +223,30 @@ impl Redis {
         Ok(heads)
     }
 
-    fn room_life(&self) -> Vec<u8> {
-        millis(ROOM_LIFE.max(self.settings.history_age))
+    fn limits_of(&self, room: &RoomKey) -> Limits {
+        let settings = &self.settings;
+        let limits = Limits {
+            messages: settings.history_messages,
+            bytes: settings.history_bytes,
+            age: settings.history_age,
+        };
+        if room.is_shadow() {
+            Limits {
+                messages: limits.messages.min(SHADOW_HISTORY_MESSAGES),
+                bytes: limits.bytes.min(SHADOW_HISTORY_BYTES),
+                age: limits.age.min(SHADOW_HISTORY_AGE),
+            }
+        } else {
+            limits
+        }
+    }
+
+    fn room_life(&self, room: &RoomKey) -> Duration {
+        if room.is_shadow() {
+            EMPTY_ROOM_LIFE
+        } else {
+            ROOM_LIFE.max(self.settings.history_age)
+        }
     }
 }
 

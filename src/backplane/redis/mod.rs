@@ -48,6 +48,7 @@ mod sentinel;
 mod settings;
 mod shard;
 mod subscriptions;
+mod tallies;
 mod telemetry;
 mod topology;
 
@@ -62,8 +63,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::contract::{
-    Backplane, Call, Capabilities, Change, Control, Draft, Head, Incarnation, Opened, Outcome, Page, Position,
-    Presented, Range, Renewal, Revocation, RoomKey, Sink, Users,
+    Advertised, Backplane, Call, Capabilities, Change, Control, Counted, Draft, Head, Incarnation, Opened, Outcome,
+    Page, Position, Presented, Range, Renewal, Revocation, RoomKey, Sink, Tally, Users,
 };
 use crate::config::Config;
 use crate::runtime::Tasks;
@@ -276,6 +277,7 @@ impl Backplane for Redis {
             history_age: true,
             lineage: true,
             fenced_presence: true,
+            exact_counts: true,
         }
     }
 
@@ -334,6 +336,22 @@ impl Backplane for Redis {
             CallKind::Renew,
             self.renew_lease(incarnation, begin, lease),
         ))
+    }
+
+    fn advertise<'a>(&'a self, incarnation: &'a Incarnation, facts: &'a [u8]) -> Call<'a, Vec<Advertised>> {
+        Box::pin(counted(self, CallKind::Renew, self.advertise_facts(incarnation, facts)))
+    }
+
+    fn count<'a>(&'a self, incarnation: &'a Incarnation, user: &'a str, tally: Tally, max: u32) -> Call<'a, Counted> {
+        Box::pin(counted(
+            self,
+            CallKind::Present,
+            self.count_one(incarnation, user, tally, max),
+        ))
+    }
+
+    fn recount<'a>(&'a self, incarnation: &'a Incarnation, users: &'a [(Arc<str>, Tally)]) -> Call<'a, Presented> {
+        Box::pin(counted(self, CallKind::Present, self.count_again(incarnation, users)))
     }
 
     fn reap<'a>(&'a self, dead: &'a Incarnation) -> Call<'a, bool> {

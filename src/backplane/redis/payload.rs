@@ -1,7 +1,7 @@
 //! What goes over a room's channel, and one line of its log.
 //!
 //! ```text
-//! m <epoch> <seq> <follows> <time ms> <envelope>                     a message
+//! b <epoch> <seq> <time ms> <bytes> <envelope>...                     messages with this seq and the following ones
 //! p <follows> <version> <+|-> <time ms> <bytes of user> <user><json> somebody came or went
 //! <epoch> <seq> <time ms> <envelope>                                 in the log
 //! ```
@@ -17,7 +17,8 @@ use super::super::contract::{Entry, Position, PresenceEvent};
 /// What a channel brought.
 #[derive(Debug)]
 pub(super) enum Payload {
-    Message(Entry),
+    /// In order, at least one.
+    Messages(Vec<Entry>),
     Presence(PresenceEvent),
 }
 
@@ -29,15 +30,7 @@ impl Payload {
     pub(super) fn parse(bytes: Bytes) -> Result<Self, Unreadable> {
         let mut words = Words(bytes);
         match &*words.next()? {
-            b"m" => {
-                let position = words.position()?;
-                Ok(Self::Message(Entry {
-                    position,
-                    follows: words.number()?,
-                    time_ms: words.number()?,
-                    envelope: words.0,
-                }))
-            }
+            b"b" => words.messages().map(Self::Messages),
             b"p" => words.presence().map(Self::Presence),
             _ => Err(Unreadable),
         }
@@ -77,6 +70,34 @@ impl Words {
         Ok(Position { epoch, seq })
     }
 
+    fn messages(&mut self) -> Result<Vec<Entry>, Unreadable> {
+        let mut position = self.position()?;
+        let time_ms = self.number()?;
+        let mut entries = Vec::with_capacity(1);
+        loop {
+            let envelope = self.sized()?;
+            entries.push(Entry {
+                follows: position.seq.checked_sub(1).ok_or(Unreadable)?,
+                position: position.clone(),
+                time_ms,
+                envelope,
+            });
+            if self.0.is_empty() {
+                return Ok(entries);
+            }
+            position.seq = position.seq.checked_add(1).ok_or(Unreadable)?;
+        }
+    }
+
+    /// A count of bytes, and so many of them.
+    fn sized(&mut self) -> Result<Bytes, Unreadable> {
+        let bytes = usize::try_from(self.number()?).map_err(|_| Unreadable)?;
+        if bytes > self.0.len() {
+            return Err(Unreadable);
+        }
+        Ok(self.0.split_to(bytes))
+    }
+
     fn presence(&mut self) -> Result<PresenceEvent, Unreadable> {
         let (follows, version) = (self.number()?, self.number()?);
         let joined = match &*self.next()? {
@@ -85,11 +106,7 @@ impl Words {
             _ => return Err(Unreadable),
         };
         let time_ms = self.number()?;
-        let user_bytes = usize::try_from(self.number()?).map_err(|_| Unreadable)?;
-        if user_bytes > self.0.len() {
-            return Err(Unreadable);
-        }
-        let user = self.0.split_to(user_bytes);
+        let user = self.sized()?;
         Ok(PresenceEvent {
             follows,
             version,
@@ -119,9 +136,12 @@ mod tests {
 
     #[test]
     fn messages_and_log_lines_are_read() {
-        let Ok(Payload::Message(entry)) = Payload::parse("m E1 7 6 1700000000000 {\"v\": 1}".into()) else {
+        let one = Payload::parse("b E1 7 1700000000000 8 {\"v\": 1}".into());
+        let Ok(Payload::Messages(mut entries)) = one else {
             panic!("a message");
         };
+        assert_eq!(entries.len(), 1);
+        let entry = entries.remove(0);
         assert_eq!(
             (&*entry.position.epoch, entry.position.seq, entry.follows),
             ("E1", 7, 6)
@@ -132,6 +152,27 @@ mod tests {
         );
         assert_eq!(log_entry("E1 7 1700000000000 {\"v\": 1}".into()), Ok(entry));
         assert_eq!(log_entry("E1 0 1700000000000 {}".into()), Err(Unreadable));
+    }
+
+    #[test]
+    fn messages_that_came_together_are_read_in_order() {
+        let Ok(Payload::Messages(entries)) = Payload::parse("b E1 7 1700000000000 3 1 22 {}0 ".into()) else {
+            panic!("messages");
+        };
+        let found: Vec<_> = entries
+            .iter()
+            .map(|entry| (entry.position.seq, entry.follows, &*entry.envelope))
+            .collect();
+        assert_eq!(found, [(7, 6, &b"1 2"[..]), (8, 7, b"{}"), (9, 8, b"")]);
+        for cut in [
+            "b E1 7 1700000000000 ",
+            "b E1 7 1700000000000 4 1 2",
+            "b E1 7 1700000000000 3 1 22 {",
+            "b E1 0 1700000000000 1 x",
+            "b E1 18446744073709551615 1700000000000 1 x1 y",
+        ] {
+            assert_eq!(Payload::parse(cut.into()).err(), Some(Unreadable), "{cut}");
+        }
     }
 
     #[test]
@@ -149,7 +190,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_from_the_network_panic(bytes in "[mp] ([0-9+a-z -]{0,24} ){0,7}.{0,20}") {
+        fn no_bytes_from_the_network_panic(bytes in "[bp] ([0-9+a-z -]{0,24} ){0,7}.{0,20}") {
             let _ = Payload::parse(Bytes::from(bytes.clone()));
             let _ = log_entry(Bytes::from(bytes));
         }

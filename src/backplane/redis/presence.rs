@@ -24,6 +24,7 @@ static PRESENT: Script = script!("present");
 static HELD: Script = script!("held");
 static USERS: Script = script!("users");
 static RENEW: Script = script!("renew");
+static ADVERTISE: Script = script!("advertise");
 static LAPSE: Script = script!("lapse");
 static BURY: Script = script!("bury");
 static LOOK: Script = script!("look");

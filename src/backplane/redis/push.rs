@@ -89,12 +89,14 @@ impl Pushes {
             return self.telemetry.unreadable();
         };
         match Payload::parse(Bytes::from(payload)) {
-            Ok(Payload::Message(entry)) if room == CANARY => {
+            Ok(Payload::Messages(entries)) if room == CANARY => {
                 if let Some(shard) = self.shard.upgrade() {
-                    shard.canary.heard(&entry.envelope, &self.telemetry, &self.readiness);
+                    for entry in entries {
+                        shard.canary.heard(&entry.envelope, &self.telemetry, &self.readiness);
+                    }
                 }
             }
-            Ok(Payload::Message(entry)) => self.sink.message(room, entry),
+            Ok(Payload::Messages(entries)) => self.sink.messages(room, entries),
             Ok(Payload::Presence(event)) => self.sink.presence(room, event),
             // The check of permissions at the start says nothing there.
             Err(_) if room == CANARY => {}

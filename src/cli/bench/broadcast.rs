@@ -13,7 +13,7 @@ use super::crew::{Crew, Phase, Stage};
 use super::idle;
 use super::link::{self, Lost, Socket};
 use super::meter::{Meter, Total};
-use super::plan::{Pace, Plan, Work};
+use super::plan::{Pace, Plan, Publishers};
 use super::report::Report;
 use super::stamp::Stamp;
 use crate::cli::Failure;
@@ -81,11 +81,12 @@ pub fn run(plan: Arc<Plan>, show: bool) -> Result<Report, Failure> {
     Ok(report)
 }
 
-fn describe(report: &mut Report, plan: &Plan) {
+/// What was asked for.
+pub fn describe(report: &mut Report, plan: &Plan) {
     report.add("rooms", "rooms", plan.rooms as f64, 0, "");
     report.add("seconds", "measured", f64::from(plan.seconds), 0, "s");
-    if let Work::Broadcast { publishers, pace, size } = plan.work {
-        report.add("publishers", "publishers", publishers as f64, 0, "");
+    if let Some(Publishers { count, pace, size }) = plan.work.publishers() {
+        report.add("publishers", "publishers", count as f64, 0, "");
         report.add("size_bytes", "size of a content", size as f64, 0, "B");
         match pace {
             Pace::Every(time) => report.add("rate_per_s", "rate of a publisher", 1.0 / time.as_secs_f64(), 2, "/s"),
@@ -139,14 +140,15 @@ pub async fn live(
     idle::close(socket).await
 }
 
-async fn sleep_until(due: Option<Instant>) {
+/// At once when that is over, or nothing is due.
+pub async fn sleep_until(due: Option<Instant>) {
     if let Some(due) = due.filter(|due| *due > Instant::now()) {
         tokio::time::sleep_until(due).await;
     }
 }
 
 /// Counts a message; answers whether it is one's own that came back.
-fn receive(text: &[u8], connection: usize, stage: &Stage, meter: &Meter) -> bool {
+pub fn receive(text: &[u8], connection: usize, stage: &Stage, meter: &Meter) -> bool {
     let Some(stamp) = Stamp::find(text) else {
         if text.starts_with(br#"{"type":"error""#) {
             meter.refused(&link::error_code(&String::from_utf8_lossy(text)));
@@ -158,7 +160,8 @@ fn receive(text: &[u8], connection: usize, stage: &Stage, meter: &Meter) -> bool
     stamp.connection as usize == connection
 }
 
-struct Publisher {
+/// A connection that publishes.
+pub struct Publisher {
     connection: usize,
     /// Everything of a message before its content.
     head: String,
@@ -174,18 +177,17 @@ struct Publisher {
 }
 
 impl Publisher {
-    fn of(connection: usize, plan: &Plan) -> Option<Self> {
-        let Work::Broadcast { publishers, pace, size } = plan.work else {
-            return None;
-        };
+    /// One of the first connections is one.
+    pub fn of(connection: usize, plan: &Plan) -> Option<Self> {
+        let Publishers { count, pace, size } = plan.work.publishers()?;
         let head = format!(r#"{{"type":"chat","room":"{}","content":""#, plan.room(connection));
-        (connection < publishers).then(|| Self {
+        (connection < count).then(|| Self {
             connection,
             head,
             size,
             members: plan.members(connection),
             pace,
-            publishers,
+            publishers: count,
             index: connection,
             next: Instant::now(),
             under_way: 0,
@@ -193,7 +195,7 @@ impl Publisher {
     }
 
     /// Publishers begin spread over one period, not all at once.
-    fn begin(&mut self, now: Instant) {
+    pub fn begin(&mut self, now: Instant) {
         let period = match self.pace {
             Pace::Every(period) => period,
             Pace::Window(_) => Duration::ZERO,
@@ -202,19 +204,20 @@ impl Publisher {
     }
 
     /// When the next message should leave; `None` while the window is full.
-    fn due(&self) -> Option<Instant> {
+    pub fn due(&self) -> Option<Instant> {
         match self.pace {
             Pace::Every(_) => Some(self.next),
             Pace::Window(window) => (self.under_way < window).then_some(self.next),
         }
     }
 
-    fn returned(&mut self) {
+    /// One of its own came back.
+    pub fn returned(&mut self) {
         self.under_way = self.under_way.saturating_sub(1);
     }
 
     /// Sends one; false when the time for sending is over.
-    async fn publish(&mut self, socket: &mut Socket, stage: &Stage, meter: &Meter) -> Result<bool, Lost> {
+    pub async fn publish(&mut self, socket: &mut Socket, stage: &Stage, meter: &Meter) -> Result<bool, Lost> {
         let now = stage.now();
         if stage.is_over(now) {
             return Ok(false);

@@ -14,13 +14,13 @@ use super::link::{self, Lost};
 use super::meter::{Meter, Total};
 use super::plan::{Plan, Work};
 use super::process::Process;
-use super::{broadcast, echo, idle, progress};
+use super::{broadcast, echo, idle, progress, soak};
 use crate::cli::Failure;
 
 /// How often the coordinator looks.
 const GLANCE: Duration = Duration::from_millis(20);
 /// What the first messages do to caches and allocators is not measured.
-const WARM_UP: Duration = Duration::from_secs(1);
+pub const WARM_UP: Duration = Duration::from_secs(1);
 /// How long late deliveries are waited for at most ...
 const DRAIN: Duration = Duration::from_secs(10);
 /// ... and how long when none comes any more.
@@ -187,15 +187,21 @@ impl Crew {
 
     /// Lets connections send: a warm-up, then the measured window, whose numbers come back.
     pub fn measure(&self) -> Result<Span, Failure> {
+        let seconds = self.begin();
+        self.wait(WARM_UP, "warming up");
+        let before = self.mark()?;
+        self.wait(seconds, "measuring");
+        self.since(&before)
+    }
+
+    /// Lets connections send, and says for how long after the warm-up.
+    pub fn begin(&self) -> Duration {
         let seconds = Duration::from_secs(self.stage.plan.seconds.into());
         let warm = self.stage.now() + nanoseconds(WARM_UP);
         self.stage.from.store(warm, Relaxed);
         self.stage.until.store(warm + nanoseconds(seconds), Relaxed);
         self.stage.phase.send_replace(Phase::Run);
-        self.wait(WARM_UP, "warming up");
-        let before = self.mark()?;
-        self.wait(seconds, "measuring");
-        self.since(&before)
+        seconds
     }
 
     /// Waits until everything that was sent has come, or nothing more will.
@@ -353,7 +359,8 @@ async fn live(connection: usize, stage: Arc<Stage>, meter: Arc<Meter>, permits: 
     stage.opened.fetch_add(1, Relaxed);
     let ended = match stage.plan.work {
         Work::Idle => idle::live(socket, phases).await,
-        Work::Broadcast { .. } => broadcast::live(connection, socket, phases, &stage, &meter).await,
+        Work::Soak { .. } => soak::live(connection, socket, phases, &stage, &meter, &permits).await,
+        Work::Broadcast(_) => broadcast::live(connection, socket, phases, &stage, &meter).await,
         Work::Echo { size } => echo::live(connection, size, socket, phases, &stage, &meter).await,
     };
     if let Err(lost) = ended {
@@ -362,7 +369,8 @@ async fn live(connection: usize, stage: Arc<Stage>, meter: Arc<Meter>, permits: 
     }
 }
 
-async fn open(connection: usize, stage: &Stage) -> Result<link::Socket, Lost> {
+/// Opens this connection, in its room if there are rooms.
+pub async fn open(connection: usize, stage: &Stage) -> Result<link::Socket, Lost> {
     let plan = &stage.plan;
     let token = plan
         .tokens

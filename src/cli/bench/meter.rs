@@ -25,6 +25,10 @@ pub struct Meter {
     pub published: AtomicU64,
     /// `error` messages from the server.
     pub errors: AtomicU64,
+    /// Messages that did not follow the one before them in their room.
+    pub holes: AtomicU64,
+    /// Connections that left and came back.
+    pub returned: AtomicU64,
     /// How late the latest message left, against its schedule.
     pub lag_nanoseconds: AtomicU64,
     seen: Mutex<Seen>,
@@ -48,6 +52,8 @@ impl Meter {
             expected: AtomicU64::new(0),
             published: AtomicU64::new(0),
             errors: AtomicU64::new(0),
+            holes: AtomicU64::new(0),
+            returned: AtomicU64::new(0),
             lag_nanoseconds: AtomicU64::new(0),
             seen: Mutex::new(seen),
         }

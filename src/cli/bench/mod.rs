@@ -14,6 +14,7 @@ mod plan;
 mod process;
 mod progress;
 mod report;
+mod soak;
 mod stamp;
 mod target;
 mod tokens;
@@ -28,13 +29,19 @@ pub fn run(args: &Bench, loudness: Loudness, environment: &Environment) -> Resul
     let (load, work) = match &args.test {
         BenchTest::Idle(load) => (load, Work::Idle),
         BenchTest::Broadcast { load, publishing } => (load, Work::broadcast(load, publishing)?),
+        BenchTest::Soak {
+            load,
+            publishing,
+            churn,
+        } => (load, Work::soak(load, publishing, *churn)?),
         BenchTest::Echo { load, size } => (load, Work::echo(*size)?),
     };
     let plan = Plan::new(load, work, environment)?;
     let show = !(load.json || loudness.quiet);
     let report = match plan.work {
         Work::Idle => idle::run(plan, show)?,
-        Work::Broadcast { .. } => broadcast::run(plan, show)?,
+        Work::Broadcast(_) => broadcast::run(plan, show)?,
+        Work::Soak { .. } => soak::run(plan, show)?,
         Work::Echo { .. } => echo::run(plan, show)?,
     };
     print(&report, load.json);

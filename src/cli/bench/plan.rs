@@ -34,8 +34,24 @@ pub struct Plan {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Work {
     Idle,
-    Broadcast { publishers: usize, pace: Pace, size: usize },
-    Echo { size: usize },
+    Broadcast(Publishers),
+    /// Those who do not publish stay for about `stay`, and come back at once.
+    Soak {
+        publishers: Publishers,
+        stay: Duration,
+    },
+    Echo {
+        size: usize,
+    },
+}
+
+/// Who publishes: the first of the connections.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Publishers {
+    pub count: usize,
+    pub pace: Pace,
+    /// Bytes of a content.
+    pub size: usize,
 }
 
 /// How fast a publisher goes.
@@ -50,6 +66,35 @@ pub enum Pace {
 impl Work {
     /// Checks `bench broadcast`'s arguments against each other.
     pub fn broadcast(load: &Load, publishing: &Publishing) -> Result<Self, Failure> {
+        Publishers::new(load, publishing).map(Self::Broadcast)
+    }
+
+    /// Checks `bench soak`'s arguments against each other.
+    pub fn soak(load: &Load, publishing: &Publishing, churn: f64) -> Result<Self, Failure> {
+        let publishers = Publishers::new(load, publishing)?;
+        let others = f64::from(load.connections - publishing.publishers);
+        Ok(Self::Soak {
+            publishers,
+            stay: Duration::from_secs_f64(others / churn),
+        })
+    }
+
+    /// Those who publish, where somebody does.
+    pub fn publishers(self) -> Option<Publishers> {
+        match self {
+            Self::Broadcast(publishers) | Self::Soak { publishers, .. } => Some(publishers),
+            Self::Idle | Self::Echo { .. } => None,
+        }
+    }
+
+    /// Checks `bench echo`'s arguments.
+    pub fn echo(size: usize) -> Result<Self, Failure> {
+        Ok(Self::Echo { size: sized(size)? })
+    }
+}
+
+impl Publishers {
+    fn new(load: &Load, publishing: &Publishing) -> Result<Self, Failure> {
         if publishing.publishers > load.connections {
             return Err(Failure::usage(format_args!(
                 "--publishers {} of --connections {}: publishers are connections too",
@@ -61,16 +106,11 @@ impl Work {
         } else {
             Pace::Every(Duration::from_secs_f64(1.0 / publishing.rate))
         };
-        Ok(Self::Broadcast {
-            publishers: publishing.publishers as usize,
+        Ok(Self {
+            count: publishing.publishers as usize,
             pace,
             size: sized(publishing.size)?,
         })
-    }
-
-    /// Checks `bench echo`'s arguments.
-    pub fn echo(size: usize) -> Result<Self, Failure> {
-        Ok(Self::Echo { size: sized(size)? })
     }
 }
 

@@ -1,27 +1,17 @@
 //! The server under test: where it is, and how its certificate is checked.
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
 use http::Uri;
+use rustls::ClientConfig;
 use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::ServerName;
 
 use crate::cli::args::Load;
-use crate::cli::{Environment, Failure, dev};
-
-/// Where distributions keep the authorities that everybody trusts.
-const SYSTEM_BUNDLES: [&str; 3] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-];
+use crate::cli::trust::{AcceptAny, roots};
+use crate::cli::{Environment, Failure};
 
 /// Everything needed to open a connection, prepared once.
 pub struct Target {
@@ -118,7 +108,7 @@ fn tls(load: &Load, here: bool, environment: &Environment) -> Result<ClientConfi
     let mut config = if load.insecure {
         builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
+            .with_custom_certificate_verifier(Arc::new(AcceptAny::new(provider)))
             .with_no_client_auth()
     } else {
         builder
@@ -129,77 +119,4 @@ fn tls(load: &Load, here: bool, environment: &Environment) -> Result<ClientConfi
     // Every handshake is a whole one: what is measured is a crowd that was never here before.
     config.resumption = Resumption::disabled();
     Ok(config)
-}
-
-fn roots(chosen: Option<&Path>, here: bool, environment: &Environment) -> Result<RootCertStore, Failure> {
-    let system = || SYSTEM_BUNDLES.iter().map(PathBuf::from).find(|path| path.exists());
-    let path = match chosen {
-        Some(path) => path.to_owned(),
-        None => here.then(|| dev::authority(environment)).flatten().or_else(system).ok_or_else(|| {
-            Failure::usage(
-                "no certificate authority to trust\n  help: pass --ca FILE, or --insecure to accept any certificate",
-            )
-        })?,
-    };
-    let shown = path.display();
-    let unreadable = || format!("cannot read certificates from {shown}");
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(&path).with_context(unreadable)? {
-        // System bundles hold a few that rustls cannot use.
-        let _ = roots.add(certificate.with_context(unreadable)?);
-    }
-    if roots.is_empty() {
-        Err(Failure::other(format_args!("no usable certificate in {shown}")))
-    } else {
-        Ok(roots)
-    }
-}
-
-/// `--insecure`: the signature is still checked, the name and the chain are not.
-#[derive(Debug)]
-struct AcceptAny(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AcceptAny {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -15,10 +15,11 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::*;
 use crate::cli::args::{Load, Publishing};
-use plan::Pace;
+use plan::{Pace, Publishers};
 use stamp::Stamp;
 
-type Rooms = Arc<Mutex<HashMap<String, Vec<Sender<String>>>>>;
+/// Members, and the number of the newest chat.
+type Rooms = Arc<Mutex<HashMap<String, (Vec<Sender<String>>, u64)>>>;
 
 /// What the server does wrong.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -90,14 +91,20 @@ async fn connection(
                 };
                 let room = message["room"].as_str()?.to_owned();
                 if message["type"] == "join" {
-                    rooms.lock().entry(room).or_default().push(sender.clone());
+                    rooms.lock().entry(room).or_default().0.push(sender.clone());
                     socket.send(Message::text(r#"{"type":"list","ref":1,"users":[]}"#)).await.ok()?;
                 } else if fault == Fault::ClosesOnChat {
                     return socket.close(Some(close(1013, "overloaded"))).await.ok();
                 } else {
-                    let members = rooms.lock()[&room].clone();
+                    let (members, seq) = {
+                        let mut rooms = rooms.lock();
+                        let room = rooms.get_mut(&room)?;
+                        room.1 += 1;
+                        room.clone()
+                    };
+                    let chat = text.replacen(r#""chat","#, &format!(r#""chat","seq":{seq},"#), 1);
                     for member in members {
-                        let _ = member.send(text.to_string()).await;
+                        let _ = member.send(chat.clone()).await;
                     }
                 }
             }
@@ -178,6 +185,32 @@ fn broadcast_counts_every_delivery() {
     }
 }
 
+fn run_soak(fault: Fault) -> Value {
+    let load = Load {
+        seconds: 2,
+        ..load(serve(fault), 12, 3)
+    };
+    let work = Work::soak(&load, &publishing(false), 30.0).unwrap();
+    let plan = Plan::new(&load, work, &Environment::new(Vec::new())).unwrap();
+    serde_json::from_str(&soak::run(plan, false).unwrap().json()).unwrap()
+}
+
+#[test]
+fn a_soak_counts_who_comes_and_goes() {
+    let found = run_soak(Fault::None);
+    assert_eq!((&found["ok"], &found["holes"]), (&true.into(), &0.into()), "{found}");
+    assert!(found["returned"].as_u64().unwrap() > 5, "{found}");
+    assert!(found["deliveries"].as_u64().unwrap() > 100, "{found}");
+    let found = run_soak(Fault::ClosesOnChat);
+    assert_eq!(
+        (&found["ok"], &found["connections_lost"]),
+        (&false.into(), &3.into()),
+        "{found}"
+    );
+    let found = run_soak(Fault::LosesEveryTenth);
+    assert!(found["ok"] == false && found["holes"].as_u64().unwrap() > 5, "{found}");
+}
+
 #[test]
 fn lost_deliveries_are_seen() {
     let found = run_broadcast(Fault::LosesEveryTenth, false);
@@ -254,10 +287,10 @@ fn members_of_uneven_rooms_add_up() {
     assert_eq!(plan.room(1), plan.room(10));
     assert_eq!(
         Work::broadcast(&load, &publishing(true)).unwrap(),
-        Work::Broadcast {
-            publishers: 3,
+        Work::Broadcast(Publishers {
+            count: 3,
             pace: Pace::Window(2),
             size: 64
-        }
+        })
     );
 }

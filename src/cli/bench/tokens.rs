@@ -48,6 +48,7 @@ impl Tokens {
             name: None,
             ttl: LIFE,
             rooms: &[],
+            probe: false,
             claims: &[],
         };
         Ok(token::mint(&wish, key, SystemTime::now())?.token)

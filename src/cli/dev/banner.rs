@@ -29,8 +29,13 @@ impl Banner {
         let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     }
 
+    /// The development server never listens on anything else.
+    fn listen(&self) -> SocketAddr {
+        self.ready.listen.tcp().unwrap_or(crate::net::NAMELESS)
+    }
+
     fn page(&self) -> String {
-        format!("https://{}/", authority(self.ready.listen))
+        format!("https://{}/", authority(self.listen()))
     }
 
     fn render(&self) -> String {
@@ -40,7 +45,7 @@ impl Banner {
             paint,
             ..
         } = self;
-        let (page, authority) = (self.page(), authority(self.ready.listen));
+        let (page, authority) = (self.page(), authority(self.listen()));
         let ca = certificate.authority.display();
         let mut text = String::from("\n");
         let mut line = |words: String| {
@@ -98,10 +103,10 @@ impl Banner {
     }
 
     fn next(&self) -> [(String, &'static str); 4] {
-        let authority = authority(self.ready.listen);
+        let authority = authority(self.listen());
         let ca = self.certificate.authority.display();
         let socket = format!("wss://{authority}/ws");
-        let url = if self.ready.listen.port() == 8443 && self.ready.listen.is_ipv4() {
+        let url = if self.listen().port() == 8443 && self.listen().is_ipv4() {
             String::new()
         } else {
             format!(" --url {socket}")
@@ -145,8 +150,9 @@ mod tests {
             fingerprint: "AB:CD".to_owned(),
         };
         let ready = Ready {
-            listen: listen.parse().unwrap(),
+            listen: crate::config::Listen::Tcp(listen.parse().unwrap()),
             admin_listen: "127.0.0.1:9464".parse().unwrap(),
+            is_handed_on: false,
         };
         Banner {
             ready,

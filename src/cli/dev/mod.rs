@@ -16,7 +16,7 @@ use super::args::{Dev, Loudness};
 use super::paint::Paint;
 use super::token::{self, Wish};
 use super::{Environment, Failure};
-use crate::config::{self, Config, Key, KeySource, LogFormat};
+use crate::config::{self, Config, Key, KeySource, Listen, LogFormat};
 use crate::runtime::{self, Start};
 use banner::Banner;
 use certificate::Certificate;
@@ -50,6 +50,7 @@ pub fn run(args: &Dev, loudness: Loudness, environment: &Environment) -> Result<
         config,
         Start {
             on_ready: Some(Box::new(on_ready)),
+            ..Start::default()
         },
     )?;
     Ok(())
@@ -119,6 +120,7 @@ fn token(name: &str, kept: &Kept) -> Result<String, Failure> {
         name: Some(name),
         ttl: TOKEN_LIFE,
         rooms: &[],
+        probe: false,
         claims: &[],
     };
     let now = SystemTime::now();
@@ -129,7 +131,7 @@ fn token(name: &str, kept: &Kept) -> Result<String, Failure> {
 /// The defaults, made comfortable for one developer.
 fn configure(args: &Dev, loudness: Loudness, kept: &Kept) -> Config {
     let mut config = config::default_config();
-    config.server.listen = args.listen;
+    config.server.listen = Listen::Tcp(args.listen);
     config.server.admin_listen = args.admin_listen;
     config.server.page = true;
     config.tls.certificate = kept.certificate.certificate.clone();

@@ -18,6 +18,8 @@ pub struct Wish<'w> {
     pub ttl: Duration,
     /// `PATTERN` or `PATTERN=VERB,VERB`; none means every verb in every room.
     pub rooms: &'w [String],
+    /// Of a synthetic client, which nobody in a room notices and no metric of clients counts.
+    pub probe: bool,
     /// `NAME=JSON`; these have the last word.
     pub claims: &'w [String],
 }
@@ -37,6 +39,9 @@ impl Wish<'_> {
         claims.extend(key.audience.first().map(|audience| ("aud".to_owned(), json!(audience))));
         if !self.rooms.is_empty() {
             claims.insert("rooms".to_owned(), Value::Object(rooms(self.rooms)?));
+        }
+        if self.probe {
+            claims.insert("probe".to_owned(), json!(true));
         }
         for claim in self.claims {
             let (name, value) = parse_claim(claim)?;

@@ -33,6 +33,7 @@ pub fn run(args: &Token, loudness: Loudness, environment: &Environment) -> Resul
         name: args.name.as_deref(),
         ttl: args.ttl,
         rooms: &args.room,
+        probe: args.probe,
         claims: &args.claim,
     };
     let key = choose(&config.auth.keys, args.kid.as_deref())?;
@@ -91,11 +92,13 @@ fn can_sign(key: &Key) -> bool {
 fn describe(wish: &Wish<'_>, minted: &Minted, key: &Key, config: &Config, environment: &Environment) {
     let paint = Paint::for_stream(&std::io::stderr(), environment);
     let name = wish.name.map(|name| format!(" ({name})")).unwrap_or_default();
-    let listen = config.server.listen;
-    let host = if listen.ip().is_unspecified() || listen.ip().is_loopback() && listen.is_ipv4() {
-        format!("localhost:{}", listen.port())
-    } else {
-        listen.to_string()
+    let host = match config.server.listen.tcp() {
+        Some(listen) if listen.ip().is_unspecified() || listen.ip().is_loopback() && listen.is_ipv4() => {
+            format!("localhost:{}", listen.port())
+        }
+        Some(listen) => listen.to_string(),
+        // Whatever the proxy in front is called.
+        None => "localhost".to_owned(),
     };
     eprintln!();
     eprintln!("{} {}{}{name}", paint.faint("user   "), key.user_prefix, wish.sub);

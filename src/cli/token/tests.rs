@@ -24,6 +24,7 @@ fn claims(rooms: &[&str], claims: &[&str]) -> Result<Value, Failure> {
         name: Some("Ann"),
         ttl: Duration::from_secs(60),
         rooms: &rooms,
+        probe: false,
         claims: &claims,
     };
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);

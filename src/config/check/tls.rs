@@ -8,8 +8,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, SubjectPublicKeyInfoDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::config::Tls;
-use crate::config::files::{self, Readers};
+use super::keys::private;
+use super::{acme, clients};
+use crate::config::Config;
+use crate::config::files;
 use crate::config::problem::Problem;
 
 const CERTIFICATE: &str = "tls.certificate";
@@ -19,8 +21,14 @@ const KEY: &str = "tls.key";
 const EXPIRY_WARNING_DAYS: i64 = 14;
 
 /// Checks both files, and that they belong together.
-pub fn check(tls: &Tls) -> Vec<Problem> {
-    let mut problems = Vec::new();
+pub fn check(config: &Config) -> Vec<Problem> {
+    let tls = &config.tls;
+    let mut problems = clients::check(tls);
+    if config.acme.is_on() {
+        problems.extend(acme::check(&config.acme));
+        problems.extend(acme::is_alone(tls));
+        return problems;
+    }
     let leaf = chain(&tls.certificate, &mut problems);
     let key = private_key(&tls.key, &mut problems);
     if let (Some(chain), Some(key)) = (leaf, key) {
@@ -61,6 +69,7 @@ fn chain(path: &Path, problems: &mut Vec<Problem>) -> Option<Vec<Vec<u8>>> {
         };
         if index == 0 {
             problems.extend(in_time(&certificate, path, now_s()));
+            problems.extend(names(&certificate, path));
         }
         public_keys.push(certificate.tbs_certificate.subject_pki.raw.to_vec());
     }
@@ -92,13 +101,31 @@ fn in_time(certificate: &X509Certificate<'_>, path: &Path, now_s: i64) -> Option
     (left_s < EXPIRY_WARNING_DAYS * DAY_S).then(|| Problem::warning(CERTIFICATE, what, renew))
 }
 
+/// DNS names and addresses in the first certificate of a file; none if it cannot be read.
+pub fn names_in(path: &Path) -> Option<Vec<String>> {
+    let pem = files::read(path).ok()?;
+    let leaf = CertificateDer::from_pem_slice(&pem).ok()?;
+    crate::net::certificates::pair::Facts::of(&leaf)
+        .ok()
+        .map(|facts| facts.names)
+}
+
+/// Browsers look at these names only (RFC 9110 section 4.3.4), never at the subject.
+fn names(certificate: &X509Certificate<'_>, path: &Path) -> Option<Problem> {
+    let has_names = matches!(certificate.subject_alternative_name(), Ok(Some(_)));
+    (!has_names).then(|| {
+        let what = format!(
+            "{} has no name in it (subjectAltName): no client accepts it for any host",
+            path.display()
+        );
+        Problem::warning(CERTIFICATE, what, "renew it with the names that clients connect to")
+    })
+}
+
 /// The DER of the public key that belongs to the private key.
 fn private_key(path: &Path, problems: &mut Vec<Problem>) -> Option<Vec<u8>> {
     let pem = pem(KEY, path, problems)?;
-    if files::readers(path) == Readers::World {
-        let what = format!("{} can be read by every user of this machine", path.display());
-        problems.push(Problem::warning(KEY, what, format!("chmod 600 {}", path.display())));
-    }
+    problems.extend(private(KEY, path));
     let Ok(key) = PrivateKeyDer::from_pem_slice(&pem) else {
         problems.push(wrong_label(KEY, path, &pem, "a private key"));
         return None;
@@ -147,7 +174,7 @@ fn pem(key: &'static str, path: &Path, problems: &mut Vec<Problem>) -> Option<Ve
         problems.push(Problem::error(
             key,
             "not set",
-            "name a PEM file; \"conclave config init\" writes a configuration to start from",
+            "name a PEM file, or set acme.domains; \"conclave config init\" writes a configuration to start from",
         ));
         return None;
     }
@@ -196,7 +223,8 @@ fn fingerprint(der: &[u8]) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn now_s() -> i64 {
+/// Seconds since the Unix epoch.
+pub fn now_s() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

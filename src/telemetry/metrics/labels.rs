@@ -36,6 +36,8 @@ labels! {
         BadProxyHeader = "bad_proxy_header",
         OverLimit = "over_limit", PerAddressLimit = "per_address_limit",
         HeaderTimeout = "header_timeout", ClientGone = "client_gone",
+        ClientCertificate = "client_certificate", NoCertificate = "no_certificate",
+        AcmeChallenge = "acme_challenge",
     }
     /// What became of a request for `/ws` or `/echo`.
     UpgradeResult {
@@ -54,12 +56,16 @@ labels! {
     RateLimit {
         Messages = "messages_per_second", Bytes = "bytes_per_second",
         UserMessages = "user_messages_per_second", AddressMessages = "address_messages_per_second",
+        UserBytes = "user_bytes_per_second", AddressBytes = "address_bytes_per_second",
+        RoomMessages = "room_messages_per_second", RoomBytes = "room_bytes_per_second",
+        NodeMessages = "node_messages_per_second", NodeBytes = "node_bytes_per_second",
         Refusals = "refusals_per_second", SignIns = "sign_ins_per_minute",
         HandshakesPerAddress = "handshakes_per_address_per_second",
     }
     /// A size or count that was exceeded; the words are those of the configuration.
     Limit {
         Connections = "connections", ConnectionsPerAddress = "connections_per_address",
+        ConnectionsPerUser = "connections_per_user",
         HandshakesInFlight = "handshakes_in_flight", HandshakeWait = "handshake_wait",
         TurnAways = "turn_aways", NodeInboundBytes = "node_inbound_bytes", MessageBytes = "message_bytes",
         Fragments = "fragments", RoomsPerConnection = "rooms_per_connection",
@@ -77,6 +83,14 @@ labels! {
     Dropped { SlowReader = "slow_reader", Closed = "closed" }
     /// What a `join` with `since` came to.
     Recovery { Recovered = "recovered", NotRecovered = "not_recovered", Reset = "reset" }
+    /// What became of an order for a certificate.
+    AcmeOrder { Ok = "ok", Failed = "failed" }
+    /// The certificate that a client was asked for: `none` is let in where it is optional, `missing` is not, `unlisted`
+    /// has an issuer without a revocation list.
+    ClientCertificate {
+        Ok = "ok", None = "none", Missing = "missing", Expired = "expired", Revoked = "revoked",
+        Unlisted = "unlisted", UnknownIssuer = "unknown_issuer", Bad = "bad",
+    }
     /// Outcome of loading the certificate again.
     Reload { Ok = "ok", Failed = "failed" }
     /// Why a connection could not be accepted.
@@ -124,6 +138,13 @@ labels! {
     RenewalResult { Ok = "ok", Expired = "expired", Failed = "failed" }
     /// Whom a revocation or a kick is about.
     SubjectKind { User = "user", Session = "session", Token = "token" }
+    /// What was asked of the admin listener, besides metrics and health.
+    AdminAction {
+        Page = "page", SignIn = "sign_in", Overview = "overview", Config = "config", Tap = "tap", Kick = "kick",
+        Drain = "drain", Other = "other",
+    }
+    /// How that was answered: `denied` for want of a token, header or known `Host`, `refused` for what was asked.
+    AdminResult { Ok = "ok", Denied = "denied", Throttled = "throttled", Refused = "refused", Failed = "failed" }
     /// What became of a finished span.
     SpanFate { Exported = "exported", Failed = "failed", Dropped = "dropped" }
 }

@@ -71,6 +71,7 @@ metrics! {
     UPKEEP Gauge "conclave_upkeep_timestamp_seconds" []: "When the metrics were last tidied up; must advance.";
 
     CONNECTIONS Gauge "conclave_connections" []: "Sockets that are open.";
+    OUTBOX_BUDGET Gauge "conclave_outbox_budget_bytes" []: "Bytes that may wait for all readers of this node together.";
     CONNECTIONS_LIMIT Gauge "conclave_connections_limit" []: "Connections this node accepts; 0 means no limit.";
     FD_LIMIT Gauge "conclave_fd_limit" []: "File descriptors this process may open.";
     CONNECTIONS_OPENED Counter "conclave_connections_opened_total" []: "Sockets that were admitted.";
@@ -88,10 +89,13 @@ metrics! {
     ADMISSION_RATE Gauge "conclave_admission_rate" []: "Handshakes that the node begins per second at most, as they are measured.";
     ADMISSION_REFUSED Counter "conclave_admission_refused_total" ["stage", "reason"]: "Clients that were not let in because the node has enough to do, by how far they had come.";
     RESUMED_SOCKETS Counter "conclave_resumed_sockets_total" []: "Sockets opened by clients that returned with resume=1.";
+    PROBE_SESSIONS Counter "conclave_probe_sessions_total" []: "Sockets of probes (a token with probe: true); no other metric of clients, rooms or messages counts them.";
 
     ADMITTED Counter "conclave_admitted_total" ["place"]: "Accepted tokens by where they were found.";
     AUTH_FAILURES Counter "conclave_auth_failures_total" ["reason"]: "Refused tokens by reason word.";
     CERTIFICATE_EXPIRY Gauge "conclave_tls_certificate_expiry_timestamp_seconds" []: "When the served certificate expires; 0 until one is loaded.";
+    ACME_ORDERS Counter "conclave_acme_orders_total" ["result"]: "Certificates that were asked for from the ACME authority.";
+    CLIENT_CERTIFICATES Counter "conclave_client_certificates_total" ["result"]: "Handshakes by the certificate that the client was asked for.";
     TLS_RELOADS Counter "conclave_tls_reloads_total" ["result"]: "Attempts to load a changed certificate.";
 
     MESSAGES Counter "conclave_messages_total" ["direction", "kind"]: "WebSocket messages.";
@@ -154,10 +158,14 @@ metrics! {
     REVOCATION_RELOADS Counter "conclave_revocation_reloads_total" []: "Times all revocations were loaded again.";
     KICKS Counter "conclave_kicks_total" []: "Kicks that were carried out on this node.";
 
+    ADMIN_REQUESTS Counter "conclave_admin_requests_total" ["action", "result"]: "Requests for the operator's page and its API.";
+    TAPS Gauge "conclave_taps" []: "Live views of a room or user that are open.";
+
     NODES Gauge "conclave_nodes" []: "Nodes that this one knows, itself included.";
     READY Gauge "conclave_ready" []: "1 while the node wants new connections.";
     DRAIN_PHASE Gauge "conclave_drain_phase" ["phase"]: "1 for where stopping stands.";
     DRAINING_CLIENTS Gauge "conclave_draining_clients" []: "Sockets that the drain has yet to close.";
+    DRAIN_DEADLINE Gauge "conclave_drain_deadline_timestamp_seconds" []: "When the drain cuts whoever is left; 0 while nobody stops the node.";
     PANICS Counter "conclave_panics_total" []: "Panics in this process.";
     PANICS_CAUGHT Counter "conclave_panics_caught_total" ["place"]: "Panics that ended only the work at hand.";
     LOG_LINES_DROPPED Counter "conclave_log_lines_dropped_total" []: "Log lines lost because their reader was too slow.";
@@ -176,4 +184,19 @@ metrics! {
     TOKIO_TASKS Gauge "tokio_alive_tasks" []: "Tasks that are alive.";
     TOKIO_QUEUE Gauge "tokio_global_queue_depth" []: "Tasks waiting in the global queues.";
     TOKIO_BUSY Counter "tokio_worker_busy_seconds_total" []: "Time that workers spent running tasks.";
+}
+
+/// What `conclave probe` says of a server, one probe at a time. No server has these.
+pub mod probe {
+    use super::{Definition, MetricKind};
+
+    metrics! {
+        SUCCESS Gauge "conclave_probe_success" []: "1 if every stage of the probe passed.";
+        DURATION Gauge "conclave_probe_duration_seconds" []: "The whole probe.";
+        STAGE_DURATION Gauge "conclave_probe_stage_duration_seconds" ["stage"]: "One stage of the probe, the failed one included.";
+        FAILED Gauge "conclave_probe_failed" ["stage"]: "1 for the stage that failed; those after it were not tried.";
+        CERTIFICATE_EXPIRY Gauge "conclave_probe_certificate_expiry_timestamp_seconds" []: "When the first certificate of the chain that was shown expires, trusted or not.";
+        EXPORTER_REQUESTS Counter "conclave_probe_exporter_requests_total" ["result"]: "Probes that were asked for, by what became of them.";
+        EXPORTER_RUNNING Gauge "conclave_probe_exporter_running" []: "Probes under way.";
+    }
 }

@@ -22,6 +22,8 @@ pub struct Gauges {
     pub connections: u64,
     /// Connections this node accepts; 0 means no limit.
     pub connections_limit: u64,
+    /// What may wait for all readers together.
+    pub outbox_budget_bytes: u64,
     /// File descriptors this process may open.
     pub fd_limit: u64,
     /// Rooms on this node.
@@ -44,6 +46,8 @@ pub struct Gauges {
     pub ready: bool,
     /// Sockets that the drain has yet to close.
     pub draining_clients: u64,
+    /// When the drain cuts whoever is left, in seconds since the Unix epoch; 0 before.
+    pub drain_deadline: u64,
     /// Handshakes that wait for their turn.
     pub handshakes_waiting: u64,
     /// Handshakes that may begin per second.
@@ -195,6 +199,7 @@ fn sums(new: &Registrar<'_>) -> Vec<Sum> {
         (plain(&names::REPLAYED_MESSAGES), |shard| {
             shard.replayed_messages.value()
         }),
+        (plain(&names::PROBE_SESSIONS), ShardCounters::probe_sessions),
     ]
 }
 
@@ -216,6 +221,7 @@ fn gauges(new: &Registrar<'_>) -> Vec<Shown> {
     let plain = |definition| new.gauge(definition, &[]);
     vec![
         (plain(&names::CONNECTIONS), |now| now.connections),
+        (plain(&names::OUTBOX_BUDGET), |now| now.outbox_budget_bytes),
         (plain(&names::CONNECTIONS_LIMIT), |now| now.connections_limit),
         (plain(&names::FD_LIMIT), |now| now.fd_limit),
         (plain(&names::ROOMS), |now| now.rooms),
@@ -228,6 +234,7 @@ fn gauges(new: &Registrar<'_>) -> Vec<Shown> {
         (plain(&names::NODES), |now| now.nodes),
         (plain(&names::READY), |now| u64::from(now.ready)),
         (plain(&names::DRAINING_CLIENTS), |now| now.draining_clients),
+        (plain(&names::DRAIN_DEADLINE), |now| now.drain_deadline),
         (plain(&names::HANDSHAKES_WAITING), |now| now.handshakes_waiting),
         (plain(&names::ADMISSION_RATE), |now| now.admission_rate),
     ]

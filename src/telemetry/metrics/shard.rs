@@ -98,11 +98,36 @@ pub struct ShardCounters {
     pub replayed_messages: Counter,
     /// Bytes queued to clients now.
     pub outbox_bytes: Gauge,
+    /// The same of probes, which are in none of the above; none where there are no probes.
+    probes: Option<Box<Self>>,
     /// KiB of messages that are not whole, each connection's rounded up.
     pub inbound_kib: Gauge,
 }
 
 impl ShardCounters {
+    /// What clients do, and apart from it what probes do.
+    pub fn with_probes() -> Self {
+        Self {
+            probes: Some(Box::default()),
+            ..Self::default()
+        }
+    }
+
+    /// Where what a client does is counted, or what a probe does.
+    pub fn of(&self, probe: bool) -> &Self {
+        match &self.probes {
+            Some(probes) if probe => probes,
+            _ => self,
+        }
+    }
+
+    /// Sockets of probes that were admitted.
+    pub fn probe_sessions(&self) -> u64 {
+        self.probes
+            .as_ref()
+            .map_or(0, |probes| probes.connections_opened.value())
+    }
+
     /// Sockets that are open now.
     pub fn connections(&self) -> u64 {
         // Closed first: a socket that ends between the two reads must not count below zero.

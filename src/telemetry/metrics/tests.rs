@@ -8,7 +8,7 @@ use axum::http::Request;
 use axum::routing::get;
 use tower::ServiceExt;
 
-use super::names::{ALL, MetricKind};
+use super::names::{ALL, MetricKind, probe};
 use super::*;
 use crate::backplane::contract::Refusal;
 use crate::protocol::close::{Close, DeniedWord};
@@ -37,7 +37,7 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
 #[test]
 fn names_follow_the_rules() {
     let mut seen = BTreeSet::new();
-    for definition in ALL {
+    for definition in ALL.iter().chain(probe::ALL) {
         let name = definition.name;
         assert!(seen.insert(name), "{name} twice");
         let ours = ["conclave_", "http_server_", "process_", "tokio_"];
@@ -74,7 +74,7 @@ fn names_follow_the_rules() {
                 "{name}"
             );
             // Which link, which call: there is no other word for it.
-            let is_noun = ["link", "call"].contains(label);
+            let is_noun = ["link", "call", "stage"].contains(label);
             assert!(
                 is_noun || !name.contains(&format!("_{label}_")),
                 "{name} repeats its label {label}"
@@ -359,6 +359,7 @@ fn the_pages_for_operators_name_metrics_that_exist() {
         // `conclave_backplane_*` stands for all that begin so.
         let is_metric = |name: &str| {
             ALL.iter()
+                .chain(probe::ALL)
                 .any(|metric| metric.name == name || (name.ends_with('_') && metric.name.starts_with(name)))
         };
         for name in named.filter(|name| *name != "conclave_token") {

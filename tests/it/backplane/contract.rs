@@ -7,6 +7,8 @@
 
 mod away;
 mod control;
+mod counts;
+mod directory;
 mod keys;
 
 mod lives;
@@ -24,7 +26,7 @@ macro_rules! engine {
         mod $name {
             use super::*;
 
-            engine! { groups $kind; log keys repair trim presence lives control once away }
+            engine! { groups $kind; log keys repair trim presence lives directory counts control once away }
         }
     };
     (groups $kind:expr; $($group:ident)*) => {

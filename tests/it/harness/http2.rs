@@ -5,7 +5,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::ext::Protocol;
 use h2::{RecvStream, SendStream};
 use http::{Method, Request, Response};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 
 use super::{Answer, Client, Node, within};
 
@@ -18,7 +18,11 @@ pub struct Http2 {
 
 impl Http2 {
     pub async fn connect(node: &Node) -> Self {
-        let stream = node.tls().alpn(&["h2"]).connect().await;
+        Self::over(node.tls().alpn(&["h2"]).connect().await).await
+    }
+
+    /// On a stream of any kind, without asking first whether the other side speaks HTTP/2.
+    pub async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         let (requests, connection) = within("HTTP/2", h2::client::handshake(stream)).await.expect("HTTP/2");
         tokio::spawn(async move {
             // It ends with the test, or is cut by it.

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -29,6 +30,7 @@ pub fn node() -> Builder {
         files: vec![("secret".to_owned(), token::SECRET.to_vec())],
         certificate: Certificate::new(),
         open_files: None,
+        inherited: None,
     }
     .set("server.listen", "127.0.0.1:0")
     .set("server.admin_listen", "127.0.0.1:0")
@@ -48,6 +50,7 @@ pub struct Builder {
     files: Vec<(String, Vec<u8>)>,
     certificate: Certificate,
     open_files: Option<u32>,
+    inherited: Option<TcpListener>,
 }
 
 impl Builder {
@@ -105,6 +108,12 @@ impl Builder {
         self
     }
 
+    /// Hands it a listening socket as systemd does: descriptor 3, named `main`.
+    pub fn inherits(mut self, socket: &TcpListener) -> Self {
+        self.inherited = Some(socket.try_clone().expect("a descriptor"));
+        self
+    }
+
     /// Starts it and waits until it says that it is ready.
     pub async fn start(self) -> Node {
         let certificate = self.certificate.clone();
@@ -116,6 +125,7 @@ impl Builder {
             listen: ready.0,
             admin: ready.1,
             certificate,
+            name: "localhost".to_owned(),
             process,
             folder,
         }
@@ -138,14 +148,16 @@ impl Builder {
             write(name, bytes);
         }
         let binary = env!("CARGO_BIN_EXE_conclave");
-        let mut command = match self.open_files {
-            None => Command::new(binary),
-            Some(most) => {
-                let mut shell = Command::new("sh");
-                // `exec`, so that the pid is the node's.
-                shell.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\""), binary]);
-                shell
-            }
+        // `exec`, so that the pid is the node's.
+        let shell = |before: &str| {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("{before} && exec \"$0\" \"$@\""), binary]);
+            shell
+        };
+        let mut command = match (self.open_files, &self.inherited) {
+            (None, None) => Command::new(binary),
+            (Some(most), _) => shell(&format!("ulimit -n {most}")),
+            (None, Some(_)) => shell("exec 3<&0 < /dev/null && export LISTEN_FDS=1 LISTEN_FDNAMES=main LISTEN_PID=$$"),
         };
         command
             .args(["serve", "--config", "conclave.toml"])
@@ -157,7 +169,10 @@ impl Builder {
             }
         }
         command.envs(self.environment);
-        (folder, Process::start(&mut command))
+        let stdin = self
+            .inherited
+            .map_or_else(Stdio::null, |socket| OwnedFd::from(socket).into());
+        (folder, Process::start_with(&mut command, stdin))
     }
 
     fn config(&self) -> String {
@@ -195,7 +210,12 @@ fn ready(line: &str) -> Option<(SocketAddr, SocketAddr)> {
         return None;
     }
     let address = |name: &str| line[name].as_str()?.parse().ok();
-    Some((address("listen")?, address("admin_listen")?))
+    // Of a unix socket the test itself knows where it is.
+    let listen = match line["listen"].as_str()?.starts_with("unix:") {
+        true => SocketAddr::from(([0, 0, 0, 0], 0)),
+        false => address("listen")?,
+    };
+    Some((listen, address("admin_listen")?))
 }
 
 /// A node that runs.
@@ -203,6 +223,8 @@ pub struct Node {
     pub listen: SocketAddr,
     pub admin: SocketAddr,
     pub certificate: Certificate,
+    /// A name in it.
+    pub name: String,
     pub process: Process,
     folder: TempDir,
 }
@@ -227,7 +249,7 @@ impl Node {
     // Connections
 
     pub fn tls(&self) -> Tls {
-        Tls::new(self.listen, &self.certificate)
+        Tls::new(self.listen, &self.certificate).named(&self.name)
     }
 
     pub fn tls_with(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> Tls {

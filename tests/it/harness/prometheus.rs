@@ -22,11 +22,16 @@ pub struct Prometheus {
 impl Prometheus {
     /// Scrapes `target` every second. It ends with the test.
     pub async fn scraping(target: SocketAddr) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let config = format!(
+        Self::with(&format!(
             "global: {{scrape_interval: 1s}}\n\
              scrape_configs: [{{job_name: conclave, static_configs: [{{targets: ['{target}']}}]}}]\n"
-        );
+        ))
+        .await
+    }
+
+    /// With a configuration of the test's own.
+    pub async fn with(config: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("prometheus.yml"), config).expect("a file");
         // It knows no port 0, and one that was free a moment ago may be somebody else's by now.
         for _ in 0..5 {

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
@@ -45,6 +46,7 @@ impl Certificate {
 #[derive(Debug, Clone)]
 pub struct Tls {
     address: SocketAddr,
+    name: String,
     config: ClientConfig,
     receive_buffer: Option<u32>,
 }
@@ -83,9 +85,33 @@ impl Tls {
             .with_no_client_auth();
         Self {
             address,
+            name: "localhost".to_owned(),
             config,
             receive_buffer: None,
         }
+    }
+
+    /// The name that the server is called by.
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = name.to_owned();
+        self
+    }
+
+    /// Takes whatever certificate the server shows.
+    pub fn trusting(mut self) -> Self {
+        let anyone = Arc::new(Anyone(rustls::crypto::aws_lc_rs::default_provider()));
+        self.config.dangerous().set_certificate_verifier(anyone);
+        self
+    }
+
+    /// Shows a certificate of its own when it is asked for one.
+    pub fn client_certificate(mut self, certificate: &Certificate) -> Self {
+        let key =
+            rustls::pki_types::PrivateKeyDer::from_pem_slice(certificate.key_pem.as_bytes()).expect("our own PEM");
+        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).expect("a key that signs");
+        let certified = rustls::sign::CertifiedKey::new(vec![certificate.der()], key);
+        self.config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
+        self
     }
 
     pub fn alpn(mut self, protocols: &[&str]) -> Self {
@@ -116,9 +142,58 @@ impl Tls {
 
     pub async fn try_connect(&self) -> std::io::Result<TlsStream> {
         let connector = TlsConnector::from(self.config());
-        let name = ServerName::try_from("localhost").unwrap();
+        let name = ServerName::try_from(self.name.clone()).unwrap();
         let stream = tcp(self.address, self.receive_buffer).await?;
         within("a TLS handshake", connector.connect(name, stream)).await
+    }
+}
+
+/// Verifies nothing.
+#[derive(Debug)]
+struct Anyone(CryptoProvider);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

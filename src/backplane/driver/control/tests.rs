@@ -92,7 +92,8 @@ impl Bench {
             user_json: "{}".into(),
             grants: None,
             token_id: None,
-            issued_at: Some(issued_at),
+            issued_at: Some(issued_at).into(),
+            is_probe: false,
         };
         self.warden.revoked.read().judge(&identity, None, auth::now())
     }
@@ -290,4 +291,17 @@ async fn what_may_be_forgotten_goes_by_itself() {
     bench
         .until(|bench| bench.metric("conclave_revocation_entries") == 0.0)
         .await;
+}
+
+/// Kicks are not kept: a node that served before it follows the log would miss those of its first moments.
+#[tokio::test(start_paused = true)]
+async fn a_node_begins_only_once_it_follows_the_log() {
+    let bench = Bench::new(Some(&memory()), OnStale::Refuse);
+    let mut load = std::pin::pin!(bench.warden.load());
+    assert!(futures_util::poll!(&mut load).is_pending());
+    bench.warden.hear(News::Up);
+    assert!(futures_util::poll!(&mut load).is_pending(), "it can be asked, no more");
+    bench.warden.hear(News::Suspect);
+    // The engine of this bench was not started, so the reading may fail; only the wait counts.
+    load.await;
 }

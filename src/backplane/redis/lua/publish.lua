@@ -27,7 +27,7 @@ elseif m[4] ~= line and fresh > 0 and not naive then
   if n >= 16 then lineage = string.match(lineage, '^[^,]*,(.*)$') end
 end
 if kept == 0 then bytes = 0 end
-local out = {now}
+local out, told, first = {now}, {}, string.format('%.0f', s + 1)
 for a = 9, #ARGV, 2 do
   local k = tonumber(ARGV[a])
   if taken[k] then
@@ -46,10 +46,14 @@ for a = 9, #ARGV, 2 do
       taken[k] = e .. ' ' .. seq
       redis.call('SET', KEYS[k], taken[k], 'PX', ARGV[6])
     end
-    -- Stored is stored: who may not publish is found out by the audit of others.
-    redis.pcall('SPUBLISH', ARGV[1], 'm ' .. e .. ' ' .. seq .. ' ' .. string.format('%.0f', s - 1) .. ' ' .. now .. ' ' .. ARGV[a + 1])
+    told[#told + 1] = #ARGV[a + 1] .. ' ' .. ARGV[a + 1]
     out[#out + 1] = 'new ' .. e .. ' ' .. seq
   end
+end
+if #told > 0 then
+  -- One wake-up for all, so that nodes hand them on together. Stored is stored: who may not publish is found out by the
+  -- audit of others.
+  redis.pcall('SPUBLISH', ARGV[1], 'b ' .. e .. ' ' .. first .. ' ' .. now .. ' ' .. table.concat(told))
 end
 local before = bytes
 local n = redis.call('LLEN', KEYS[2])

@@ -8,12 +8,12 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use redis::Value;
 
-use super::super::super::contract::{Failed, Incarnation, PARTITIONS, Renewal};
+use super::super::super::contract::{Advertised, Failed, Incarnation, PARTITIONS, Renewal};
 use super::super::Redis;
 use super::super::calls::Invocation;
 use super::super::reply;
 use super::batch::{self, Batch, Move, Moved};
-use super::{BURY, LAPSE, LOOK, REAPED, RENEW, texts};
+use super::{ADVERTISE, BURY, LAPSE, LOOK, REAPED, RENEW, texts};
 
 /// How long a buried incarnation is known by its tombstone. One that wakes up later is refused its lease, listed as
 /// ended by that, and reaped once more.
@@ -40,6 +40,24 @@ impl Redis {
         renewal(answer)
     }
 
+    /// [`super::super::Backplane::advertise`].
+    pub(in super::super) async fn advertise_facts(
+        &self,
+        incarnation: &Incarnation,
+        facts: &[u8],
+    ) -> Result<Vec<Advertised>, Failed> {
+        let keys = [self.keys.control("lease"), self.keys.control("nodes")];
+        let args = [incarnation.as_bytes(), facts];
+        let answer = self.call_ctl(&ADVERTISE, &[&keys[0], &keys[1]], &args).await?;
+        let mut words = reply::array(answer)?;
+        let mut advertised = Vec::with_capacity(words.len() / 2);
+        while let Some(incarnation) = words.next() {
+            let incarnation = reply::text(Some(incarnation))?;
+            advertised.push((incarnation.into(), reply::bytes(words.next())?));
+        }
+        Ok(advertised)
+    }
+
     /// [`super::super::Backplane::reap`]. False also for an incarnation that is alive; nothing is done to it.
     pub(in super::super) async fn bury(&self, dead: &Incarnation) -> Result<bool, Failed> {
         if self.lapse(false, std::slice::from_ref(dead)).await? != [false] {
@@ -47,7 +65,8 @@ impl Redis {
         }
         let done = self.move_out(dead).await.map_err(|_| Failed::Unknown)?;
         if done {
-            self.call_ctl(&REAPED, &[&self.keys.control("lease")], &[dead.as_bytes()])
+            let keys = [self.keys.control("lease"), self.keys.control("nodes")];
+            self.call_ctl(&REAPED, &[&keys[0], &keys[1]], &[dead.as_bytes()])
                 .await
                 .map_err(|_| Failed::Unknown)?;
         }

@@ -22,9 +22,9 @@ impl Files {
     }
 
     fn check(&self, certificate: &str, key: &str) -> Vec<Problem> {
-        let mut tls = default_config().tls;
-        (tls.certificate, tls.key) = (self.write("tls.crt", certificate), self.write("tls.key", key));
-        check(&tls)
+        let mut config = default_config();
+        (config.tls.certificate, config.tls.key) = (self.write("tls.crt", certificate), self.write("tls.key", key));
+        check(&config)
     }
 }
 
@@ -64,11 +64,11 @@ fn a_good_pair_passes() {
 
 #[test]
 fn files_that_are_missing_or_unset_are_named() {
-    let mut tls = default_config().tls;
-    expect(&check(&tls), &[(CERTIFICATE, "not set"), (KEY, "not set")]);
-    (tls.certificate, tls.key) = ("/nowhere/tls.crt".into(), "/".into());
+    let mut config = default_config();
+    expect(&check(&config), &[(CERTIFICATE, "not set"), (KEY, "not set")]);
+    (config.tls.certificate, config.tls.key) = ("/nowhere/tls.crt".into(), "/".into());
     expect(
-        &check(&tls),
+        &check(&config),
         &[
             (CERTIFICATE, "file not found: /nowhere/tls.crt"),
             (KEY, "a directory, not a file: /"),
@@ -158,15 +158,29 @@ fn an_expired_certificate_is_refused_and_one_about_to_expire_is_a_warning() {
 fn a_key_that_everybody_can_read_is_a_warning() {
     let files = Files::new();
     let (certificate, key) = pair();
-    let mut tls = default_config().tls;
-    (tls.certificate, tls.key) = (files.write("tls.crt", &certificate), files.write("tls.key", &key));
-    for (mode, expected) in [(0o600, None), (0o640, None), (0o644, Some("every user"))] {
-        std::fs::set_permissions(&tls.key, PermissionsExt::from_mode(mode)).expect("mode");
-        let problems = check(&tls);
+    let mut config = default_config();
+    (config.tls.certificate, config.tls.key) = (files.write("tls.crt", &certificate), files.write("tls.key", &key));
+    for (mode, expected) in [(0o600, None), (0o640, Some("its group")), (0o644, Some("every user"))] {
+        std::fs::set_permissions(&config.tls.key, PermissionsExt::from_mode(mode)).expect("mode");
+        let problems = check(&config);
+        if let (Some(problem), Some(who)) = (problems.first(), expected) {
+            assert!(problem.what.contains(who), "{problem}");
+        }
         assert_eq!(
             problems.first().map(|problem| problem.severity),
             expected.map(|_| Severity::Warning),
             "{mode:o}"
         );
     }
+}
+
+#[test]
+fn a_certificate_without_names_is_one_that_nobody_accepts() {
+    let key = KeyPair::generate().expect("key");
+    let params = CertificateParams::new(Vec::<String>::new()).expect("params");
+    let certificate = params.self_signed(&key).expect("certificate").pem();
+    expect(
+        &Files::new().check(&certificate, &key.serialize_pem()),
+        &[(CERTIFICATE, "no name in it")],
+    );
 }

@@ -260,6 +260,7 @@ impl Room {
         log.at = Some(to);
         // Everybody is told, also whom it was acknowledged to.
         log.acked.clear();
+        self.rules.taps.to_room(&self.name, &frame);
         for (_, inbox, _) in self.with_members(state) {
             inbox.push(Command::Chat {
                 room: self.id,

@@ -94,10 +94,17 @@ impl Room {
                 }
             };
             if changed {
-                self.errands().change(self.change(&user.id, &user.json, true));
+                self.tell_change(&user.id, &user.json, true);
             }
         }
         self.enter(state, joining, recovered);
+    }
+
+    /// Tells all nodes who came or went; of a probe none.
+    fn tell_change(&self, user: &Arc<str>, json: &Arc<str>, enters: bool) {
+        if !self.is_shadow() {
+            self.errands().change(self.change(user, json, enters));
+        }
     }
 
     pub(super) fn change(&self, user: &Arc<str>, json: &Arc<str>, enters: bool) -> Change {
@@ -123,12 +130,12 @@ impl Room {
             return;
         }
         let errands = self.errands();
-        if closed && !errands.bounds.leave_grace.is_zero() {
+        if closed && !errands.bounds.leave_grace.is_zero() && !self.is_shadow() {
             let grace_ms = u64::try_from(errands.bounds.leave_grace.as_millis()).unwrap_or(u64::MAX);
             held.leaves_ms = now_ms.saturating_add(grace_ms);
             errands.leave_later(held.leaves_ms, Arc::clone(self), Arc::clone(user));
         } else if let Some(held) = shared.held.remove(user) {
-            errands.change(self.change(user, &held.json, false));
+            self.tell_change(user, &held.json, false);
         }
     }
 
@@ -141,7 +148,7 @@ impl Room {
             if shared.held.get(user).is_some_and(due)
                 && let Some(held) = shared.held.remove(user)
             {
-                self.errands().change(self.change(user, &held.json, false));
+                self.tell_change(user, &held.json, false);
             }
         });
     }
@@ -152,7 +159,7 @@ impl Room {
             let log = shared(&mut state.log);
             log.held.retain(|user, held| {
                 if held.connections == 0 {
-                    self.errands().change(self.change(user, &held.json, false));
+                    self.tell_change(user, &held.json, false);
                 }
                 held.connections > 0
             });
@@ -161,6 +168,9 @@ impl Room {
 
     /// Users that this node holds in the room, grace included.
     pub fn held(&self, into: &mut Vec<Change>) {
+        if self.is_shadow() {
+            return;
+        }
         self.with(|state| {
             for (user, held) in &shared(&mut state.log).held {
                 into.push(self.change(user, &held.json, true));
@@ -228,6 +238,7 @@ impl Room {
                     now_ms,
                 };
                 self.enter_shared(state, &joining, recovered);
+                let recovered = recovered.filter(|_| !self.is_shadow());
                 self.settle(waiting.member, None, Settled::In { recovered });
             }
         }

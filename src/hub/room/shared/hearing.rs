@@ -9,27 +9,35 @@ use crate::backplane::cursor::{self, Heard};
 use crate::hub::User;
 
 impl Room {
-    /// A message that arrived.
-    pub fn on_message(self: &Arc<Self>, entry: &Entry) -> Option<Heard> {
+    /// Messages that arrived together, in order. What each was is told; nothing if the room is not open.
+    pub fn on_messages(self: &Arc<Self>, entries: &[Entry], told: impl FnMut(Heard)) {
+        // Under one lock, so that members get them in one go.
         self.with(|state| {
-            let log = shared(&mut state.log);
-            if log.at.is_none() || log.reopen || log.behind {
-                // The log has it, and the question that runs, or the one after it, brings it.
-                log.missed = Some(entry.position.clone());
-                self.ask_again(log);
-                return Some(Heard::Ahead);
+            entries
+                .iter()
+                .filter_map(|entry| self.on_message(state, entry))
+                .for_each(told);
+        });
+    }
+
+    fn on_message(self: &Arc<Self>, state: &mut State, entry: &Entry) -> Option<Heard> {
+        let log = shared(&mut state.log);
+        if log.at.is_none() || log.reopen || log.behind {
+            // The log has it, and the question that runs, or the one after it, brings it.
+            log.missed = Some(entry.position.clone());
+            self.ask_again(log);
+            return Some(Heard::Ahead);
+        }
+        let at = log.at.clone()?;
+        let heard = cursor::hear(&at, entry);
+        match heard {
+            Heard::Old => {}
+            Heard::Next if !self.with_members(state).any(|(_, inbox, _)| inbox.is_full()) => {
+                self.deliver(state, entry);
             }
-            let at = log.at.clone()?;
-            let heard = cursor::hear(&at, entry);
-            match heard {
-                Heard::Old => {}
-                Heard::Next if !self.with_members(state).any(|(_, inbox, _)| inbox.is_full()) => {
-                    self.deliver(state, entry);
-                }
-                Heard::Next | Heard::Ahead | Heard::Foreign => self.fall_behind(state),
-            }
-            Some(heard)
-        })
+            Heard::Next | Heard::Ahead | Heard::Foreign => self.fall_behind(state),
+        }
+        Some(heard)
     }
 
     /// The driver gave up on this room, and something new has come since: it may do better now.

@@ -177,6 +177,7 @@ impl Room {
             member: pending.member,
             frame,
             kept,
+            by_probe: self.is_shadow(),
         });
     }
 }

@@ -1,0 +1,179 @@
+"""Three nodes on one Redis with everything switched on, and the Prometheus that scrapes them every second."""
+
+import asyncio
+import os
+import secrets
+import signal
+import ssl
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from dash_prometheus import Prometheus, Server, Sink
+
+from lab.node import Identity, token
+from lab.process import Ports, until
+from lab.world import Standalone
+
+BINARY = os.environ.get("CONCLAVE") or sys.exit("set CONCLAVE to the conclave binary")
+# Ranges of ports below this are the fault lab's jobs.
+PORT_RANGE = 70 + os.getpid() % 8
+JOB, PROBE_JOB, EXPORTER_JOB = "conclave", "conclave-probe", "conclave-probe-exporter"
+JOBS = [JOB, PROBE_JOB, EXPORTER_JOB]
+
+
+def tables(folder, collector):
+    """Small limits and short times, so that each is met within a minute."""
+    admin = folder / "admin.token"
+    admin.touch(mode=0o600)
+    admin.write_text(secrets.token_hex(32) + "\n")
+    return {
+        "heartbeat": {"interval": "1s"},
+        "limits": {
+            "messages_per_second": 40,
+            "message_bytes": "8KiB",
+            "rooms_per_connection": 4,
+            "outbox_bytes": "64KiB",
+            "outbox_age": "3s",
+            "send_buffer": "4KiB",
+            "unsent_low_water": "2KiB",
+        },
+        "auth": {"refusals_per_second": 3, "refusals_burst": 10},
+        "history": {"messages": 200},
+        "session": {"enabled": True, "secret": secrets.token_hex(32), "per_minute": 30},
+        "echo": {"enabled": True},
+        "drain": {"grace": "1s", "time": "5s"},
+        "admin": {"token_file": str(admin)},
+        "traces": {"endpoint": collector, "sample_ratio": 0.2},
+    }
+
+
+class Cluster:
+    """`async with`: everything runs, and ends with it."""
+
+    def __init__(self):
+        # What Prometheus is told of besides its targets: files of rules, and the port of an Alertmanager.
+        self.rules = self.alertmanager = None
+
+    async def prepare(self):
+        """What must be there before Prometheus is."""
+
+    async def __aenter__(self):
+        self._folder = tempfile.TemporaryDirectory(prefix="conclave-dash-")
+        self.folder = Path(self._folder.name)
+        self.identity, self.collector = Identity(self.folder), Sink()
+        self.ports = Ports(PORT_RANGE)
+        self.world = Standalone(BINARY, self.folder, self.identity, self.ports, "disk", tables(self.folder, self.collector.url))
+        self.nodes, self.redis = self.world.nodes, self.world.stores[0]
+        self.others = []
+        try:
+            await self.world.start()
+            self.prober = await self._start_prober()
+            await self.prepare()
+            self.prometheus = await self._start(Prometheus(self.folder, self.ports.take(), self._scraping()))
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_):
+        for process in self.others:
+            await process.kill()
+        await self.world.close()
+        self.collector.close()
+        self._folder.cleanup()
+
+    async def _start(self, process):
+        self.others.append(process)
+        await process.start()
+        return process
+
+    async def _start_prober(self):
+        """`conclave probe --listen` with what each node is probed with."""
+        path, port = self.folder / "probe.toml", self.ports.take()
+        secret = self.folder / "probe.token"
+        secret.touch(mode=0o600)
+        secret.write_text(token("probe", probe=True))
+        path.write_text(probe_config(secret, [node.url for node in self.nodes]))
+        command = [BINARY, "probe", "--listen", f"127.0.0.1:{port}", "--config", path]
+        prober = Server("probe", command, self.folder, port)
+        prober.READY = "/metrics"
+        return await self._start(prober)
+
+    def _scraping(self):
+        nodes = self.admins()
+        exporter = f"127.0.0.1:{self.prober.port}"
+        jobs = [
+            {"job_name": JOB, "static_configs": [{"targets": nodes}]},
+            {"job_name": EXPORTER_JOB, "static_configs": [{"targets": [exporter]}]},
+            self._probing(exporter),
+        ]
+        config = {"global": {"scrape_interval": "1s", "evaluation_interval": "1s"}, "scrape_configs": jobs}
+        if self.rules:
+            config["rule_files"] = [str(self.rules)]
+        if self.alertmanager:
+            config["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [f"127.0.0.1:{self.alertmanager}"]}]}]}
+        return config
+
+    def _probing(self, exporter):
+        return {
+            "job_name": PROBE_JOB,
+            "metrics_path": "/probe",
+            # A busy machine has time for it, too.
+            "scrape_interval": "3s",
+            "scrape_timeout": "3s",
+            "params": {"module": ["default"]},
+            "static_configs": [{"targets": [node.url for node in self.nodes]}],
+            "relabel_configs": [
+                {"source_labels": ["__address__"], "target_label": "__param_target"},
+                {"source_labels": ["__param_target"], "target_label": "instance"},
+                {"target_label": "__address__", "replacement": exporter},
+            ],
+        }
+
+    def instances(self):
+        """As Prometheus calls what it scrapes."""
+        return [*self.admins(), *(node.url for node in self.nodes), f"127.0.0.1:{self.prober.port}"]
+
+    def admins(self):
+        return [f"127.0.0.1:{node.admin}" for node in self.nodes]
+
+    def client_tls(self):
+        """The certificate is exchanged while clients come and go, so it is not what they trust."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
+
+    async def verb(self, *words):
+        """Another run of the binary with the first node's configuration."""
+        config = self.folder / f"{self.nodes[0].letter}.toml"
+        child = await asyncio.create_subprocess_exec(
+            BINARY, *words, "--config", str(config), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+        )
+        return await child.wait()
+
+    def renew(self):
+        """As an operator would: the same key, a new certificate, for 90 days instead of two."""
+        names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
+        files = ["-key", self.identity.key, "-out", self.identity.certificate]
+        ask = ["openssl", "req", "-x509", *files, "-days", "90", "-subj", "/CN=localhost", "-addext", names]
+        subprocess.run(ask, check=True, capture_output=True)
+
+    def hang_up(self):
+        """Certificates are to be read again."""
+        for node in self.nodes:
+            node.child.send_signal(signal.SIGHUP)
+
+    async def drain(self, node):
+        """Told to stop, and started again once it is gone."""
+        node.child.send_signal(signal.SIGTERM)
+        await until(f"node {node.letter} to stop", lambda: not node.alive())
+        await self.world.start_node(node)
+
+
+def probe_config(secret, targets):
+    """Each node by itself and by way of the last one. The certificate is exchanged while this runs: see `client_tls`."""
+    listed = ", ".join(f'"{target}"' for target in targets)
+    keys = f'token_file = "{secret}"\ninsecure = true\nroom = "lobby"\nvia = "{targets[-1]}"\n'
+    return f"[modules.default]\ntargets = [{listed}]\n{keys}"

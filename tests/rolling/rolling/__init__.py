@@ -1,0 +1,1 @@
+"""Three nodes restarted one after the other under clients who talk."""
