@@ -172,16 +172,20 @@ fn rates(limits: &Limits) -> Vec<Problem> {
             "set limits.messages_per_second too, or leave this out",
         ));
     }
-    if limits.bytes_per_second > 0 && limits.bytes_per_second < limits.message_bytes as u64 {
-        let what = format!(
-            "{} bytes per second are less than one message of limits.message_bytes, {}: such a message could never pass",
-            limits.bytes_per_second, limits.message_bytes
-        );
-        problems.push(Problem::error(
-            "limits.bytes_per_second",
-            what,
-            "raise it, or lower limits.message_bytes",
-        ));
+    for (key, per_second) in [
+        ("limits.bytes_per_second", limits.bytes_per_second),
+        ("limits.user_bytes_per_second", limits.user_bytes_per_second),
+        ("limits.address_bytes_per_second", limits.address_bytes_per_second),
+        ("limits.room_bytes_per_second", limits.room_bytes_per_second),
+        ("limits.node_bytes_per_second", limits.node_bytes_per_second),
+    ] {
+        if per_second > 0 && per_second < limits.message_bytes as u64 {
+            let what = format!(
+                "{per_second} bytes per second are less than one message of limits.message_bytes, {}: such a message could never pass",
+                limits.message_bytes
+            );
+            problems.push(Problem::error(key, what, "raise it, or lower limits.message_bytes"));
+        }
     }
     problems
 }

@@ -245,6 +245,14 @@ pub struct Limits {
     pub user_messages_per_second: u32,
     /// Over all connections of an address (IPv6: of a /64).
     pub address_messages_per_second: u32,
+    pub user_bytes_per_second: u64,
+    pub address_bytes_per_second: u64,
+    /// Of chats in one room on this node.
+    pub room_messages_per_second: u32,
+    pub room_bytes_per_second: u64,
+    /// Over all connections of this node.
+    pub node_messages_per_second: u32,
+    pub node_bytes_per_second: u64,
     /// Rooms one connection may be in.
     pub rooms_per_connection: usize,
     /// Connections in one room on this node.
@@ -256,6 +264,8 @@ pub struct Limits {
     pub outbox_age: Duration,
     /// Sum over all outboxes of this node; the largest go first.
     pub node_outbox_bytes: usize,
+    /// Sum over all messages of this node that are not whole; the largest go first.
+    pub node_inbound_bytes: usize,
     /// SO_SNDBUF of a client socket.
     pub send_buffer: usize,
     /// TCP_NOTSENT_LOWAT of a client socket.

@@ -10,7 +10,7 @@ use crate::protocol::client::{self, ClientMessage, Page, Ref, Request, Since};
 use crate::protocol::close::{Close, DeniedWord};
 use crate::protocol::error::ErrorCode;
 use crate::protocol::{room, server};
-use crate::runtime;
+use crate::runtime::{self, Exceeded};
 use crate::telemetry::metrics::{Limit, RateLimit, Recovery};
 use crate::telemetry::taps;
 use crate::telemetry::traces::PublishSpan;
@@ -52,16 +52,8 @@ impl Life {
     pub(super) fn on_text(&mut self, text: &str, now_ns: u64) {
         #[cfg(test)]
         assert!(text != crate::runtime::tests::A_BUG, "a bug that a test asked for");
-        if let Err(failed) = self.check_rates(now_ns) {
-            self.refuse(reference_of(text), &failed);
-            if self
-                .rates
-                .as_mut()
-                .is_some_and(|rates| rates.patience.on_refusal(now_ns))
-            {
-                self.close(Close::ABUSE);
-            }
-            return;
+        if let Err(failed) = self.check_rates(text.len(), now_ns) {
+            return self.refuse_for_rate(reference_of(text), &failed, now_ns);
         }
         if text.len() > self.node.config.limits.message_bytes {
             self.node.metrics.limit_hit(Limit::MessageBytes);
@@ -72,12 +64,12 @@ impl Life {
             return self.refuse(reference_of(text), &failed);
         }
         match client::parse(text) {
-            Ok(request) => self.on_request(request, text.len()),
+            Ok(request) => self.on_request(request, text.len(), now_ns),
             Err(bad) => self.error(bad.reference, bad.code, &bad.message, None, None),
         }
     }
 
-    fn on_request(&mut self, request: Request<'_>, bytes: usize) {
+    fn on_request(&mut self, request: Request<'_>, bytes: usize, now_ns: u64) {
         let reference = request.reference;
         if self.node.hub.taps().is_on() {
             self.tap(&request.message, bytes);
@@ -111,7 +103,19 @@ impl Life {
                 kept: None,
             }),
             (Ok(_), _) => {}
+            (Err(failed), reference) if failed.code == ErrorCode::RateLimited => {
+                self.refuse_for_rate(reference, &failed, now_ns);
+            }
             (Err(failed), reference) => self.refuse(reference, &failed),
+        }
+    }
+
+    /// Says so, and ends who goes on all the same.
+    fn refuse_for_rate(&mut self, reference: Option<Ref<'_>>, failed: &Failed, now_ns: u64) {
+        self.refuse(reference, failed);
+        let patience = self.rates.as_mut().map(|rates| &mut rates.patience);
+        if patience.is_some_and(|patience| patience.on_refusal(now_ns)) {
+            self.close(Close::ABUSE);
         }
     }
 
@@ -149,6 +153,7 @@ impl Life {
     ) -> Result<Done, Failed> {
         let room = self.joined(name)?;
         self.check_grant(name, Verb::Chat)?;
+        self.check_room_rate(&room, content.len())?;
         let mut span = self.node.traces.publish(self.trace.as_deref(), traceparent);
         let trace = span
             .as_ref()
@@ -426,27 +431,33 @@ impl Life {
         ))
     }
 
-    /// Token buckets of the connection, the user and the address, in this order.
-    fn check_rates(&mut self, now_ns: u64) -> Result<(), Failed> {
+    /// Token buckets of the connection, the user, the address and the node, in this order.
+    fn check_rates(&mut self, bytes: usize, now_ns: u64) -> Result<(), Failed> {
         let Some(rates) = &mut self.rates else { return Ok(()) };
-        let node = &self.node;
-        let over = |limit, wait_ns: u64| {
-            node.metrics.rate_limited(limit);
-            Failed {
-                retry_after_ms: Some(wait_ns.div_ceil(1_000_000).max(1)),
-                ..Failed::new(ErrorCode::RateLimited, "too many messages; this one was not processed")
-            }
-        };
-        rates
-            .messages
-            .take(1, now_ns)
-            .map_err(|wait_ns| over(RateLimit::Messages, wait_ns))?;
-        node.user_rate
-            .check(&self.identity.user_id)
-            .map_err(|wait_ns| over(RateLimit::UserMessages, wait_ns))?;
-        node.address_rate
-            .check(&rates.address)
-            .map_err(|wait_ns| over(RateLimit::AddressMessages, wait_ns))
+        let ceilings = &self.node.ceilings;
+        let taken = (rates.messages.take(1, now_ns))
+            .map_err(|wait_ns| (RateLimit::Messages, wait_ns))
+            .and_then(|()| ceilings.user.check(&self.identity.user_id, bytes, now_ns))
+            .and_then(|()| ceilings.address.check(&rates.address, bytes, now_ns))
+            .and_then(|()| ceilings.node.check(&(), bytes, now_ns));
+        taken.map_err(|exceeded| self.over_rate(exceeded))
+    }
+
+    /// Those of a room, for what is said in it on this node.
+    fn check_room_rate(&self, room: &Room, bytes: usize) -> Result<(), Failed> {
+        if self.rates.is_none() {
+            return Ok(());
+        }
+        let taken = (self.node.ceilings.room).check(&room.name, bytes, self.shard.now_ns());
+        taken.map_err(|exceeded| self.over_rate(exceeded))
+    }
+
+    fn over_rate(&self, (limit, wait_ns): Exceeded) -> Failed {
+        self.node.metrics.rate_limited(limit);
+        Failed {
+            retry_after_ms: Some(wait_ns.div_ceil(1_000_000).max(1)),
+            ..Failed::new(ErrorCode::RateLimited, "too many messages; this one was not processed")
+        }
     }
 
     fn ok(&self, done: server::Done<'_>) {

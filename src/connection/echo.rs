@@ -170,7 +170,7 @@ impl Echo {
             let counters = self.shard.counters.of(self.is_probe);
             let event = match self.assembler.next(plain, &mut used, bounds) {
                 Ok(Some(event)) => event,
-                Ok(None) => return,
+                Ok(None) => return self.conn.keep_inbound(self.assembler.held_bytes(), counters),
                 Err(violation) => return self.on_violation(violation),
             };
             let (kind, answer, payload) = match event {
@@ -241,6 +241,7 @@ impl Future for Echo {
 
 impl Drop for Echo {
     fn drop(&mut self) {
+        self.conn.keep_inbound(0, &self.shard.counters);
         let ended = self.ending.or(self.conn.phase().end());
         self.conn.finish();
         self.shard.inbox.push(Command::Gone {

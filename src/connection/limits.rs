@@ -49,6 +49,12 @@ impl Bucket {
         self.full_at_ns.saturating_sub(now_ns.saturating_add(self.depth_ns))
     }
 
+    /// Whether nothing is taken.
+    #[must_use]
+    pub fn is_full(&self, now_ns: u64) -> bool {
+        self.full_at_ns <= now_ns
+    }
+
     fn cost_ns(&self, units: u64) -> u64 {
         let cost_ns = (u128::from(units) * 1_000_000_000)
             .checked_div(self.per_second.into())

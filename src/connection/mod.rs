@@ -119,6 +119,8 @@ struct State {
     refused: bool,
     /// Chats on their way to the backplane.
     saying: u8,
+    /// KiB that its task keeps of a message that is not whole, rounded up.
+    inbound_kib: u16,
     /// An echo is in the middle of a frame: nothing of the outbox may come between its pieces.
     mid_reply: bool,
     /// Since when the bytes at the front wait, shard clock.
@@ -196,6 +198,7 @@ impl Conn {
             gate: 0,
             refused: false,
             saying: 0,
+            inbound_kib: 0,
             stuck_since_ms: 0,
             pinged_ms: 0,
         };
@@ -471,6 +474,22 @@ impl Conn {
         let mut state = self.state.lock();
         let pinged_ms = std::mem::take(&mut state.pinged_ms);
         (pinged_ms > 0).then(|| u64::from(low_half(now_ms).wrapping_sub(pinged_ms)))
+    }
+
+    /// For the task, after each read: so many bytes of a message that is not whole are kept.
+    fn keep_inbound(&self, bytes: usize, counters: &ShardCounters) {
+        let kib = u16::try_from(bytes.div_ceil(1024)).unwrap_or(u16::MAX);
+        let before = std::mem::replace(&mut self.state.lock().inbound_kib, kib);
+        counters.inbound_kib.add(i64::from(kib) - i64::from(before));
+    }
+
+    /// Bytes of a message that is not whole, up to a KiB more; of one that is being closed they are as good as gone.
+    pub fn inbound_bytes(&self) -> usize {
+        let state = self.state.lock();
+        match state.phase {
+            Phase::Open => usize::from(state.inbound_kib) * 1024,
+            _ => 0,
+        }
     }
 
     /// Counts a deliberate pause in reading as life: the sweeper must not end whom we stopped listening to.

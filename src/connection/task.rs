@@ -21,7 +21,7 @@ use crate::limits::{CLOSE_LINGER, HARD_LIMIT_FACTOR, READ_PAUSE_MAX};
 use crate::net::limit_key;
 use crate::protocol::close::Close;
 use crate::protocol::server;
-use crate::runtime::Node;
+use crate::runtime::{Ceilings, Node};
 use crate::shard::Shard;
 use crate::shard::inbox::Command;
 use crate::telemetry::metrics::{Initiator, Kind, Limit, PanicPlace, RateLimit, ShardCounters};
@@ -116,6 +116,8 @@ pub(super) struct Life {
     deaf: bool,
     /// It counts for `limits.connections_per_user`.
     is_seated: bool,
+    /// Some of a message that is not whole was kept, and counted.
+    keeps: bool,
     /// The last room was asked for, and the backplane has yet to let us in.
     pub(super) entering: bool,
     /// The peer said close first, or left; with its code.
@@ -132,12 +134,9 @@ pub(super) struct Rates {
 }
 
 impl Rates {
-    fn new(limits: &config::Limits, address: IpAddr) -> Option<Box<Self>> {
+    fn new(limits: &config::Limits, ceilings: &Ceilings, address: IpAddr) -> Option<Box<Self>> {
         let per_second = limits.messages_per_second;
-        let none = per_second == 0
-            && limits.bytes_per_second == 0
-            && limits.user_messages_per_second == 0
-            && limits.address_messages_per_second == 0;
+        let none = per_second == 0 && limits.bytes_per_second == 0 && ceilings.are_none();
         let burst = if limits.messages_burst == 0 {
             per_second
         } else {
@@ -169,13 +168,14 @@ impl Task {
             early,
         } = entrance;
         let life = Life {
-            rates: Rates::new(&node.config.limits, address),
+            rates: Rates::new(&node.config.limits, &node.ceilings, address),
             rooms: Vec::new(),
             trace: trace.map(Box::new),
             opened_ms: shard.now_ms(),
             ending: false,
             deaf: false,
             is_seated: node.seats.count(&identity),
+            keeps: false,
             entering: false,
             left_by_peer: None,
             node,
@@ -285,6 +285,7 @@ impl Task {
                 Err(violation) => return life.on_violation(violation),
             }
         }
+        life.count_inbound(self.assembler.held_bytes());
         if used < plain.len() {
             // What came of these is written first, so that nobody is a slow reader for having said much at once.
             self.aside().early = plain[used..].to_vec();
@@ -434,6 +435,13 @@ impl Life {
         }
     }
 
+    fn count_inbound(&mut self, bytes: usize) {
+        if bytes > 0 || self.keeps {
+            self.keeps = bytes > 0;
+            self.conn.keep_inbound(bytes, &self.shard.counters);
+        }
+    }
+
     /// Whether the backplane owes an answer without which nothing more is taken in. A room that it refused is not ours.
     fn awaits_backplane(&mut self) -> bool {
         if !self.node.hub.is_shared() {
@@ -579,6 +587,7 @@ impl Future for Task {
 impl Drop for Life {
     /// Leaves the hub first, then closes the socket; whatever is slow comes last.
     fn drop(&mut self) {
+        self.count_inbound(0);
         let now_ms = crate::runtime::now_ms();
         for room in std::mem::take(&mut self.rooms) {
             self.leave_room(&room, true, now_ms);

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::response::Response;
 use axum::{Router, middleware};
 use http::StatusCode;
+use tower::util::MapResponseLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::http::{health, overloaded, pages, session, upgrade};
 use crate::runtime::Node;
-use crate::telemetry::metrics;
+use crate::telemetry::metrics::{self, RateLimit};
 
 /// A plain route that has not answered by then never will.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -20,7 +22,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 pub fn router(node: &Arc<Node>) -> Router {
     let mut plain = pages::routes(node.config.server.page);
     if node.config.session.enabled {
-        plain = plain.merge(session::routes(Arc::clone(&node.sessions)));
+        plain = plain.merge(session::routes(Arc::clone(&node.sessions)).layer(count_refused_sign_ins(node)));
     }
     // Not for health: a balancer that is told 503 sends everybody to the next node, which has no less to do.
     let shed = middleware::from_fn_with_state(Arc::clone(node), overloaded::shed);
@@ -35,4 +37,17 @@ pub fn router(node: &Arc<Node>) -> Router {
         .layer(CompressionLayer::new())
         .layer(CatchPanicLayer::new());
     plain.merge(upgrade::routes(node))
+}
+
+/// `session.per_minute` is the only reason for this status there.
+fn count_refused_sign_ins(
+    node: &Arc<Node>,
+) -> MapResponseLayer<impl FnMut(Response) -> Response + Clone + Send + Sync + 'static> {
+    let metrics = Arc::clone(&node.metrics);
+    MapResponseLayer::new(move |answer: Response| {
+        if answer.status() == StatusCode::TOO_MANY_REQUESTS {
+            metrics.rate_limited(RateLimit::SignIns);
+        }
+        answer
+    })
 }

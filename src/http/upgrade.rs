@@ -24,7 +24,7 @@ use crate::http::service::Peer;
 use crate::net::NAMELESS;
 use crate::net::admission::Telling;
 use crate::net::client_io::ClientIo;
-use crate::net::permits::Permit;
+use crate::net::permits::{self, Permit};
 use crate::protocol::close::Close;
 use crate::runtime::Node;
 use crate::shard::inbox::Command;
@@ -121,7 +121,7 @@ fn decide(node: &Node, parts: &Parts, peer: &Peer) -> Result<(Handshake, Verdict
     let handshake = handshake::check(parts).map_err(Refused::Handshake)?;
     let ours = |host: &str| node.names_host(host);
     let origin = node.policy.origin(parts, &ours).map_err(|_| {
-        tracing::info!("upgrade refused: foreign origin");
+        tracing::info!(address = %peer.address.0.ip(), "upgrade refused: foreign origin");
         Refused::ForeignOrigin
     })?;
     if node.drain.is_draining() {
@@ -156,7 +156,8 @@ fn decide(node: &Node, parts: &Parts, peer: &Peer) -> Result<(Handshake, Verdict
                 node.metrics.rate_limited(RateLimit::Refusals);
                 return Err(Refused::Throttled);
             }
-            tracing::info!(reason = word.as_str(), detail = denied.detail(), "connection refused");
+            let address = peer.address.0.ip();
+            tracing::info!(reason = word.as_str(), detail = denied.detail(), %address, "connection refused");
             Ok((handshake, turned_away(node, word.close())?))
         }
     }
@@ -204,7 +205,7 @@ fn upgrade(node: &Arc<Node>, kind: Kind, parts: &mut Parts, peer: Peer, verdict:
                 };
                 begin(node, kind, peer, verdict, trace, Stream::Own(io), early);
             }
-            Err(upgraded) => match node.permits.admit(peer.address.0.ip()) {
+            Err(upgraded) => match permit(&node, &peer) {
                 Ok(permit) => {
                     let Some(verdict) = placed(&node, kind, &peer, verdict, None).await else {
                         return;
@@ -229,6 +230,14 @@ fn return_after_ms(node: &Node) -> u64 {
 
 /// Somebody who came just before the node stopped looks again after so long.
 const OVERLOADED_RECONNECT_MS: u64 = 2_000;
+
+/// Of a socket that shares its TCP connection with others.
+fn permit(node: &Node, peer: &Peer) -> Result<Permit, permits::Refused> {
+    match peer.address.0 {
+        NAMELESS => node.permits.admit_nameless(),
+        address => node.permits.admit(address.ip()),
+    }
+}
 
 /// Takes the places that a connection needs which is only now known to be one: of its address, where a proxy may share its
 /// connections, and of its user. None: there is no place for it, and too many are being told so already.

@@ -58,8 +58,12 @@ enum Turn {
 
 impl Acme {
     /// # Errors
-    /// No root to trust the authority's own certificate by.
+    /// No root to trust the authority's own certificate by, or no folder.
     pub fn new(settings: &config::Acme, metrics: Arc<Metrics>) -> Result<Self, CertificateError> {
+        folder::make(&settings.cache_dir).map_err(|error| CertificateError::Read {
+            path: settings.cache_dir.clone(),
+            error,
+        })?;
         Ok(Self {
             folder: Folder::new(&settings.cache_dir, &settings.directory, &settings.domains),
             authority: Arc::new(authority(settings.ca_file.as_deref())?),
@@ -147,6 +151,8 @@ impl Acme {
         if until_renewal(certificates).is_some() {
             return Ok(Turn::Renewed);
         }
+        // Authorities give few certificates per week: none is ordered that could not be kept.
+        self.folder.probe().await?;
         tracing::info!(domains = ?self.settings.domains, directory = %self.settings.directory, "ordering a certificate");
         let order = order::Order {
             settings: &self.settings,

@@ -88,8 +88,11 @@ impl Certificates {
         };
         match Pair::read(&certificates.certificate, &certificates.key) {
             Ok(pair) => certificates.take(pair, "certificate loaded"),
+            Err(error) if certificates.acme.is_some() && error.is_not_found() => {
+                tracing::info!("no certificate yet, one is ordered");
+            }
             Err(error) if certificates.acme.is_some() => {
-                tracing::info!(reason = %error, "no certificate yet, one is ordered");
+                tracing::warn!(%error, "the certificate in acme.cache_dir cannot be served, another one is ordered");
             }
             Err(error) => return Err(error),
         }

@@ -62,6 +62,11 @@ impl Cluster {
         self.driver.directory().others()
     }
 
+    /// Has the others hear now, and not with the next renewal of the lease, that this node wants clients or does not.
+    pub(super) fn tell_others(&self) {
+        self.driver.tell_others();
+    }
+
     /// Says goodbye.
     pub(super) async fn stop(&self) {
         if timeout(RESIGN, self.driver.resign()).await.is_err() {

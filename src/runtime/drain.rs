@@ -140,6 +140,9 @@ pub async fn drain(node: &Arc<Node>, listening: Listening<impl FnOnce()>) {
     let config = &node.config.drain;
     // 1. Balancers stop sending; whoever comes meanwhile is still served.
     node.health.draining();
+    if let Some(cluster) = &node.cluster {
+        cluster.tell_others();
+    }
     begin(node);
     phase(node, DrainPhase::Grace);
     sleep(config.grace).await;

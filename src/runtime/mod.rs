@@ -14,7 +14,7 @@ pub use crate::backplane::directory::NodeFacts;
 pub use cluster::Cluster;
 pub use drain::Drain;
 pub use node::Node;
-pub use rates::Rate;
+pub use rates::{Ceilings, Exceeded, Rate};
 pub use serve::{Ready, Start, run};
 pub use tasks::Tasks;
 

@@ -1,6 +1,5 @@
 //! What the parts of one node share.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -16,7 +15,7 @@ use crate::hub::Hub;
 use crate::net::admission::{Admission, Load};
 use crate::net::certificates::Certificates;
 use crate::net::permits::Permits;
-use crate::runtime::{Cluster, Drain, Rate, Tasks};
+use crate::runtime::{Ceilings, Cluster, Drain, Tasks};
 use crate::shard::Shard;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Traces;
@@ -43,10 +42,8 @@ pub struct Node {
     /// None with the memory backplane.
     pub cluster: Option<Cluster>,
     pub shards: Box<[Arc<Shard>]>,
-    /// `limits.user_messages_per_second`
-    pub user_rate: Rate<Arc<str>>,
-    /// `limits.address_messages_per_second`
-    pub address_rate: Rate<IpAddr>,
+    /// What connections may say together.
+    pub ceilings: Ceilings,
     pub tasks: Tasks,
     pub drain: Drain,
     /// Cancelled when the node begins to serve clients.
@@ -116,8 +113,8 @@ impl Node {
     pub fn sweep_limiters(&self) {
         self.refusals.sweep();
         self.sessions.sweep();
-        self.user_rate.sweep();
-        self.address_rate.sweep();
+        self.ceilings
+            .sweep(self.shards.first().map_or(0, |shard| shard.now_ns()));
         self.admission.sweep();
     }
 }

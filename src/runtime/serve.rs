@@ -30,9 +30,9 @@ use crate::net::listener::{self, Bound, Listener, Peer};
 use crate::net::permits::Permits;
 use crate::runtime::drain::{self, Listening};
 use crate::runtime::supervisor::{self, Beats};
-use crate::runtime::{Cluster, Drain, Node, Rate, Tasks, node, now_ms};
-use crate::shard::Shard;
+use crate::runtime::{Ceilings, Cluster, Drain, Node, Tasks, node, now_ms};
 use crate::shard::inbox::Inbox;
+use crate::shard::{Budgets, Shard};
 use crate::telemetry::logs;
 use crate::telemetry::metrics::{BuildInfo, Metrics};
 use crate::telemetry::traces::{Service, Traces};
@@ -103,6 +103,9 @@ pub fn run(mut config: Config, mut start: Start) -> anyhow::Result<()> {
         admin_listen: admin_listener.local_addr()?,
         is_handed_on,
     };
+    if config.tls.mode == TlsMode::Off {
+        tracing::warn!(listen = %ready.listen, "NO TLS: tokens and messages are plain text here (tls.mode is \"off\")");
+    }
     // One that was handed over is not the one that the configuration was checked for.
     if config.tls.mode == TlsMode::Off && !ready.listen.is_local() {
         anyhow::bail!(
@@ -217,13 +220,14 @@ pub(super) fn build_on(
     );
     let seats = Arc::new(Seats::new(limits.connections_per_user, backplane.is_some()));
     let hub = Arc::new(Hub::new(&config, Arc::clone(&inboxes), errands));
+    let budgets = Budgets::new(limits, shards);
     let shards = (inboxes.iter().enumerate())
         .map(|(index, inbox)| {
             Shard::new(
                 index,
-                shards,
                 Arc::clone(inbox),
                 &config,
+                &budgets,
                 Arc::clone(&metrics),
                 Arc::clone(hub.taps()),
             )
@@ -232,8 +236,7 @@ pub(super) fn build_on(
     let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub, Arc::clone(&seats)));
     let node = Arc::new(Node {
         refusals: Refusals::new(config.auth.refusals_per_second, config.auth.refusals_burst),
-        user_rate: Rate::new(limits.user_messages_per_second),
-        address_rate: Rate::new(limits.address_messages_per_second),
+        ceilings: Ceilings::new(limits),
         hub,
         seats,
         warden,
@@ -300,6 +303,7 @@ fn expose(node: &Arc<Node>, fd_limit: u64) {
             )
         });
         gauges.members = joins.saturating_sub(leaves);
+        gauges.outbox_budget_bytes = node.config.limits.node_outbox_bytes as u64;
         gauges.connections_limit = node.permits.node_max() as u64;
         gauges.fd_limit = fd_limit;
         gauges.ready = node.health.is_ready();
@@ -417,6 +421,9 @@ fn control(
         }
         keep_house(node);
         node.health.ready();
+        if let Some(cluster) = &node.cluster {
+            cluster.tell_others();
+        }
         supervisor::start(node, beats);
         tracing::info!(
             name = node.config.server.name,

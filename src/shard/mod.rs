@@ -3,6 +3,7 @@
 //! Everything a shard does to its connections happens in its flusher and its sweeper, on its own thread; other
 //! threads reach it through its [`Inbox`] only.
 
+pub mod budget;
 mod departures;
 pub mod ending;
 mod flusher;
@@ -16,12 +17,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::auth::Identity;
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::connection::transport::Transport;
 use crate::connection::{Conn, OutboxLimits};
 use crate::hub::MemberId;
 use crate::protocol::close::Close;
 use crate::runtime::Tasks;
+use crate::shard::budget::Budget;
 use crate::shard::departures::Departures;
 use crate::shard::inbox::{Command, Inbox};
 use crate::shard::members::Local;
@@ -29,6 +31,24 @@ use crate::telemetry::metrics::{Metrics, ShardCounters};
 use crate::telemetry::taps::Taps;
 
 pub use flusher::round;
+
+/// What all shards of a node share.
+pub struct Budgets {
+    /// `limits.node_outbox_bytes`
+    pub outboxes: Arc<Budget>,
+    /// `limits.node_inbound_bytes`
+    pub inbound: Arc<Budget>,
+}
+
+impl Budgets {
+    #[must_use]
+    pub fn new(limits: &Limits, shards: usize) -> Self {
+        Self {
+            outboxes: Arc::new(Budget::new(limits.node_outbox_bytes, shards)),
+            inbound: Arc::new(Budget::new(limits.node_inbound_bytes, shards)),
+        }
+    }
+}
 
 /// One shard.
 pub struct Shard {
@@ -43,8 +63,10 @@ pub struct Shard {
     started: Instant,
     heartbeat: Duration,
     flush_window: Duration,
-    /// Bytes that may wait for all connections of this shard together.
-    backlog_max: usize,
+    /// Bytes that wait for readers, on all shards.
+    outboxes: Arc<Budget>,
+    /// Bytes of messages that are not whole, on all shards.
+    inbound: Arc<Budget>,
     /// Locked by this shard's own threads only.
     local: Mutex<Local>,
 }
@@ -56,13 +78,13 @@ impl std::fmt::Debug for Shard {
 }
 
 impl Shard {
-    /// One of `shards`; `inbox` is known to every room.
+    /// The shard with this index; `inbox` is known to every room.
     #[must_use]
     pub fn new(
         index: usize,
-        shards: usize,
         inbox: Arc<Inbox>,
         config: &Config,
+        budgets: &Budgets,
         metrics: Arc<Metrics>,
         taps: Arc<Taps>,
     ) -> Arc<Self> {
@@ -79,10 +101,8 @@ impl Shard {
             started: Instant::now(),
             heartbeat: config.heartbeat.interval,
             flush_window: config.rooms.flush_window,
-            backlog_max: match config.limits.node_outbox_bytes {
-                0 => usize::MAX,
-                bytes => bytes / shards,
-            },
+            outboxes: Arc::clone(&budgets.outboxes),
+            inbound: Arc::clone(&budgets.inbound),
             local: Mutex::default(),
         })
     }

@@ -8,12 +8,16 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 use crate::auth;
-use crate::connection::Pushed;
 use crate::connection::heartbeat::Verdict;
+use crate::connection::{Conn, Pushed};
 use crate::protocol::close::Close;
 use crate::shard::Shard;
+use crate::shard::budget::{Budget, LARGEST_MAX};
 use crate::shard::members::Local;
-use crate::telemetry::metrics::{PanicPlace, SlowConsumer};
+use crate::telemetry::metrics::{Limit, PanicPlace, SlowConsumer};
+
+/// Whose unfinished message was given up comes back once others have finished theirs.
+const EVICTED_RECONNECT_MS: u64 = 5_000;
 
 /// The heartbeat interval cut into equal ticks of about a second, one bucket of connections each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +58,7 @@ impl Shard {
             self.close(&mut local, &conn, Close::TOKEN_EXPIRED, 0, now_ms);
         }
         self.look_over_waiting(&mut local, now_ms);
+        self.look_over_inbound(&mut local, now_ms);
         let work = !local.dirty.is_empty();
         drop(local);
         if work {
@@ -84,7 +89,7 @@ impl Shard {
         self.cut(local, late, now_ms);
     }
 
-    /// Cuts readers whose backlog is too old, and while the shard holds back too much, the largest.
+    /// Cuts readers whose backlog is too old, and while the node holds back too much, the largest.
     fn look_over_waiting(&self, local: &mut Local, now_ms: u64) {
         let mut late = Vec::new();
         let mut total = 0;
@@ -101,15 +106,11 @@ impl Shard {
             backlogs.push((backlog.bytes, Arc::clone(conn)));
             true
         });
-        if total > self.backlog_max {
-            backlogs.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
-            for (bytes, conn) in backlogs {
-                if total <= self.backlog_max {
-                    break;
-                }
-                total -= bytes;
-                late.push((conn, SlowConsumer::Node));
-            }
+        let evicted = settle(&self.outboxes, self.index, total, &mut backlogs);
+        for (bytes, conn) in evicted {
+            total -= bytes;
+            self.metrics.evicted(bytes as u64);
+            late.push((conn, SlowConsumer::Node));
         }
         let before = self.counters.outbox_bytes.value();
         self.counters
@@ -117,6 +118,38 @@ impl Shard {
             .add(i64::try_from(total).unwrap_or(i64::MAX) - before);
         self.cut(local, late, now_ms);
     }
+
+    /// While the node holds too many bytes of messages that are not whole, ends those with the most.
+    fn look_over_inbound(&self, local: &mut Local, now_ms: u64) {
+        // Nearly always there are none, and then nobody is asked.
+        let mut held = Vec::new();
+        let mut total = 0;
+        if self.counters.inbound_kib.value() > 0 {
+            held.extend(local.conns().filter_map(|conn| {
+                let bytes = conn.inbound_bytes();
+                (bytes > 0).then(|| (bytes, Arc::clone(conn)))
+            }));
+            total = held.iter().map(|(bytes, _)| bytes).sum();
+        }
+        for (bytes, conn) in settle(&self.inbound, self.index, total, &mut held) {
+            self.metrics.evicted(bytes as u64);
+            self.metrics.limit_hit(Limit::NodeInboundBytes);
+            self.close(local, &conn, Close::OVERLOADED, EVICTED_RECONNECT_MS, now_ms);
+        }
+    }
+}
+
+/// Who has to go for the node to be within its budget.
+fn settle<'a>(
+    budget: &Budget,
+    index: usize,
+    total: usize,
+    held: &'a mut Vec<(usize, Arc<Conn>)>,
+) -> impl Iterator<Item = (usize, Arc<Conn>)> + use<'a> {
+    held.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+    let sizes: Vec<usize> = held.iter().take(LARGEST_MAX).map(|(bytes, _)| *bytes).collect();
+    let gone = budget.settle(index, total, &sizes);
+    held.drain(..gone)
 }
 
 #[cfg(test)]

@@ -39,6 +39,18 @@ test("an attempt that gets no answer is given up", async () => {
   assert.ok(server.socket.closedByClient);
 });
 
+test("it says that it returns once it has a position to come back to, and not before", async () => {
+  const { server } = await started();
+  const resumes = () => server.sockets.map(({ url }) => url.searchParams.get("resume"));
+  server.socket.end();
+  await back(server);
+  assert.deepEqual(resumes(), [null, null]);
+  const member = await inLobby();
+  member.server.socket.end();
+  await back(member.server);
+  assert.equal(member.server.socket.url.searchParams.get("resume"), "1");
+});
+
 test("1008 and closes that blame the client end it", async () => {
   for (const [code, reason] of [[1008, "token_revoked"], [1008, "kicked"], [1008, "abuse"], [1009, "too_large"], [1002, "protocol"]]) {
     const { server, states } = await started();

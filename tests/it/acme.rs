@@ -66,7 +66,8 @@ async fn trust(node: &mut Node, pebble: &Pebble) {
 async fn a_node_gets_a_certificate_renews_it_and_no_socket_notices() {
     let (listen, folder) = (Port::free(), folder());
     let mut pebble = Pebble::new(listen.number, 24);
-    let mut node = node(&pebble, &listen, folder.path()).start().await;
+    // The node makes the folder.
+    let mut node = node(&pebble, &listen, &folder.path().join("acme")).start().await;
     // The authority is away: alive, not ready, and handshakes end cleanly.
     node.metric_reaches(ORDERS, &[("result", "failed")], 1.0).await;
     let ready = node.admin("/readyz").await;

@@ -65,8 +65,10 @@ async fn everything_works_without_tls_on_loopback() {
     for runtime in ["per-core", "shared"] {
         let node = without_tls().runtime(runtime).set("echo.enabled", "true").start().await;
         assert_eq!(answer(&node.ask("GET", "/livez"), tcp(&node).await).await.status, 200);
-        let page = answer(&node.ask("GET", "/conclave.js"), tcp(&node).await).await;
-        assert!(page.header("strict-transport-security").is_some(), "{page:?}");
+        assert_eq!(
+            answer(&node.ask("GET", "/conclave.js"), tcp(&node).await).await.status,
+            200
+        );
         let mut ann = open(good(&node, "ann"), tcp(&node).await).await.welcomed().await;
         let http2 = Http2::over(node.tcp().await).await;
         let mut bob = http2.socket(&node.token("bob")).await.welcomed().await;
@@ -173,7 +175,7 @@ async fn a_unix_socket_carries_everything_and_outlives_a_kill() {
     let (builder, path, _folder) = on_socket();
     let node = builder
         .set("echo.enabled", "true")
-        .set("server.listen_mode", "0600")
+        .set("server.listen_mode", "\"0600\"")
         .set("server.threads", "3")
         .start()
         .await;

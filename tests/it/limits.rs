@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::frames::{self, CONTINUATION, FIN, TEXT, frame};
+use crate::harness::http2::Http2;
 use crate::harness::node::read_to_end;
-use crate::harness::{self, Client, Node};
+use crate::harness::{self, Client, Node, token};
 
 #[tokio::test]
 async fn a_message_over_the_rate_is_refused_with_a_time() {
@@ -70,6 +71,218 @@ async fn rates_of_a_user_and_of_an_address_count_all_connections() {
         let other_user_is_free = limit.starts_with("user");
         assert!(!other_user_is_free || answer["type"] == "pong", "{limit}: {answer}");
     }
+}
+
+/// What connections share in bytes, and what a room and the node may be told at all.
+#[tokio::test]
+async fn shared_rates_count_all_connections_and_spare_others() {
+    const CONTENT: usize = 900;
+    for (limit, value, spares) in [
+        ("user_bytes_per_second", "1KiB", "a user"),
+        ("address_bytes_per_second", "1KiB", "nobody"),
+        ("room_messages_per_second", "1", "a room"),
+        ("room_bytes_per_second", "1KiB", "a room"),
+        ("node_messages_per_second", "1", "nobody"),
+        ("node_bytes_per_second", "1KiB", "nobody"),
+    ] {
+        let node = harness::node()
+            .set("limits.message_bytes", "1KiB")
+            .set(&format!("limits.{limit}"), value)
+            .start()
+            .await;
+        let (mut one, mut two) = (node.client("ann").await, node.client("ann").await);
+        for client in [&mut one, &mut two] {
+            until_taken(client, json!({"type": "join", "room": "lobby"})).await;
+        }
+        let chat = |room: &str| json!({"type": "chat", "room": room, "content": "x".repeat(CONTENT)});
+        let mut refused = None;
+        // A slow machine may have earned another message in between: a few more then.
+        for _ in 0..100 {
+            for client in [&mut one, &mut two] {
+                let answer = client.ask(chat("lobby")).await;
+                refused = refused.or((answer["type"] == "error").then_some(answer));
+            }
+            if refused.is_some() {
+                break;
+            }
+        }
+        let refused = refused.expect("one too many at last");
+        assert_eq!(refused["code"], "rate_limited", "{limit}");
+        assert!(
+            refused["retry_after_ms"]
+                .as_u64()
+                .is_some_and(|ms| (1..=1000).contains(&ms)),
+            "{limit}: {refused}"
+        );
+        node.metric_reaches("conclave_rate_limited_total", &[("limit", limit)], 1.0)
+            .await;
+        match spares {
+            "a user" => {
+                let mut bob = node.client("bob").await;
+                bob.join("lobby").await;
+                bob.chat("lobby", "x".repeat(CONTENT)).await;
+            }
+            "a room" => {
+                one.join("hall").await;
+                one.chat("hall", "x".repeat(CONTENT)).await;
+                assert_eq!(
+                    one.pending()
+                        .await
+                        .iter()
+                        .filter(|message| message["type"] == "error")
+                        .count(),
+                    0
+                );
+            }
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_floods_a_full_room_is_closed_for_abuse() {
+    let node = harness::node()
+        .set("limits.room_messages_per_second", "1")
+        .start()
+        .await;
+    let mut client = node.client("ann").await;
+    client.join("lobby").await;
+    let chat = frames::text(&json!({"type": "chat", "room": "lobby", "content": "x", "ref": "x"}).to_string());
+    client.send_bytes(&chat.repeat(200)).await;
+    let mut refusals = 0;
+    while refusals < 20 {
+        refusals += usize::from(client.message().await["code"] == "rate_limited");
+    }
+    client.expect_close(1008, "abuse").await;
+}
+
+/// Asks again for as long as the rate does not allow it.
+async fn until_taken(client: &mut Client, message: Value) {
+    harness::within("its turn", async {
+        while client.ask(message.clone()).await["type"] == "error" {
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn connections_of_a_user_are_limited() {
+    let node = harness::node().set("limits.connections_per_user", "2").start().await;
+    let (first, mut second) = (node.client("ann").await, node.client("ann").await);
+    let again = async || node.socket().query_token(&node.token("ann")).open().await;
+    let mut third = again().await;
+    let closing = third.expect("closing").await;
+    assert_eq!(closing["reason"], "overloaded");
+    assert!(
+        closing["reconnect_after_ms"].as_u64().is_some_and(|ms| ms > 0),
+        "{closing}"
+    );
+    third.expect_close(1013, "overloaded").await;
+    node.metric_reaches("conclave_refused_total", &[("limit", "connections_per_user")], 1.0)
+        .await;
+    let http2 = Http2::connect(&node).await;
+    let mut fourth = http2.socket(&node.token("ann")).await;
+    fourth.expect("closing").await;
+    fourth.expect_close(1013, "overloaded").await;
+    let mut probe = token::claims("ann");
+    probe["probe"] = json!(true);
+    node.client_with(&probe).await.close(1000).await;
+    node.client("bob").await.close(1000).await;
+    assert_eq!(second.pending().await, Vec::<Value>::new(), "the others go on");
+    first.close(1000).await;
+    harness::within("a free place", async {
+        while again().await.message().await["type"] != "connected" {}
+    })
+    .await;
+}
+
+/// Two nodes count together; a node that dies counts no more once its lease has ended, and while the backplane is away each
+/// counts for itself.
+#[tokio::test]
+async fn connections_of_a_user_are_limited_on_all_nodes_together() {
+    let redis = harness::redis().start().await;
+    let node = async || {
+        let node = harness::node()
+            .set("backplane.kind", "redis")
+            .set("backplane.url", &redis.url());
+        let node = node.set("backplane.lease", "4s").set("backplane.on_stale", "pass");
+        node.set("limits.connections_per_user", "3").start().await
+    };
+    let (one, other) = (node().await, node().await);
+    let first_word = async |node: &Node| {
+        let mut client = node.socket().query_token(&node.token("ann")).open().await;
+        let word = client.message().await["type"].as_str().unwrap_or_default().to_owned();
+        (client, word)
+    };
+    let mut inside = Vec::new();
+    for node in [&one, &one, &other] {
+        let (client, word) = first_word(node).await;
+        assert_eq!(word, "connected");
+        inside.push(client);
+    }
+    for node in [&one, &other] {
+        let (mut client, word) = first_word(node).await;
+        assert_eq!(word, "closing");
+        client.expect_close(1013, "overloaded").await;
+        node.metric_reaches("conclave_refused_total", &[("limit", "connections_per_user")], 1.0)
+            .await;
+    }
+    other.client("bob").await.close(1000).await;
+    // One leaves there, one comes here.
+    inside.pop().expect("three").close(1000).await;
+    let here = harness::within("a free place", async {
+        loop {
+            if let (client, "connected") = map_word(first_word(&one).await) {
+                return client;
+            }
+        }
+    })
+    .await;
+    one.terminate("KILL");
+    drop(here);
+    let mut there = Vec::new();
+    harness::within("the end of a dead node's lease", async {
+        while there.len() < 3 {
+            if let (client, "connected") = map_word(first_word(&other).await) {
+                there.push(client);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    redis.freeze();
+    let (_client, word) = first_word(&other).await;
+    assert_eq!(word, "closing", "this node's own");
+    there.pop().expect("three").close(1000).await;
+    harness::within("a free place", async {
+        while first_word(&other).await.1 != "connected" {}
+    })
+    .await;
+    redis.thaw();
+}
+
+fn map_word((client, word): (Client, String)) -> (Client, &'static str) {
+    (client, if word == "connected" { "connected" } else { "closing" })
+}
+
+#[tokio::test]
+async fn sign_ins_over_the_rate_are_counted() {
+    let node = harness::node()
+        .set("session.enabled", "true")
+        .set("session.per_minute", "1")
+        .start()
+        .await;
+    let sign_in = node
+        .ask("POST", "/session")
+        .replace("Host", Some("localhost"))
+        .origin("https://localhost")
+        .header("Content-Type", "application/json")
+        .body(r#"{"name":"Ann"}"#);
+    assert_eq!(sign_in.answer().await.status, 200);
+    assert_eq!(sign_in.answer().await.status, 429);
+    node.metric_reaches("conclave_rate_limited_total", &[("limit", "sign_ins_per_minute")], 1.0)
+        .await;
 }
 
 #[tokio::test]

@@ -188,7 +188,8 @@ async fn a_backlog_that_is_too_old_ends_its_reader() {
 #[tokio::test]
 async fn when_the_node_holds_back_too_much_the_largest_goes_first() {
     let node = harness::node()
-        .set("server.threads", "1")
+        // One budget over all of them, wherever the largest is.
+        .set("server.threads", "3")
         .set("limits.node_outbox_bytes", "1MiB")
         .set("limits.outbox_bytes", "1MiB")
         .set("limits.outbox_frames", "100000")
@@ -222,7 +223,9 @@ async fn when_the_node_holds_back_too_much_the_largest_goes_first() {
         }
     }
     assert_eq!(ann.until("left").await["user"]["id"], "large");
-    assert_eq!(node.metrics().await.sum("conclave_slow_consumers_total", &[]), 1.0);
+    let metrics = node.metrics().await;
+    assert_eq!(metrics.sum("conclave_slow_consumers_total", &[]), 1.0);
+    assert!(metrics.sum("conclave_evicted_bytes_total", &[]) > 0.0);
     drop(large);
 }
 

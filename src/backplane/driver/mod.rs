@@ -81,6 +81,11 @@ impl Driver {
         &self.directory
     }
 
+    /// Has the lease renewed now: the others hear at once what this node says of itself.
+    pub fn tell_others(&self) {
+        self.presence.reachable.notify_one();
+    }
+
     /// At the end of a node: its users leave now, and not when its lease ends.
     ///
     /// # Cancel safety

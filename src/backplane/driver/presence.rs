@@ -42,7 +42,7 @@ pub(super) struct Presence {
     /// This life is over: a new one must begin.
     buried: Notify,
     /// The backplane can be reached again: the lease need not wait for its turn.
-    reachable: Notify,
+    pub(super) reachable: Notify,
     /// As the last renewal found them: whose lease has ended.
     dead: Mutex<Vec<Incarnation>>,
     found_dead: Notify,

@@ -66,10 +66,10 @@ impl Seats {
         }
     }
 
-    /// Whether connections of this one are counted.
+    /// Whether connections of this one are counted. Those of probes are not.
     #[must_use]
-    pub fn count(&self, _: &Identity) -> bool {
-        self.are_limited()
+    pub fn count(&self, identity: &Identity) -> bool {
+        self.are_limited() && !identity.is_probe
     }
 
     /// Whether there is a limit.

@@ -1,5 +1,6 @@
 //! `[acme]`: names that can be proven, a folder to keep things in, an authority to ask.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use rustls::pki_types::CertificateDer;
@@ -108,6 +109,10 @@ fn cache(path: &Path) -> Vec<Problem> {
     }
     let is_folder = match std::fs::metadata(path) {
         Ok(metadata) => metadata.is_dir(),
+        // The server makes it, for its owner alone.
+        Err(error) if error.kind() == ErrorKind::NotFound && is_in_reach(path) => {
+            return Vec::new();
+        }
         Err(error) => {
             let remedy = format!("install -d -m 700 {shown}, owned by the server's user");
             return vec![Problem::error(KEY, files::describe(path, &error), remedy)];
@@ -126,6 +131,15 @@ fn cache(path: &Path) -> Vec<Problem> {
         problems.push(Problem::warning(KEY, what, format!("chmod 700 {shown}")));
     }
     problems
+}
+
+/// Whether the folder could be made.
+fn is_in_reach(path: &Path) -> bool {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => files::is_writable(Path::new(".")),
+        Some(parent) => files::is_writable(parent),
+        None => false,
+    }
 }
 
 /// Whether a file holds certificates at all.
@@ -184,7 +198,7 @@ mod tests {
         let bad = Acme {
             contact: vec!["ops@example.com".to_owned()],
             directory: "http://a.example/dir".to_owned(),
-            cache_dir: place.path().join("none"),
+            cache_dir: place.path().join("none/none"),
             ca_file: Some(place.path().join("none.pem")),
             ..good.clone()
         };

@@ -1,7 +1,7 @@
 //! What stands in front of the server: who is believed to be there, and whether TLS may be left to it.
 
 use crate::config::problem::Problem;
-use crate::config::{Config, Networks, TlsMode};
+use crate::config::{ClientAuth, Config, Networks, TlsMode};
 
 /// Checks that plain HTTP stays on this machine, and that trust goes no further than it must.
 pub fn check(config: &Config) -> Vec<Problem> {
@@ -46,6 +46,15 @@ fn without_tls(config: &Config) -> Vec<Problem> {
         ),
         "fine behind a proxy on this machine that speaks TLS; else set tls.mode = \"on\"",
     )];
+    let spoken = "set tls.mode = \"on\", or leave it out and let the proxy see to it";
+    if config.tls.client_auth != ClientAuth::Off {
+        let what = "clients are asked for a certificate in a TLS handshake, and tls.mode is \"off\"";
+        problems.push(Problem::error("tls.client_auth", what, spoken));
+    }
+    if config.acme.is_on() {
+        let what = "a certificate is for TLS, and tls.mode is \"off\"";
+        problems.push(Problem::error("acme.domains", what, spoken));
+    }
     if server.proxy_from.is_empty() && server.forwarded_from.is_empty() {
         problems.push(Problem::warning(
             "server.forwarded_from",
@@ -57,4 +66,77 @@ fn without_tls(config: &Config) -> Vec<Problem> {
         ));
     }
     problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::problem::Severity;
+    use crate::config::{Listen, default_config};
+
+    fn found(change: impl FnOnce(&mut Config)) -> Vec<(String, Severity)> {
+        let mut config = default_config();
+        change(&mut config);
+        check(&config)
+            .into_iter()
+            .map(|problem| (problem.key, problem.severity))
+            .collect()
+    }
+
+    fn off(config: &mut Config, listen: Listen) {
+        config.tls.mode = TlsMode::Off;
+        config.server.listen = listen;
+        config.server.forwarded_from.unix = true;
+    }
+
+    fn tcp(address: &str) -> Listen {
+        Listen::Tcp(address.parse().expect("an address"))
+    }
+
+    #[test]
+    fn plain_text_stays_on_this_machine() {
+        let error = || vec![("tls.mode".to_owned(), Severity::Error)];
+        let warning = || vec![("tls.mode".to_owned(), Severity::Warning)];
+        assert_eq!(found(|_| {}), []);
+        for address in ["0.0.0.0:8443", "[::]:8443", "192.0.2.1:80", "[::ffff:192.0.2.1]:80"] {
+            assert_eq!(found(|config| off(config, tcp(address))), error(), "{address}");
+        }
+        for listen in [
+            tcp("127.0.0.1:8080"),
+            tcp("127.9.9.9:1"),
+            tcp("[::1]:8080"),
+            Listen::Unix("/run/c".into()),
+        ] {
+            assert_eq!(found(|config| off(config, listen.clone())), warning(), "{listen}");
+        }
+        let unix = Listen::Unix("/run/c".into());
+        assert_eq!(
+            found(|config| config.server.listen = unix.clone()),
+            error(),
+            "TLS is on"
+        );
+    }
+
+    #[test]
+    fn what_needs_tls_is_not_left_out_silently() {
+        let keys = |change: fn(&mut Config)| -> Vec<String> {
+            let found = found(|config| {
+                off(config, tcp("127.0.0.1:1"));
+                change(config);
+            });
+            found.into_iter().map(|(key, _)| key).collect()
+        };
+        assert_eq!(
+            keys(|config| config.tls.client_auth = ClientAuth::Required),
+            ["tls.mode", "tls.client_auth"]
+        );
+        assert_eq!(
+            keys(|config| config.acme.domains = vec!["a.example.com".to_owned()]),
+            ["tls.mode", "acme.domains"]
+        );
+        assert_eq!(
+            keys(|config| config.server.forwarded_from.unix = false),
+            ["tls.mode", "server.forwarded_from"]
+        );
+    }
 }

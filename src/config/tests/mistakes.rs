@@ -70,6 +70,7 @@ fn one_mistake_is_told_once_with_line_and_remedy() {
         ("[limits]\noutbox_bytes = \"512MiB\"\n", 0, "limits.node_outbox_bytes", "are less than limits.outbox_bytes", "raise it"),
         ("[limits]\nunsent_low_water = \"1MiB\"\n", 10, "limits.unsent_low_water", "would never be reached", "half"),
         ("[limits]\nbytes_per_second = 1000\n", 10, "limits.bytes_per_second", "could never pass", "raise it"),
+        ("[limits]\nroom_bytes_per_second = 1000\n", 10, "limits.room_bytes_per_second", "could never pass", "raise it"),
         ("[history]\nbytes = \"16KiB\"\n", 10, "history.bytes", "promises that it is kept", "history.messages = 0"),
         // The backplane.
         ("[backplane]\nurl = \"redis://:hun/ter2@n1\"\n", 10, "backplane.url", "user or password", "%2F"),

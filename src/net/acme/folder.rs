@@ -1,11 +1,14 @@
 //! What lasts of an account and its orders, as files that only their owner can read. Shared between nodes.
 
-use std::fs::{File, TryLockError};
+use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest;
+
+/// A long chain with its key.
+const CERTIFICATE_BYTES: usize = 32 * 1024;
 
 /// Names of files:
 ///
@@ -14,6 +17,7 @@ use aws_lc_rs::digest;
 /// certificate-N.pem      key and chain; N stands for directory and domains
 /// challenge-DOMAIN.pem   what the authority wants to see now
 /// order-N.lock           locked by the node that orders
+/// *.new, *.probe         for a moment, while something is written
 /// ```
 #[derive(Debug, Clone)]
 pub struct Folder {
@@ -82,6 +86,20 @@ impl Folder {
         .await
     }
 
+    /// Whether a certificate could be kept: by writing as much as one has.
+    ///
+    /// # Errors
+    /// It could not: a full disk, a folder that became read-only.
+    pub async fn probe(&self) -> io::Result<()> {
+        let path = self.certificate().with_extension("probe");
+        aside(move || {
+            let written = write(&path, &[b'\n'; CERTIFICATE_BYTES]);
+            let removed = std::fs::remove_file(&path);
+            written.and(removed)
+        })
+        .await
+    }
+
     /// # Errors
     /// The folder cannot be written to.
     pub async fn store_certificate(&self, pem: String) -> io::Result<()> {
@@ -101,6 +119,17 @@ impl Folder {
         let path = self.challenge(domain);
         // One that stays answers a challenge that is over.
         let _ = aside(move || std::fs::remove_file(path)).await;
+    }
+}
+
+/// Makes the folder, for its owner alone, where there is none.
+///
+/// # Errors
+/// Its parent is not there, or not ours.
+pub fn make(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
     }
 }
 

@@ -56,6 +56,9 @@ labels! {
     RateLimit {
         Messages = "messages_per_second", Bytes = "bytes_per_second",
         UserMessages = "user_messages_per_second", AddressMessages = "address_messages_per_second",
+        UserBytes = "user_bytes_per_second", AddressBytes = "address_bytes_per_second",
+        RoomMessages = "room_messages_per_second", RoomBytes = "room_bytes_per_second",
+        NodeMessages = "node_messages_per_second", NodeBytes = "node_bytes_per_second",
         Refusals = "refusals_per_second", SignIns = "sign_ins_per_minute",
         HandshakesPerAddress = "handshakes_per_address_per_second",
     }
@@ -64,7 +67,7 @@ labels! {
         Connections = "connections", ConnectionsPerAddress = "connections_per_address",
         ConnectionsPerUser = "connections_per_user",
         HandshakesInFlight = "handshakes_in_flight", HandshakeWait = "handshake_wait",
-        TurnAways = "turn_aways", MessageBytes = "message_bytes",
+        TurnAways = "turn_aways", NodeInboundBytes = "node_inbound_bytes", MessageBytes = "message_bytes",
         Fragments = "fragments", RoomsPerConnection = "rooms_per_connection",
         RoomMembers = "room_members", Rooms = "rooms", HeaderBytes = "header_bytes",
     }

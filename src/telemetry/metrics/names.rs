@@ -71,6 +71,7 @@ metrics! {
     UPKEEP Gauge "conclave_upkeep_timestamp_seconds" []: "When the metrics were last tidied up; must advance.";
 
     CONNECTIONS Gauge "conclave_connections" []: "Sockets that are open.";
+    OUTBOX_BUDGET Gauge "conclave_outbox_budget_bytes" []: "Bytes that may wait for all readers of this node together.";
     CONNECTIONS_LIMIT Gauge "conclave_connections_limit" []: "Connections this node accepts; 0 means no limit.";
     FD_LIMIT Gauge "conclave_fd_limit" []: "File descriptors this process may open.";
     CONNECTIONS_OPENED Counter "conclave_connections_opened_total" []: "Sockets that were admitted.";
@@ -111,7 +112,8 @@ metrics! {
     SENDS Counter "conclave_sends_total" []: "Send calls on client sockets.";
     SEND_QUEUE_BYTES Gauge "conclave_send_queue_bytes" []: "Bytes queued to clients.";
     SLOW_CONSUMERS Counter "conclave_slow_consumers_total" ["limit"]: "Connections ended for their backlog.";
-    EVICTED_BYTES Counter "conclave_evicted_bytes_total" []: "Bytes given up with the largest queues because all of them together were over limits.node_outbox_bytes.";
+    RECEIVE_QUEUE_BYTES Gauge "conclave_receive_queue_bytes" []: "Bytes of messages that are not whole yet.";
+    EVICTED_BYTES Counter "conclave_evicted_bytes_total" []: "Bytes given up with their connections, the largest first, because the node was over limits.node_outbox_bytes or limits.node_inbound_bytes.";
     PING_RTT Histogram "conclave_ping_rtt_seconds" [] in PING: "From ping to pong.";
     SWEEPER_TERMINATIONS Counter "conclave_sweeper_terminations_total" []: "Connections ended for silence.";
 

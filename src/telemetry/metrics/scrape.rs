@@ -14,7 +14,7 @@ use super::shard::ShardCounters;
 use crate::telemetry::logs;
 use crate::telemetry::traces::SpanCounts;
 
-/// The node at the moment of a scrape. `connections`, `send_queue_bytes`, `nodes` and `fd_limit`
+/// The node at the moment of a scrape. `connections`, queues' bytes, `nodes` and `fd_limit`
 /// are filled in before the readers run; a reader adds to what it finds, or sets it.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Gauges {
@@ -22,6 +22,8 @@ pub struct Gauges {
     pub connections: u64,
     /// Connections this node accepts; 0 means no limit.
     pub connections_limit: u64,
+    /// What may wait for all readers together.
+    pub outbox_budget_bytes: u64,
     /// File descriptors this process may open.
     pub fd_limit: u64,
     /// Rooms on this node.
@@ -32,6 +34,8 @@ pub struct Gauges {
     pub users: u64,
     /// Bytes queued to clients.
     pub send_queue_bytes: u64,
+    /// Bytes of messages that are not whole yet.
+    pub receive_queue_bytes: u64,
     /// Messages kept in history.
     pub history_messages: u64,
     /// Bytes kept in history.
@@ -119,6 +123,7 @@ impl Sources {
         let mut gauges = Gauges {
             connections: shards.iter().map(|shard| shard.connections()).sum(),
             send_queue_bytes: queued_bytes(&shards),
+            receive_queue_bytes: received_bytes(&shards),
             fd_limit,
             nodes: self.nodes.load(Relaxed) as u64,
             ..Gauges::default()
@@ -159,6 +164,11 @@ impl Sources {
 fn queued_bytes(shards: &[Arc<ShardCounters>]) -> u64 {
     let bytes: i64 = shards.iter().map(|shard| shard.outbox_bytes.value()).sum();
     u64::try_from(bytes).unwrap_or(0)
+}
+
+fn received_bytes(shards: &[Arc<ShardCounters>]) -> u64 {
+    let kib: i64 = shards.iter().map(|shard| shard.inbound_kib.value()).sum();
+    u64::try_from(kib).unwrap_or(0) * 1024
 }
 
 fn sums(new: &Registrar<'_>) -> Vec<Sum> {
@@ -211,12 +221,14 @@ fn gauges(new: &Registrar<'_>) -> Vec<Shown> {
     let plain = |definition| new.gauge(definition, &[]);
     vec![
         (plain(&names::CONNECTIONS), |now| now.connections),
+        (plain(&names::OUTBOX_BUDGET), |now| now.outbox_budget_bytes),
         (plain(&names::CONNECTIONS_LIMIT), |now| now.connections_limit),
         (plain(&names::FD_LIMIT), |now| now.fd_limit),
         (plain(&names::ROOMS), |now| now.rooms),
         (plain(&names::MEMBERS), |now| now.members),
         (plain(&names::USERS), |now| now.users),
         (plain(&names::SEND_QUEUE_BYTES), |now| now.send_queue_bytes),
+        (plain(&names::RECEIVE_QUEUE_BYTES), |now| now.receive_queue_bytes),
         (plain(&names::HISTORY_MESSAGES), |now| now.history_messages),
         (plain(&names::HISTORY_BYTES), |now| now.history_bytes),
         (plain(&names::NODES), |now| now.nodes),

@@ -100,6 +100,8 @@ pub struct ShardCounters {
     pub outbox_bytes: Gauge,
     /// The same of probes, which are in none of the above; none where there are no probes.
     probes: Option<Box<Self>>,
+    /// KiB of messages that are not whole, each connection's rounded up.
+    pub inbound_kib: Gauge,
 }
 
 impl ShardCounters {

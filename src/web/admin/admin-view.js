@@ -41,17 +41,17 @@ export function duration(seconds) {
 
 const percent = (part, whole) => (whole > 0 ? `${((100 * part) / whole).toFixed(part / whole < 0.1 ? 1 : 0)} %` : "");
 
-/** Title, what is read of an answer, how it is shown, and what stands below; `rate`: of a counter. */
+/** Title, what is read of an answer, how it is shown, and what stands below; `rate`: of a counter, and its unit. */
 const TILES = [
   { id: "connections", title: "Connections", read: (a) => a.now.connections, show: count, note: (a) => (a.now.connections_max ? `${percent(a.now.connections, a.now.connections_max)} of ${count(a.now.connections_max)}` : "no limit") },
-  { id: "opened", title: "Opened per second", rate: true, read: (a) => a.total.opened, show: count, note: (a) => `${count(a.total.opened)} since the start` },
-  { id: "chats", title: "Chats per second", rate: true, read: (a) => a.total.chats, show: count, note: (a) => `${count(a.now.rooms)} rooms` },
-  { id: "in", title: "Messages in per second", rate: true, read: (a) => a.total.messages_in, show: count, note: (a, past) => `${bytes(past.rates((b) => b.total.bytes_in).at(-1) ?? 0)}/s` },
-  { id: "out", title: "Messages out per second", rate: true, read: (a) => a.total.messages_out, show: count, note: (a, past) => `${bytes(past.rates((b) => b.total.bytes_out).at(-1) ?? 0)}/s` },
+  { id: "opened", title: "Opened", rate: "/s", read: (a) => a.total.opened, show: count, note: (a) => `${count(a.total.opened)} since the start` },
+  { id: "chats", title: "Chats", rate: "/s", read: (a) => a.total.chats, show: count, note: (a) => `${count(a.now.rooms)} rooms` },
+  { id: "in", title: "Messages in", rate: "/s", read: (a) => a.total.messages_in, show: count, note: (a, past) => `${bytes(past.rates((b) => b.total.bytes_in).at(-1) ?? 0)}/s` },
+  { id: "out", title: "Messages out", rate: "/s", read: (a) => a.total.messages_out, show: count, note: (a, past) => `${bytes(past.rates((b) => b.total.bytes_out).at(-1) ?? 0)}/s` },
   { id: "queue", title: "Waiting for readers", read: (a) => a.now.send_queue_bytes, show: bytes, note: (a) => `${count(a.total.slow_readers)} slow readers closed` },
-  { id: "failed", title: "Failed handshakes per second", rate: true, read: (a) => a.total.handshakes_failed, show: count, note: (a) => `of ${count(a.total.handshakes)} handshakes` },
-  { id: "refused-tokens", title: "Tokens refused per second", rate: true, read: (a) => a.total.tokens_refused, show: count, note: (a) => `${count(a.total.tokens_refused)} since the start` },
-  { id: "cpu", title: "CPU, cores", rate: true, read: (a) => a.total.cpu_seconds, show: (value) => value.toFixed(2), note: () => "" },
+  { id: "failed", title: "Failed handshakes", rate: "/s", read: (a) => a.total.handshakes_failed, show: count, note: (a) => `of ${count(a.total.handshakes)} handshakes` },
+  { id: "refused-tokens", title: "Tokens refused", rate: "/s", read: (a) => a.total.tokens_refused, show: count, note: (a) => `${count(a.total.tokens_refused)} since the start` },
+  { id: "cpu", title: "CPU", rate: " cores", read: (a) => a.total.cpu_seconds, show: (value) => value.toFixed(2), note: (a) => `${count(a.now.files)} files open` },
   { id: "memory", title: "Memory", read: (a) => a.now.memory_bytes, show: bytes, note: (a) => `history ${bytes(a.now.history_bytes)}` },
 ];
 
@@ -70,7 +70,8 @@ export function showTiles(answer, past) {
   for (const wanted of TILES) {
     const shown = tiles.get(wanted.id) ?? tile(wanted);
     const values = wanted.rate ? past.rates(wanted.read) : past.values(wanted.read);
-    shown.value.textContent = values.length ? wanted.show(values.at(-1)) : "…";
+    shown.value.replaceChildren(values.length ? wanted.show(values.at(-1)) : "…");
+    if (wanted.rate) shown.value.append(make("small", "", wanted.rate));
     shown.note.textContent = wanted.note(answer, past) || "\u00a0";
     shown.line.draw(values);
   }
@@ -186,7 +187,7 @@ export function showCertificate({ certificate, now, time_ms: time }) {
   const state = left < 3 * 86_400 ? "bad" : left < 14 * 86_400 ? "warn" : "good";
   facts($("certificate"), [
     certificate.expires
-      ? ["Certificate", left > 0 ? `${duration(left)} left, until ${new Date(certificate.expires * 1000).toISOString().slice(0, 10)}` : "expired", state]
+      ? ["Certificate", left > 0 ? `${duration(left)} left (${new Date(certificate.expires * 1000).toISOString().slice(0, 10)})` : "expired", state]
       : ["Certificate", "none is served here"],
     certificate.reloads_failed ? ["Failed reloads", count(certificate.reloads_failed), "warn"] : null,
     ["Files", `${count(now.files)} open of ${count(now.files_max)}`, now.files > now.files_max * 0.8 ? "warn" : undefined],

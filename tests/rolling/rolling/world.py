@@ -44,7 +44,7 @@ class World:
         self.identity = Identity(folder)
         self.tls = self.identity.client_tls()
         self.ports = Ports(options.seed)
-        self.events, self.tasks, self.retries = [], set(), 0
+        self.events, self.tasks, self.retries, self.is_over = [], set(), 0, False
         self.redis_port = self.ports.take()
         redis = ["redis-server", "--port", self.redis_port, "--bind", "127.0.0.1", "--save", "", "--dir", folder]
         self.redis = Process("redis", [str(word) for word in redis], folder)
@@ -66,6 +66,8 @@ class World:
         self.speakers = self.clients[:speakers]
 
     def note(self, ev, **fields):
+        if self.is_over:
+            return
         self.events.append({"ev": ev, "t": time.monotonic(), **fields})
 
     def spawn(self, work):
@@ -113,6 +115,8 @@ class World:
                 raise self.failed.exception()
             await story
         finally:
+            # What follows happens to nobody.
+            self.is_over = True
             for task in [story, *self.tasks]:
                 task.cancel()
             for process in [*self.nodes, self.redis]:
@@ -145,7 +149,7 @@ class World:
         began = time.monotonic()
         node.child.send_signal(signal.SIGTERM)
         await until(f"the end of {node.name}", lambda: not node.alive(), STEP_SECONDS)
-        plan = next(line for line in map(json.loads, node.said().splitlines()) if line["message"] == "drain begins")
+        plan = next(json.loads(line) for line in node.said().splitlines() if '"drain begins"' in line)
         self.note("ended", node=node.letter, code=node.child.returncode)
         took = time.monotonic() - began
         say(
