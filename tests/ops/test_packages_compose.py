@@ -6,7 +6,6 @@ test_packages_compose_up.py."""
 import json
 import re
 import shutil
-import subprocess
 import tempfile
 import tomllib
 import unittest
