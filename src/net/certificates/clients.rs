@@ -73,6 +73,10 @@ impl Clients {
         if let (Some(path), Some(pem)) = (&self.crl_file, &trust.crl) {
             let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
             let lists = lists.map_err(|error| wrong(path, error.to_string()))?;
+            // A file that was cut off must not bring everybody back who was revoked.
+            if lists.is_empty() {
+                return Err(wrong(path, "no revocation list in this PEM file".to_owned()));
+            }
             // A certificate whose issuer has no list there is refused: nobody could say that it is good.
             builder = builder.with_crls(lists).only_check_end_entity_revocation();
         }

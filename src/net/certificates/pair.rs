@@ -26,7 +26,7 @@ pub enum CertificateError {
     Mismatch,
     #[error("the certificate cannot be read: {0}")]
     Certificate(String),
-    #[error("{path}: no authority that clients' certificates could come from: {detail}")]
+    #[error("{path}: whose certificates of clients are good cannot be told: {detail}")]
     Clients { path: PathBuf, detail: String },
     #[error("tls setup: {0}")]
     Setup(#[from] rustls::Error),

@@ -139,8 +139,8 @@ fn more_than_the_machine_has() {
             facts.memory_bytes_max = Some(768 << 20);
         },
         &[(
-            "limits.node_outbox_bytes",
-            "idle connections (limits.connections) 488.3 MiB",
+            "limits.connections",
+            "limits.connections 488.3 MiB; an idle connection counts as 10.0 KiB",
         )],
     );
 }
