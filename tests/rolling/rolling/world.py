@@ -55,6 +55,8 @@ class World:
             "tls": {"certificate": str(self.identity.certificate), "key": str(self.identity.key)},
             "drain": {"grace": f"{options.grace}s", "time": f"{options.time}s"},
             "backplane": {"kind": "redis", "url": f"redis://127.0.0.1:{self.redis_port}"},
+            # Who comes and goes is counted, not named: this one process reads for everybody.
+            "rooms": {"users_shown": 1},
             "limits": {"connections_per_address": 0, "address_messages_per_second": 0},
         }
         self.nodes = [Node(name, options.binary, folder, self.identity, self.ports, tables) for name in NAMES]
