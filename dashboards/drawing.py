@@ -85,7 +85,7 @@ def axes(x, y, top, unit, w, bottom, begin, end):
         if share in (0, 0.5, 1):
             parts.append(words(LEFT - 4, at + 3, number(top * share, unit), 7.5, COLORS["faint"], "end"))
     step = max(15, 15 * round((end - begin) / 4 / 15))
-    for seconds in range(0, int(end - begin) + 1, step):
+    for seconds in range(step, int(end - begin) + 1, step):
         parts.append(words(x(begin + seconds), bottom + 9, f"{seconds} s", 7.5, COLORS["faint"], "middle"))
     return "".join(parts)
 
@@ -193,7 +193,7 @@ def heat(panel, series, unit, w, h, begin, end):
             name = "more" if math.isinf(limit) else "≤ " + number(limit, unit)
             parts.append(words(LEFT - 4, bottom - index * tall - tall / 2 + 3, name, 7.5, COLORS["faint"], "end"))
     step = max(15, 15 * round((end - begin) / 6 / 15))
-    for seconds in range(0, int(end - begin) + 1, step):
+    for seconds in range(step, int(end - begin) + 1, step):
         parts.append(words(LEFT + seconds * wide, bottom + 10, f"{seconds} s", 7.5, COLORS["faint"], "middle"))
     return "".join(parts)
 

@@ -46,6 +46,9 @@ fn describe(token: &Unverified<'_>, policy: &Policy, now: UnixSeconds, lines: &m
         "aud: {}",
         or_none(claims.aud.as_ref().map(|aud| aud.join(", ")).as_deref())
     ));
+    if claims.probe {
+        lines.push("probe: noticed by nobody in a room, counted in no metric of clients".into());
+    }
 }
 
 fn finding(token: &Unverified<'_>, key: &Key, tried: bool, policy: &Policy) -> String {

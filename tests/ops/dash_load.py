@@ -6,7 +6,6 @@ import contextlib
 import json
 import random
 import shutil
-import signal
 import urllib.request
 
 from lab.node import encoded, token
@@ -17,6 +16,8 @@ from websockets.exceptions import WebSocketException
 # What a client may meet here without anything being wrong with the test.
 EXPECTED = (OSError, TimeoutError, WebSocketException, asyncio.IncompleteReadError, KeyError, ValueError)
 OPEN_SECONDS = 10
+# limits.handshakes_in_flight and the line before it.
+STALLED = 600
 ROOMS = ("lobby", "news", "team-1", "team-2")
 
 
@@ -207,7 +208,7 @@ class Load:
     async def operator(self, seconds):
         """What happens to a cluster in a year, within `seconds`."""
         beat = max(1, seconds / 12 - 2)
-        for act in (self.kick, self.renew, self.cut, self.kick, self.outage, self.break_certificate, self.crash, self.ask_admin, self.drain, self.kick):
+        for act in (self.kick, self.renew, self.cut, self.kick, self.outage, self.break_certificate, self.crash, self.ask_admin, self.flood, self.drain, self.kick):
             await asyncio.sleep(beat)
             await act()
         await asyncio.Event().wait()
@@ -217,22 +218,18 @@ class Load:
         await self.cluster.verb("revoke", "--user", "revoked")
 
     async def renew(self):
-        self.cluster.identity.make()
-        self.hang_up()
-
-    def hang_up(self):
-        for node in self.cluster.nodes:
-            node.child.send_signal(signal.SIGHUP)
+        await asyncio.to_thread(self.cluster.renew)
+        self.cluster.hang_up()
 
     async def break_certificate(self):
         """Half written, as a copy that was interrupted leaves it; then whole again."""
         good, broken = self.cluster.identity.certificate, self.cluster.folder / "whole.crt"
         shutil.copyfile(good, broken)
         good.write_text(broken.read_text()[:200])
-        self.hang_up()
+        self.cluster.hang_up()
         await asyncio.sleep(2)
         shutil.copyfile(broken, good)
-        self.hang_up()
+        self.cluster.hang_up()
 
     async def cut(self):
         """Every link is reset."""
@@ -268,6 +265,15 @@ class Load:
     def open_plain(self, request):
         with urllib.request.urlopen(request, timeout=OPEN_SECONDS) as answer:
             answer.read()
+
+    async def flood(self):
+        """More connections than may shake hands at a time, none of which begins to."""
+        asked = (asyncio.open_connection("127.0.0.1", self.cluster.nodes[0].listen) for _ in range(STALLED))
+        opened = await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.sleep(2)
+        for each in opened:
+            if isinstance(each, tuple):
+                each[1].close()
 
     async def drain(self):
         await self.cluster.drain(self.cluster.nodes[-1])

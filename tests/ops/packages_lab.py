@@ -137,6 +137,14 @@ def until(what, seconds=PATIENCE_SECONDS, why="it did not come to pass"):
     raise AssertionError(f"{why() if callable(why) else why} (in {seconds} s): {last or ''}")
 
 
+def changed(text, places):
+    """`text` with every key of `places` changed into its value; a key that is not there is a mistake here."""
+    for found, put in places.items():
+        assert found in text, found
+        text = text.replace(found, str(put))
+    return text
+
+
 def toml(tables):
     """What JSON writes for text, numbers, booleans and lists is TOML too. `[name]` begins an entry of a list."""
     return "".join(

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 from pathlib import Path
@@ -37,6 +38,14 @@ class Shell:
         """All of it, each command with success."""
         self.count += 1
         mark = f"@@{self.count}"
+        late = threading.Timer(SECONDS, self.kill)
+        late.start()
+        try:
+            return self.follow(mark, text)
+        finally:
+            late.cancel()
+
+    def follow(self, mark, text):
         self.process.stdin.write(f"trap 'echo {mark} failed: $BASH_COMMAND' ERR\n{text}\ntrap - ERR\necho {mark} done\n")
         self.process.stdin.flush()
         said = []
@@ -48,19 +57,22 @@ class Shell:
                 return "".join(said)
         raise AssertionError("the shell ended:\n" + "".join(said))
 
-    def end(self):
+    def kill(self):
         # Everything that it started and nothing else: a session of its own.
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
+
+    def end(self):
+        self.kill()
         self.process.communicate(timeout=SECONDS)
 
 
 class ByHand(unittest.TestCase):
     def setUp(self):
         self.folder = Path(tempfile.mkdtemp(prefix="conclave-by-hand-"))
-        self.addCleanup(shutil.rmtree, self.folder)
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
         (page,) = re.findall(r"<!-- by hand -->\n(.*?)<!-- /by hand -->", (OPS / "README.md").read_text(), re.S)
         self.ports = {port: str(free_port()) for port in PORTS}
         source = self.folder / "source"

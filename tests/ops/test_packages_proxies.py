@@ -6,13 +6,12 @@ import re
 import shutil
 import signal
 import socket
-import ssl
 import tempfile
 import unittest
 from pathlib import Path
 
 from packages_lab import (
-    OPS, PATIENCE_SECONDS, SECONDS, Door, Node, Started, default, free_port, pair, quantity, redis, run, secret, until, write,
+    OPS, PATIENCE_SECONDS, SECONDS, Door, Node, Started, changed, default, free_port, pair, quantity, redis, run, secret, until, write,
 )  # fmt: skip
 from client import Client
 from websockets.exceptions import WebSocketException
@@ -20,14 +19,6 @@ from websockets.exceptions import WebSocketException
 NAMES = ["localhost", "realtime.example.com"]
 PER_ADDRESS = 6
 DRAIN = {"grace": "3s", "time": "5s"}
-
-
-def changed(text, places):
-    """`text` with every key of `places` changed into its value; a key that is not there is a mistake here."""
-    for found, put in places.items():
-        assert found in text, found
-        text = text.replace(found, str(put))
-    return text
 
 
 class Behind:
@@ -354,6 +345,8 @@ class HaproxyPassesOn(Haproxy, unittest.IsolatedAsyncioTestCase):
 
 class HaproxyEndsTls(Haproxy, unittest.IsolatedAsyncioTestCase):
     file = "https.cfg"
+    # The others are for requests.
+    idle = r"^\s*timeout tunnel (\w+)$"
     trust = {"forwarded_from": ["127.0.0.1/32"]}
 
     @classmethod
