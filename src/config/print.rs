@@ -43,7 +43,7 @@ pub fn table_markdown() -> String {
             .map(|range| format!(", {range}"))
             .unwrap_or_default();
         let default = match entry.default_shown().as_str() {
-            word @ ("none" | "required") => word.to_owned(),
+            word @ "none" => word.to_owned(),
             value => format!("`{value}`"),
         };
         let cells = [

@@ -22,8 +22,6 @@ pub struct Entry {
     /// `listen`.
     pub name: String,
     pub kind: Kind,
-    /// Without it the server does not start.
-    pub required: bool,
     /// For a key of `auth.keys`: what an entry has that does not name it.
     pub default: Value,
     /// What it is for, one paragraph.
@@ -56,7 +54,6 @@ impl Entry {
     /// The default as a person reads it.
     pub fn default_shown(&self) -> String {
         match self.default.show() {
-            _ if self.required => "required".to_owned(),
             shown if shown.is_empty() => "none".to_owned(),
             shown => shown,
         }
@@ -69,12 +66,11 @@ impl Entry {
             .range_shown()
             .map(|range| format!(", {range}"))
             .unwrap_or_default();
-        let default = if self.required {
-            "it has no default".to_owned()
-        } else {
-            format!("the default is {}", self.default_shown())
-        };
-        format!("it takes {}{range}; {default}", self.kind.expected())
+        format!(
+            "it takes {}{range}; the default is {}",
+            self.kind.expected(),
+            self.default_shown()
+        )
     }
 }
 
@@ -147,10 +143,6 @@ fn read_entry(section: &str, name: &str, item: &Item, comment: &str) -> Result<E
         .find_map(|line| line.strip_prefix("#:"))
         .ok_or("no line with #:")?;
     let annotation = annotation.trim();
-    let (annotation, required) = match annotation.strip_suffix(" required") {
-        Some(rest) => (rest, true),
-        None => (annotation, false),
-    };
     let kind = Kind::parse(annotation)?;
     let meaning: Vec<&str> = lines().filter_map(|line| line.strip_prefix("# ")).collect();
     if meaning.is_empty() {
@@ -166,7 +158,6 @@ fn read_entry(section: &str, name: &str, item: &Item, comment: &str) -> Result<E
         section: section.to_owned(),
         name: name.to_owned(),
         kind,
-        required,
         default,
         meaning: meaning.join(" "),
     })

@@ -149,7 +149,7 @@ fn memory(config: &Config, most: u64) -> Option<Problem> {
     }
     let connections = (config.limits.connections as u64).saturating_mul(CONNECTION_BYTES);
     if connections > 0 {
-        budgets.push(("idle connections (limits.connections)", connections));
+        budgets.push(("limits.connections", connections));
     }
     let sum = budgets.iter().fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
     if sum <= most / 100 * BUDGET_PERCENT_MAX {
@@ -160,12 +160,13 @@ fn memory(config: &Config, most: u64) -> Option<Problem> {
         .collect();
     let what = format!(
         "what may fill up comes to {}, more than {BUDGET_PERCENT_MAX} % of the {} that there are here: under load the system \
-         would kill the process ({})",
+         would kill the process ({}; an idle connection counts as {})",
         ByteSize(sum),
         ByteSize(most),
-        parts.join(", ")
+        parts.join(", "),
+        ByteSize(CONNECTION_BYTES)
     );
-    let (largest, _) = budgets.iter().take(3).max_by_key(|(_, bytes)| *bytes).copied()?;
+    let (largest, _) = budgets.iter().max_by_key(|(_, bytes)| *bytes).copied()?;
     Some(Problem::warning(
         largest,
         what,

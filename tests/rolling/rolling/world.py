@@ -16,6 +16,8 @@ NAMES = ("a", "b", "c")
 LOOK_SECONDS = 0.25
 SCRAPE_SECONDS = 1.0
 HTTP_SECONDS = 6
+# Connections that are being made at the same time.
+OPENING_MAX = 64
 # A whole step: a restart, and everybody back.
 STEP_SECONDS = 120
 
@@ -44,6 +46,7 @@ class World:
         self.identity = Identity(folder)
         self.tls = self.identity.client_tls()
         self.ports = Ports(options.seed)
+        self.opening = asyncio.Semaphore(OPENING_MAX)
         self.events, self.tasks, self.retries, self.is_over = [], set(), 0, False
         self.redis_port = self.ports.take()
         redis = ["redis-server", "--port", self.redis_port, "--bind", "127.0.0.1", "--save", "", "--dir", folder]
