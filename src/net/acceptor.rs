@@ -209,9 +209,10 @@ impl Inner {
 
     fn count_client_certificate(&self, certificates: &Certificates, io: &TlsIo) {
         if certificates.asks_clients() {
-            self.metrics.client_certificate(match io.has_client_certificate() {
-                true => ClientCertificate::Ok,
-                false => ClientCertificate::None,
+            self.metrics.client_certificate(if io.has_client_certificate() {
+                ClientCertificate::Ok
+            } else {
+                ClientCertificate::None
             });
         }
     }

@@ -62,9 +62,10 @@ impl Certificates {
     /// The pair cannot be served; nothing is kept then. That there is none yet is no error with ACME.
     pub fn load(config: &Config, metrics: Arc<Metrics>) -> Result<Self, CertificateError> {
         let tls = &config.tls;
-        let acme = match config.acme.is_on() {
-            true => Some(Arc::new(Acme::new(&config.acme, Arc::clone(&metrics))?)),
-            false => None,
+        let acme = if config.acme.is_on() {
+            Some(Arc::new(Acme::new(&config.acme, Arc::clone(&metrics))?))
+        } else {
+            None
         };
         let (certificate, key) = match &acme {
             Some(acme) => (acme.folder().certificate(), acme.folder().certificate()),

@@ -93,7 +93,7 @@ impl Folder {
     pub async fn probe(&self) -> io::Result<()> {
         let path = self.certificate().with_extension("probe");
         aside(move || {
-            let written = write(&path, &[b'\n'; CERTIFICATE_BYTES]);
+            let written = write(&path, &vec![b'\n'; CERTIFICATE_BYTES]);
             let removed = std::fs::remove_file(&path);
             written.and(removed)
         })
