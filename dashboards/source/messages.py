@@ -73,10 +73,9 @@ def delays():
         ),
         graph(
             "Bytes that wait for readers",
-            "Per node, and the budget of all nodes together. Near it the largest backlogs are cut: many slow readers, or a way out that is full.",
+            "Per node; Overview, How full, has it as a share of the budget, at which the largest backlogs are cut. High: many slow readers, or a way out that is full.",
             "bytes",
             ("conclave_send_queue_bytes{@}", "{{instance}}"),
-            ("max(conclave_outbox_budget_bytes{@})", "budget of a node"),
             runbook="service.md#queue-near-budget",
         ),
         graph(
@@ -85,6 +84,15 @@ def delays():
             "cps",
             (rate("conclave_slow_consumers_total", "limit"), "{{limit}}"),
             runbook="service.md#slow-consumers",
+            width=12,
+        ),
+        graph(
+            "Bytes of messages that are not whole yet",
+            "Per node, from clients; bounded by limits.node_inbound_bytes, where the largest go first. High: uploads through chats, or somebody who begins messages and does not end them.",
+            "bytes",
+            ("conclave_receive_queue_bytes{@}", "{{instance}}"),
+            runbook="service.md#memory",
+            width=12,
         ),
         graph(
             "Bytes thrown out with them",
@@ -92,6 +100,7 @@ def delays():
             "Bps",
             (rate("conclave_evicted_bytes_total", "instance"), "{{instance}}"),
             runbook="service.md#outboxes-evicted",
+            width=12,
         ),
         graph(
             "Messages that died with their connection",
@@ -99,6 +108,7 @@ def delays():
             "mps",
             (rate("conclave_dropped_messages_total", "reason"), "{{reason}}"),
             runbook="service.md#slow-consumers",
+            width=12,
         ),
     ]
 

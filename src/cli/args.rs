@@ -325,6 +325,7 @@ pub struct Drain {
 #[command(
     after_help = "Examples:\n  conclave probe wss://chat.example.com/ws --token-file probe.jwt --room lobby\n  conclave probe wss://node-1:8443/ws --via wss://node-2:8443/ws --token-file probe.jwt --json\n  conclave probe wss://chat.example.com/ws --token-file probe.jwt --nagios --warn 1s --crit 3s\n  conclave probe --listen :9115 --config probe.toml       for Prometheus: /probe?target=wss://…&module=…\n\nA token made with conclave token --probe is noticed by nobody in the room and counted in no metric of clients.\nWithout a token flag: $CONCLAVE_TOKEN, else the key of conclave dev for a server on this machine.\n\nExit codes: 0 passed, 1 the server answered wrongly, 2 bad arguments, 3 name or TCP, 4 TLS, 5 upgrade refused,\n6 token refused (1008), 7 nothing came in time. With --nagios: 0 ok, 1 warning, 2 critical, 3 unknown."
 )]
+#[expect(clippy::struct_excessive_bools, reason = "separate flags")]
 pub struct Probe {
     /// The server, such as wss://chat.example.com/ws; with --listen those that may be asked for
     #[arg(value_name = "URL", required_unless_present = "listen")]

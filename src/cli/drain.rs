@@ -200,27 +200,24 @@ impl Node {
     fn wait(&self, begun: &Shown, loudness: Loudness) -> Result<(), Failure> {
         let time = Duration::from_secs_f64(begun.plan.deadline_seconds.max(0.0)) + OVERDUE;
         let give_up = Instant::now() + time;
-        let mut said = None;
+        let mut said: Option<(String, usize)> = None;
         while Instant::now() < give_up {
             let request = self.client.get(self.path()).bearer_auth(self.token.expose_secret());
-            match request.send() {
-                Err(error) if error.is_timeout() => {}
-                Err(_) => return ended(loudness),
-                Ok(response) => {
-                    let Some(shown) = parse::<Shown>(response) else {
-                        return ended(loudness);
-                    };
-                    // Its successor answers at the same address.
-                    if shown.phase == "serving" && said.is_some() {
-                        return ended(loudness);
-                    }
-                    let now = (shown.phase, shown.left);
-                    if !loudness.quiet && said.as_ref() != Some(&now) {
-                        eprintln!("{}: {} clients have not been told yet", now.0, now.1);
-                    }
-                    said = Some(now);
-                }
+            let shown = match request.send() {
+                Err(error) if error.is_timeout() => continue,
+                answer => answer.ok().and_then(parse::<Shown>),
+            };
+            // At the same address its successor may answer; but first the node has to begin.
+            let has_begun = said.as_ref().is_some_and(|(phase, _)| phase != "serving");
+            let Some(shown) = shown.filter(|shown| shown.phase != "serving" || !has_begun) else {
+                say_ended(loudness);
+                return Ok(());
+            };
+            let now = (shown.phase, shown.left);
+            if !loudness.quiet && said.as_ref() != Some(&now) {
+                eprintln!("{}: {} clients have not been told yet", now.0, now.1);
             }
+            said = Some(now);
             std::thread::sleep(LOOK);
         }
         Err(Failure::other(format_args!(
@@ -235,11 +232,10 @@ fn parse<T: DeserializeOwned>(response: Response) -> Option<T> {
     serde_json::from_str(&response.text().ok()?).ok()
 }
 
-fn ended(loudness: Loudness) -> Result<(), Failure> {
+fn say_ended(loudness: Loudness) {
     if !loudness.quiet {
         eprintln!("the node has ended");
     }
-    Ok(())
 }
 
 /// From `--token-file`, else from the node's configuration.

@@ -99,6 +99,7 @@ enum Departure {
 }
 
 /// What lives as long as the connection: dropping it leaves every room and frees the slot.
+#[expect(clippy::struct_excessive_bools, reason = "separate facts")]
 pub(super) struct Life {
     pub node: Arc<Node>,
     pub shard: Arc<Shard>,

@@ -23,7 +23,7 @@ use crate::http::overloaded;
 use crate::http::service::Peer;
 use crate::net::NAMELESS;
 use crate::net::admission::Telling;
-use crate::net::client_io::ClientIo;
+use crate::net::client_io::{self, ClientIo};
 use crate::net::permits::{self, Permit};
 use crate::protocol::close::Close;
 use crate::runtime::Node;
@@ -266,7 +266,7 @@ async fn placed(
 }
 
 enum Stream {
-    Own(ClientIo),
+    Own(client_io::Stream),
     Http2(StreamIo),
 }
 
@@ -297,8 +297,8 @@ fn begin(
         }
     };
     let transport = match stream {
-        Stream::Own(ClientIo::Tls(tls)) => Transport::Tls(tls),
-        Stream::Own(ClientIo::Plain(io)) => Transport::Plain(io),
+        Stream::Own(client_io::Stream::Tls(tls)) => Transport::Tls(tls),
+        Stream::Own(client_io::Stream::Plain(io)) => Transport::Plain(io),
         Stream::Http2(stream) => Transport::Stream(Box::new(stream)),
     };
     let shard = peer.shard;

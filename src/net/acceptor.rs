@@ -15,7 +15,7 @@ use crate::config::Networks;
 use crate::http::service::{HttpService, Peer as HttpPeer};
 use crate::net::admission::{Admission, Meter};
 use crate::net::certificates::{Certificates, clients};
-use crate::net::client_io::ClientIo;
+use crate::net::client_io::{ClientIo, Stream};
 use crate::net::idle::{HttpIdle, InService};
 use crate::net::listener::Accepted;
 use crate::net::permits::Refused;
@@ -144,14 +144,14 @@ impl Inner {
         };
         let address = accepted.address;
         let io = match &self.certificates {
-            Some(certificates) => ClientIo::Tls(self.shake_hands(certificates, accepted, early, meter).await?),
+            Some(certificates) => Stream::Tls(self.shake_hands(certificates, accepted, early, meter).await?),
             None => {
                 let mut io = PlainIo::new(accepted.socket, early, accepted.permit);
                 io.wait_for_request(version_is_clear).await.map_err(gone)?;
-                ClientIo::Plain(io)
+                Stream::Plain(io)
             }
         };
-        Ok((io, address))
+        Ok((ClientIo::new(io, Arc::clone(&self.metrics)), address))
     }
 
     async fn shake_hands(

@@ -185,10 +185,11 @@ impl Admission {
         let gate = &self.gates[index];
         let (ticket, granted) = {
             let mut state = gate.state.lock();
-            if state.line.is_empty() && state.pace.wait(self.now_ns()).is_zero() {
-                if let Ok(in_flight) = Arc::clone(&self.in_flight).try_acquire_owned() {
-                    return Ok(self.grant(&mut state, in_flight, false));
-                }
+            if state.line.is_empty()
+                && state.pace.wait(self.now_ns()).is_zero()
+                && let Ok(in_flight) = Arc::clone(&self.in_flight).try_acquire_owned()
+            {
+                return Ok(self.grant(&mut state, in_flight, false));
             }
             let (grant, granted) = oneshot::channel();
             match state.line.enter(address, grant, self.places()) {

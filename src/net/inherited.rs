@@ -79,7 +79,7 @@ impl Inherited {
 /// What each of `count` sockets is for.
 fn assign(count: usize, names: &[&str]) -> Result<Vec<&'static str>, InheritedError> {
     let known = |name: &&str| [MAIN, ADMIN].into_iter().find(|known| known == name);
-    let named: Vec<_> = names.iter().take(count).map(|name| known(name)).collect();
+    let named: Vec<_> = names.iter().take(count).map(known).collect();
     if named.iter().any(Option::is_some) || count > 2 {
         let places: Vec<_> = named.iter().copied().flatten().collect();
         if places.len() != count {

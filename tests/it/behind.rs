@@ -159,7 +159,7 @@ async fn it_is_said_loudly_and_refused_elsewhere() {
     .await;
     for (key, value, words) in [
         ("server.listen", "0.0.0.0:0", "could read every token"),
-        ("server.listen", "[::]:0", "could read every token"),
+        ("server.listen", "\"[::]:0\"", "could read every token"),
     ] {
         let (exit, seen) = without_tls().set(key, value).fail().await;
         let said = format!("{:?}{:?}", seen.stdout, seen.stderr);

@@ -267,6 +267,15 @@ fn map_word((client, word): (Client, String)) -> (Client, &'static str) {
 }
 
 #[tokio::test]
+async fn a_request_head_that_is_too_long_is_counted() {
+    let node = harness::node().set("server.header_bytes", "16KiB").start().await;
+    let long = node.ask("GET", "/livez").header("X-Long", &"x".repeat(40_000));
+    assert_eq!(long.send().await.0.status, 431);
+    node.metric_reaches("conclave_refused_total", &[("limit", "header_bytes")], 1.0)
+        .await;
+}
+
+#[tokio::test]
 async fn sign_ins_over_the_rate_are_counted() {
     let node = harness::node()
         .set("session.enabled", "true")

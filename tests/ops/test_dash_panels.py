@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dash_cluster import JOBS, Cluster
 from dash_load import Load
-from dash_names import AWAITED, TREE, exported, selectors
+from dash_names import TREE, metrics
 from dash_prometheus import substituted
 
 SECONDS = int(os.environ.get("DASH_SECONDS", "60"))
@@ -46,10 +46,6 @@ def targets():
                 yield name, panel, target
 
 
-def is_awaited(expr):
-    return any(metric in AWAITED for metric, _ in selectors(expr))
-
-
 class Panels(unittest.TestCase):
     maxDiff = None
 
@@ -70,7 +66,7 @@ class Panels(unittest.TestCase):
         empty = [
             f"{name}: {panel['title']}: {target['expr']}"
             for name, panel, target, series in shown
-            if not any(points for _, points in series) and not is_awaited(target["expr"])
+            if not any(points for _, points in series)
         ]
         self.assertEqual(empty, [])
         self.assertGreater(len(shown), 150)
@@ -84,7 +80,7 @@ class Panels(unittest.TestCase):
 
     def check_moved(self, prometheus, seconds):
         """The load is not a load if what it is to show stands still."""
-        counters = {name for name in exported() if name.endswith(("_total", "_count"))}
+        counters = {name for name in metrics() if name.endswith(("_total", "_count"))}
         still = []
         for name in sorted(counters - QUIET):
             moved = prometheus.number(f"sum(max_over_time({name}[{seconds}s]))")

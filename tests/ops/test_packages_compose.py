@@ -1,12 +1,11 @@
 """ops/compose and ops/grafana: the file by Compose's own schema, and every configuration in it by the program that reads it.
 
-There is no Grafana, Jaeger or container engine in the package registries: what is said to Grafana is checked by hand
-here, and traces reach a collector in tests/it/traces.rs."""
+There is no Grafana in the package registries: what is said to it is checked by hand here. The services together are in
+test_packages_compose_up.py."""
 
 import json
 import re
 import shutil
-import subprocess
 import tempfile
 import tomllib
 import unittest

@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import socket
-import ssl
 import tempfile
 import unittest
 from pathlib import Path

@@ -287,7 +287,8 @@ pub async fn upgrade(
     let config = WebSocketConfig::default()
         .max_message_size(Some(MESSAGE_BYTES_MAX))
         .max_frame_size(Some(MESSAGE_BYTES_MAX));
-    match client_async_with_config(request, stream, Some(config)).await {
+    // Boxed: it is larger than everything else of a probe.
+    match Box::pin(client_async_with_config(request, stream, Some(config))).await {
         Ok((socket, _)) => Ok(socket),
         Err(Error::Http(response)) => Err(refused(plan, &response)),
         Err(Error::Io(error)) if is_cut(&error) => Err(cut()),

@@ -212,12 +212,11 @@ impl Way {
             took: started.elapsed(),
             detail: via.to_string(),
         });
-        entered.map_err(|failed| {
+        entered.inspect_err(|_| {
             if let Some((stage, trouble)) = way.report.failed {
                 let what = format!("{via}: {}: {}", stage.word(), trouble.what);
                 self.report.failed = Some((Stage::Via, Trouble { what, ..trouble }));
             }
-            failed
         })
     }
 

@@ -5,6 +5,7 @@ use crate::config::{At, Severity};
 
 #[test]
 #[rustfmt::skip] // One mistake per line, or the table could not be read.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn one_mistake_is_told_once_with_line_and_remedy() {
     let place = Place::new();
     place.write("short", "hunter2");

@@ -16,7 +16,6 @@ pub struct Caller {
 
 impl Caller {
     /// Begins to do `action` to `subject`; both words must be free of secrets.
-    #[must_use]
     pub fn begin(&self, action: &'static str, subject: impl Into<String>) -> Audit {
         Audit {
             caller: self.clone(),

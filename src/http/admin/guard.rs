@@ -86,7 +86,7 @@ impl Guard {
     /// [`Refused::Host`], [`Refused::CrossSite`].
     pub fn check_origin(&self, parts: &Parts, ends: Ends) -> Result<(), Refused> {
         let host = one(&parts.headers, header::HOST.as_str()).ok_or(Refused::Host)?;
-        let target = parts.uri.authority().map(|authority| authority.as_str());
+        let target = parts.uri.authority().map(axum::http::uri::Authority::as_str);
         if !self.is_ours(host, ends) || target.is_some_and(|target| !self.is_ours(target, ends)) {
             return Err(Refused::Host);
         }

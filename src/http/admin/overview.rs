@@ -176,7 +176,7 @@ fn node(admin: &Admin, read: &Exposition<'_>) -> Node {
 }
 
 fn nodes(node: &crate::runtime::Node) -> Vec<NodeFacts> {
-    let others = node.cluster.as_ref().map(|cluster| cluster.others());
+    let others = node.cluster.as_ref().map(crate::runtime::Cluster::others);
     let others = others.iter().flat_map(|others| others.iter().cloned());
     std::iter::once(node.facts()).chain(others).collect()
 }
@@ -260,10 +260,15 @@ fn refused(read: &Exposition<'_>) -> Vec<Refused> {
 
 fn backplane(admin: &Admin, read: &Exposition<'_>) -> Backplane {
     let config = &admin.node.config.backplane;
-    let links = read.all("conclave_backplane_link_up").map(|sample| Link {
-        link: sample.label("link").to_owned(),
-        is_up: sample.value == 1.0,
-    });
+    // A link that was never made is none of this backplane's: one server has no sentinels.
+    let is_used = |link: &str| read.sum_of("conclave_backplane_link_rebuilds_total", "link", link) > 0.0;
+    let links = read
+        .all("conclave_backplane_link_up")
+        .filter(|sample| is_used(sample.label("link")))
+        .map(|sample| Link {
+            link: sample.label("link").to_owned(),
+            is_up: sample.value == 1.0,
+        });
     let is_shared = admin.node.cluster.is_some();
     Backplane {
         kind: config.kind.as_str(),

@@ -182,9 +182,12 @@ impl Admin {
             }
             (open.extract_if(is_over).collect(), open.extract_if(is_left).collect())
         };
-        over.iter()
-            .for_each(|(_, held)| self.end_tap(held, "its time was over"));
-        left.iter().for_each(|(_, held)| self.end_tap(held, "nobody looked"));
+        for (_, held) in &over {
+            self.end_tap(held, "its time was over");
+        }
+        for (_, held) in &left {
+            self.end_tap(held, "nobody looked");
+        }
     }
 
     fn end_tap(&self, held: &Held, why: &str) {

@@ -128,9 +128,7 @@ mod tests {
 
     #[test]
     fn the_first_few_in_order_and_none_that_are_empty() {
-        let mut rooms: Vec<Seen> = (0..50)
-            .map(|n| seen(&format!("r{n:02}"), n, f64::from(50 - n as u32)))
-            .collect();
+        let mut rooms: Vec<Seen> = (0..50).map(|n| seen(&format!("r{n:02}"), n, (50 - n) as f64)).collect();
         let names = |lines: Vec<Line>| lines.into_iter().map(|line| line.room).collect::<Vec<_>>();
         let large = names(first(&mut rooms, |seen| seen.glance.members as f64));
         assert_eq!(large.len(), SHOWN);

@@ -120,7 +120,7 @@ impl Overload {
         let next = clocks.returns.max(now + RETURN_MIN) + 2 * per_client(accepts_per_second);
         if next > now + RETURN_MAX {
             // So many that their own moments would be minutes away: anywhere in the later half.
-            return RETURN_MAX - random_below(RETURN_MAX / 2);
+            return RETURN_MAX / 2 + random_below(RETURN_MAX / 2);
         }
         clocks.returns = next;
         next - now

@@ -66,7 +66,7 @@ async fn the_line_is_as_long_as_can_be_served_in_time() {
     for _ in 0..1_000 {
         admission.learn(COST_MAX_NS);
     }
-    assert!(admission.accepts_per_second() < per_second as u32 / 20);
+    assert!((admission.accepts_per_second() as usize) < per_second / 20);
     assert_eq!(
         fill(&admission, ANN, 100_000).len(),
         PLACES_MIN,

@@ -71,7 +71,7 @@ export function showTiles(answer, past) {
     const shown = tiles.get(wanted.id) ?? tile(wanted);
     const values = wanted.rate ? past.rates(wanted.read) : past.values(wanted.read);
     shown.value.replaceChildren(values.length ? wanted.show(values.at(-1)) : "…");
-    if (wanted.rate) shown.value.append(make("small", "", wanted.rate));
+    if (wanted.rate && values.length) shown.value.append(make("small", "", wanted.rate));
     shown.note.textContent = wanted.note(answer, past) || "\u00a0";
     shown.line.draw(values);
   }

@@ -314,6 +314,14 @@ async fn a_kick_reaches_the_other_node_and_each_knows_the_other() {
         (&json!("a"), &json!("b"))
     );
     assert_eq!(seen["backplane"]["is_up"], true);
+    let up = |o: &Value| {
+        o["backplane"]["links"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|link| link["is_up"] == true)
+    };
+    overview(&a, "every link that there is", up).await;
     let id = tap(&b, json!({"user": "ann"})).await;
     ann.chat("lobby", "hello").await;
     let (seen, _) = lines(&b, &id, "the answer", |line| {

@@ -9,8 +9,9 @@ from lab.node import token
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
-# A node that cannot be reached, or is full, is tried again so soon; a balancer may choose another one.
+# A node that cannot be reached, or is full, is tried again so soon, then later and later; a balancer may choose another one.
 RETRY_SECONDS = 0.3
+RETRY_SECONDS_MAX = 5
 OPEN_SECONDS = 30
 
 
@@ -31,9 +32,13 @@ class Client:
             try:
                 node = self.world.pick(self.chance)
                 url = f"{node.url}?token={token(self.name)}" + ("&resume=1" if self.at else "")
-                async with connect(
-                    url, ssl=self.world.tls, proxy=None, compression=None, ping_interval=None, open_timeout=OPEN_SECONDS, close_timeout=2
-                ) as socket:  # fmt: skip
+                # One process shakes hands for all: more at a time would only make each of them late.
+                async with self.world.opening:
+                    socket = await connect(
+                        url, ssl=self.world.tls, proxy=None, compression=None, ping_interval=None, open_timeout=OPEN_SECONDS, close_timeout=2
+                    )  # fmt: skip
+                self.refused = 0
+                async with socket:
                     await self.talk(socket)
             except (OSError, TimeoutError, WebSocketException):
                 pass
@@ -95,9 +100,10 @@ class Client:
     async def away(self):
         """As long as told, else as a page that finds nobody."""
         if self.slot is None:
-            self.refused += 1
             self.world.retries += 1
-            await asyncio.sleep(RETRY_SECONDS * self.chance.uniform(0.5, 1.5))
+            seconds = min(RETRY_SECONDS * 2**self.refused, RETRY_SECONDS_MAX)
+            self.refused = min(self.refused + 1, 10)
+            await asyncio.sleep(seconds * self.chance.uniform(0.5, 1.5))
         else:
             await asyncio.sleep(self.told_at + self.slot - time.monotonic())
             self.slot = None

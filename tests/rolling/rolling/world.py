@@ -16,6 +16,8 @@ NAMES = ("a", "b", "c")
 LOOK_SECONDS = 0.25
 SCRAPE_SECONDS = 1.0
 HTTP_SECONDS = 6
+# Connections that are being made at the same time.
+OPENING_MAX = 64
 # A whole step: a restart, and everybody back.
 STEP_SECONDS = 120
 
@@ -44,6 +46,7 @@ class World:
         self.identity = Identity(folder)
         self.tls = self.identity.client_tls()
         self.ports = Ports(options.seed)
+        self.opening = asyncio.Semaphore(OPENING_MAX)
         self.events, self.tasks, self.retries, self.is_over = [], set(), 0, False
         self.redis_port = self.ports.take()
         redis = ["redis-server", "--port", self.redis_port, "--bind", "127.0.0.1", "--save", "", "--dir", folder]
@@ -52,6 +55,8 @@ class World:
             "tls": {"certificate": str(self.identity.certificate), "key": str(self.identity.key)},
             "drain": {"grace": f"{options.grace}s", "time": f"{options.time}s"},
             "backplane": {"kind": "redis", "url": f"redis://127.0.0.1:{self.redis_port}"},
+            # Who comes and goes is counted, not named: this one process reads for everybody.
+            "rooms": {"users_shown": 1},
             "limits": {"connections_per_address": 0, "address_messages_per_second": 0},
         }
         self.nodes = [Node(name, options.binary, folder, self.identity, self.ports, tables) for name in NAMES]
