@@ -1,13 +1,16 @@
 //! Pebble, Let's Encrypt's ACME server for tests, with a DNS in which every name is this machine.
 
 use std::process::Command;
+use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 use super::ports::Port;
 use super::process::Process;
 use super::tls::{Certificate, Tls};
-use super::{Ask, needs};
+use super::{Ask, needs, within};
 
 /// An authority that can be stopped and started again on the same port; it has another root then.
 pub struct Pebble {
@@ -89,6 +92,15 @@ impl Pebble {
             .current_dir(self.folder.path());
         let pebble = Process::start(&mut command);
         pebble.said("ACME directory available").await;
+        // It says so before it listens.
+        for port in [self.listen.number, self.management.number] {
+            within("pebble's listener", async {
+                while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+                    sleep(Duration::from_millis(20)).await;
+                }
+            })
+            .await;
+        }
         self.pebble = Some(pebble);
     }
 
