@@ -63,7 +63,12 @@ async fn refused(node: &Node, limit: &str, times: f64) {
 #[tokio::test]
 async fn everything_works_without_tls_on_loopback() {
     for runtime in ["per-core", "shared"] {
-        let node = without_tls().runtime(runtime).set("echo.enabled", "true").start().await;
+        let node = without_tls()
+            .runtime(runtime)
+            .set("echo.enabled", "true")
+            .set("drain.time", "5s")
+            .start()
+            .await;
         assert_eq!(answer(&node.ask("GET", "/livez"), tcp(&node).await).await.status, 200);
         assert_eq!(
             answer(&node.ask("GET", "/conclave.js"), tcp(&node).await).await.status,

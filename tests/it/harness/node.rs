@@ -305,6 +305,22 @@ impl Node {
         Metrics::parse(&answer.body)
     }
 
+    /// As [`Node::metrics`], of a node that may end meanwhile.
+    pub async fn last_metrics(&self) -> Option<Metrics> {
+        let asked = async {
+            let mut stream = TcpStream::connect(self.admin).await?;
+            stream
+                .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                .await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            std::io::Result::Ok(answer)
+        };
+        let answer = within("the admin listener", asked).await.ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        (head.starts_with("HTTP/1.1 200") && !head.contains("chunked")).then(|| Metrics::parse(body))
+    }
+
     /// Every line that it has logged so far.
     pub fn log(&self) -> Vec<Value> {
         let seen = self.process.seen();
