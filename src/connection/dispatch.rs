@@ -52,7 +52,9 @@ impl Life {
     pub(super) fn on_text(&mut self, text: &str, now_ns: u64) {
         #[cfg(test)]
         assert!(text != crate::runtime::tests::A_BUG, "a bug that a test asked for");
-        if let Err(failed) = self.check_rates(text.len(), now_ns) {
+        // What is too large is never let through, however long its sender waits: it costs no more than the largest that is.
+        let charged = text.len().min(self.node.config.limits.message_bytes);
+        if let Err(failed) = self.check_rates(charged, now_ns) {
             return self.refuse_for_rate(reference_of(text), &failed, now_ns);
         }
         if text.len() > self.node.config.limits.message_bytes {

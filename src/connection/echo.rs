@@ -170,7 +170,11 @@ impl Echo {
             let counters = self.shard.counters.of(self.is_probe);
             let event = match self.assembler.next(plain, &mut used, bounds) {
                 Ok(Some(event)) => event,
-                Ok(None) => return self.conn.keep_inbound(self.assembler.held_bytes(), counters),
+                Ok(None) => {
+                    return self
+                        .conn
+                        .keep_inbound(self.assembler.held_bytes(), &self.shard.counters);
+                }
                 Err(violation) => return self.on_violation(violation),
             };
             let (kind, answer, payload) = match event {

@@ -120,7 +120,7 @@ struct State {
     /// Chats on their way to the backplane.
     saying: u8,
     /// KiB that its task keeps of a message that is not whole, rounded up.
-    inbound_kib: u16,
+    inbound_kib: u32,
     /// An echo is in the middle of a frame: nothing of the outbox may come between its pieces.
     mid_reply: bool,
     /// Since when the bytes at the front wait, shard clock.
@@ -478,7 +478,7 @@ impl Conn {
 
     /// For the task, after each read: so many bytes of a message that is not whole are kept.
     fn keep_inbound(&self, bytes: usize, counters: &ShardCounters) {
-        let kib = u16::try_from(bytes.div_ceil(1024)).unwrap_or(u16::MAX);
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
         let before = std::mem::replace(&mut self.state.lock().inbound_kib, kib);
         counters.inbound_kib.add(i64::from(kib) - i64::from(before));
     }
@@ -487,7 +487,7 @@ impl Conn {
     pub fn inbound_bytes(&self) -> usize {
         let state = self.state.lock();
         match state.phase {
-            Phase::Open => usize::from(state.inbound_kib) * 1024,
+            Phase::Open => state.inbound_kib as usize * 1024,
             _ => 0,
         }
     }

@@ -234,7 +234,8 @@ const OVERLOADED_RECONNECT_MS: u64 = 2_000;
 /// Of a socket that shares its TCP connection with others.
 fn permit(node: &Node, peer: &Peer) -> Result<Permit, permits::Refused> {
     match peer.address.0 {
-        NAMELESS => node.permits.admit_nameless(),
+        NAMELESS if peer.forwards.is_none() => node.permits.admit_nameless(),
+        // What a proxy does not say, or says in two ways, is one address: nobody gets around the limit like that.
         address => node.permits.admit(address.ip()),
     }
 }
@@ -251,7 +252,8 @@ async fn placed(
     let Verdict::Welcome(admitted) = &verdict else {
         return Some(verdict);
     };
-    if let Some(permit) = permit.filter(|permit| permit.is_nameless() && peer.address.0 != NAMELESS)
+    if let Some(permit) =
+        permit.filter(|permit| permit.is_nameless() && (peer.address.0 != NAMELESS || peer.forwards.is_some()))
         && let Err(refused) = permit.name(peer.address.0.ip())
     {
         node.metrics.limit_hit(refused.limit());

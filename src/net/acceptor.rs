@@ -175,14 +175,17 @@ impl Inner {
         })?;
         // A turn is taken only once there is something to compute, so that silent clients hold no place.
         io.wait_for_hello(early).await.map_err(failed)?;
-        let turn = (self.admission.turn(self.shard.index, address.ip()).await).map_err(|refused| Failed {
+        let is_proxy = self.forwarders.trust(Some(address.ip()));
+        let turn = self.admission.turn(self.shard.index, address.ip(), is_proxy).await;
+        let turn = turn.map_err(|refused| Failed {
             result: refused.result(),
             error: io::ErrorKind::QuotaExceeded.into(),
         })?;
+        // Before anything may end this: what is not spent of the advance is paid back.
+        meter.advance(turn.cost_ns);
         if turn.has_waited && io.is_abandoned() {
             return Err(gone(io::ErrorKind::UnexpectedEof.into()));
         }
-        meter.advance(turn.cost_ns);
         let is_challenge = is_challenge(certificates, &mut io).await;
         let started = Instant::now();
         let mut turn = Some(turn);

@@ -163,8 +163,12 @@ impl Acme {
             .await
             .map_err(|_| OrderError::Late("the whole order"))??;
         self.folder.store_certificate(pem).await?;
-        self.metrics.acme_order(AcmeOrder::Ok);
         certificates.reload_aside().await;
+        // Or the next one would be ordered without a pause.
+        if until_renewal(certificates).is_none() {
+            return Err(OrderError::Useless);
+        }
+        self.metrics.acme_order(AcmeOrder::Ok);
         Ok(Turn::Renewed)
     }
 }

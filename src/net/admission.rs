@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::config::Config;
+use crate::config::{Config, TlsMode};
 use crate::net::limit_key;
 use crate::runtime::{Rate, Tasks};
 use crate::telemetry::metrics::{AdmissionRefusal, Limit, Metrics, RateLimit};
@@ -37,6 +37,8 @@ use self::line::{Line, Ticket};
 
 /// What a handshake is taken to cost before one was measured.
 const COST_START_NS: u64 = 1_000_000;
+/// And where there is no TLS: nothing but an accept.
+const COST_PLAIN_NS: u64 = COST_MIN_NS;
 /// Bounds of what is believed of a measurement.
 const COST_MIN_NS: u64 = 50_000;
 const COST_MAX_NS: u64 = 50_000_000;
@@ -115,7 +117,10 @@ impl Admission {
             share,
             cores: shards.min(cores).max(1),
             patience,
-            cost_ns: AtomicU64::new(COST_START_NS),
+            cost_ns: AtomicU64::new(match config.tls.mode {
+                TlsMode::On => COST_START_NS,
+                TlsMode::Off => COST_PLAIN_NS,
+            }),
             spent_ns: AtomicU64::new(0),
             gates: (0..shards).map(|_| gate()).collect(),
             in_flight: Arc::new(Semaphore::new(in_flight)),
@@ -169,16 +174,17 @@ impl Admission {
         Duration::from_nanos(self.spent_ns.load(Relaxed))
     }
 
-    /// Waits for a turn to shake hands on shard `index`.
+    /// Waits for a turn to shake hands on shard `index`. Behind the address of a trusted proxy (`is_proxy`) are many
+    /// clients: it has no rate of its own, but one lane.
     ///
     /// # Errors
     /// There is no place for this one: at once, or while it waits.
     ///
     /// # Cancel safety
     /// Cancel safe: dropping the future gives the place up.
-    pub async fn turn(&self, index: usize, address: IpAddr) -> Result<Turn, AdmissionRefusal> {
+    pub async fn turn(&self, index: usize, address: IpAddr, is_proxy: bool) -> Result<Turn, AdmissionRefusal> {
         let address = limit_key(address);
-        if self.address_rate.check(&address).is_err() {
+        if !is_proxy && self.address_rate.check(&address).is_err() {
             self.metrics.rate_limited(RateLimit::HandshakesPerAddress);
             return Err(self.refused(AdmissionRefusal::AddressRate));
         }
@@ -268,8 +274,11 @@ impl Admission {
         let mut state = gate.state.lock();
         if let Some(grant) = state.line.next() {
             let turn = self.grant(&mut state, in_flight, true);
-            // Of one who has just gone the turn is dropped, and the advance is paid back by the pace itself in time.
-            drop(grant.send(turn));
+            if let Err(turn) = grant.send(turn) {
+                // Of one who has just gone nothing is computed.
+                let advance_ns = i64::try_from(turn.cost_ns).unwrap_or(i64::MAX);
+                state.pace.spend(-advance_ns, self.now_ns());
+            }
         }
     }
 

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::http::health::Health;
 use crate::net::acme::Acme;
-use crate::runtime::{Tasks, now_ms, supervisor};
+use crate::runtime::{Tasks, now_ms};
 use crate::telemetry::metrics::{Metrics, Reload};
 use clients::{Clients, Trust};
 pub use pair::CertificateError;
@@ -213,7 +213,7 @@ impl Certificates {
         tasks.spawn("acme", async move { acme.keep(&this).await });
     }
 
-    /// Reloads when the folders of the files change, on SIGHUP, and every `tls.reload_poll`.
+    /// Reloads when the folders of the files change, and every `tls.reload_poll`.
     ///
     /// Folders, not files: secret volumes swap a symlink beside the file, and a watch on the file itself
     /// goes blind then.
@@ -223,33 +223,15 @@ impl Certificates {
         let this = Arc::clone(self);
         tasks.spawn("certificates", async move {
             let _watcher = watcher;
-            let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
             let mut warned = None;
             loop {
                 this.warn_of_expiry(&mut warned);
-                let hung_up = async {
-                    match &mut hangup {
-                        Some(signal) => signal.recv().await,
-                        None => std::future::pending().await,
-                    }
-                };
                 // Each branch only wakes us: what it says is read from the files.
-                let is_asked = tokio::select! {
-                    _ = hung_up => true,
-                    Some(()) = changes.recv() => {
-                        tokio::time::sleep(SETTLE).await;
-                        false
-                    }
-                    () = tokio::time::sleep(this.poll) => false,
-                };
-                if is_asked {
-                    supervisor::reloading();
-                    tracing::info!("SIGHUP: reading the certificate again");
+                tokio::select! {
+                    Some(()) = changes.recv() => tokio::time::sleep(SETTLE).await,
+                    () = tokio::time::sleep(this.poll) => {}
                 }
                 this.reload_aside().await;
-                if is_asked {
-                    supervisor::reloaded();
-                }
             }
         });
     }

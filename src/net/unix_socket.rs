@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -30,7 +30,7 @@ pub fn listen(path: &Path, mode: u32) -> Result<UnixListener, UnixError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(other(error)),
         Ok(found) if !found.file_type().is_socket() => return Err(UnixError::NoSocket(path.to_owned())),
-        Ok(_) => match UnixStream::connect(path) {
+        Ok(_) => match connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 std::fs::remove_file(path).map_err(other)?;
             }
@@ -39,6 +39,12 @@ pub fn listen(path: &Path, mode: u32) -> Result<UnixListener, UnixError> {
         },
     }
     open(path, mode).map_err(other)
+}
+
+/// Does not wait where the queue of whoever listens is full.
+fn connect(path: &Path) -> io::Result<()> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    socket.connect(&SockAddr::unix(path)?)
 }
 
 fn open(path: &Path, mode: u32) -> io::Result<UnixListener> {
@@ -52,6 +58,8 @@ fn open(path: &Path, mode: u32) -> io::Result<UnixListener> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     #[test]

@@ -98,6 +98,14 @@ pub fn run(mut config: Config, mut start: Start) -> anyhow::Result<()> {
         Some(socket) => socket,
         None => listener::listen(config.server.admin_listen, 1)?.swap_remove(0),
     };
+    if admin_listener.local_addr()?.ip() != config.server.admin_listen.ip()
+        && !admin_listener.local_addr()?.ip().is_loopback()
+    {
+        tracing::warn!(
+            admin_listen = %admin_listener.local_addr()?,
+            "other machines can reach the admin socket that was handed over: let it listen on 127.0.0.1, or keep them away from it"
+        );
+    }
     let ready = Ready {
         listen: listeners[0].place(&config.server.listen)?,
         admin_listen: admin_listener.local_addr()?,
@@ -138,8 +146,9 @@ pub fn run(mut config: Config, mut start: Start) -> anyhow::Result<()> {
 
 /// What a node is called that nobody gave a name.
 fn name(listen: &Listen) -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
+    // Not from /proc, which a service may not see all of.
+    let machine = rustix::system::uname();
+    let host = machine.nodename().to_str().unwrap_or_default();
     let host = if host.is_empty() { "conclave" } else { host };
     match listen {
         Listen::Tcp(address) => format!("{host}:{}", address.port()),
@@ -410,6 +419,8 @@ fn control(
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        // Before anything is waited for: whoever asks for a reload must never end the process.
+        reload_when_asked(node)?;
         node.warden.start(&node.tasks);
         if let Some(cluster) = &node.cluster {
             supervisor::status("waiting for the backplane");
@@ -465,6 +476,25 @@ fn control(
         }
         Ok(())
     })
+}
+
+/// SIGHUP reads the certificate again; a node without one says that there is nothing to read.
+fn reload_when_asked(node: &Arc<Node>) -> std::io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let certificates = node.certificates.clone();
+    node.tasks.spawn("reload", async move {
+        while hangup.recv().await.is_some() {
+            supervisor::reloading();
+            if let Some(certificates) = &certificates {
+                tracing::info!("SIGHUP: reading the certificate again");
+                certificates.reload_aside().await;
+            } else {
+                tracing::info!("SIGHUP: without TLS there is no certificate to read again");
+            }
+            supervisor::reloaded();
+        }
+    });
+    Ok(())
 }
 
 /// Whoever asks twice does not want to wait: clients see a cut connection, which they survive.

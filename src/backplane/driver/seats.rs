@@ -113,6 +113,16 @@ impl Seats {
         self.noticed.notify_one();
     }
 
+    /// Whose count has changed while these were told: what was told may have replaced something newer.
+    fn doubt_changed(&self, told: &[(Arc<str>, Tally)]) {
+        let mut state = self.state.lock();
+        let State { users, untold, .. } = &mut *state;
+        let changed = told
+            .iter()
+            .filter(|(user, tally)| users.get(user).copied().unwrap_or(0) != tally.connections);
+        untold.extend(changed.map(|(user, _)| Arc::clone(user)));
+    }
+
     /// The backplane may have anything. What it has of users who left went with the life that said it, if a new one begins.
     pub fn suspect(&self, new_life: bool) {
         if !self.are_limited() {
@@ -216,6 +226,7 @@ impl Driver {
                 }
                 return false;
             }
+            self.seats.doubt_changed(&some);
         }
     }
 }
@@ -226,6 +237,21 @@ mod tests {
 
     fn ann() -> Arc<str> {
         "ann".into()
+    }
+
+    #[test]
+    fn who_comes_back_while_the_leaving_is_told_is_told_again() {
+        let seats = Seats::new(2, true);
+        assert!(seat_here(&seats, &ann()));
+        seats.leave(&ann());
+        let told = seats.untold();
+        assert_eq!(told[0].1.connections, 0);
+        assert!(seat_here(&seats, &ann()));
+        seats.doubt_changed(&told);
+        let told = seats.untold();
+        assert_eq!(told[0].1.connections, 1);
+        seats.doubt_changed(&told);
+        assert!(seats.untold().is_empty(), "nothing has changed since");
     }
 
     #[test]

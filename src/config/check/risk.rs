@@ -140,7 +140,10 @@ fn open_files(config: &Config, most: u64) -> Option<Problem> {
 }
 
 fn memory(config: &Config, most: u64) -> Option<Problem> {
-    let mut budgets = vec![("limits.node_outbox_bytes", config.limits.node_outbox_bytes as u64)];
+    let mut budgets = vec![
+        ("limits.node_outbox_bytes", config.limits.node_outbox_bytes as u64),
+        ("limits.node_inbound_bytes", config.limits.node_inbound_bytes as u64),
+    ];
     if config.history.messages > 0 {
         budgets.push(("history.node_bytes", config.history.node_bytes as u64));
     }

@@ -39,6 +39,8 @@ pub enum OrderError {
     Ended(String),
     #[error("acme.cache_dir: {0}")]
     Folder(#[from] io::Error),
+    #[error("the new certificate cannot be used, or is due for renewal at once: is the clock of this machine right?")]
+    Useless,
     #[error("a request could not be made: {0}")]
     Request(#[from] rcgen::Error),
 }

@@ -30,7 +30,7 @@ type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Turn, AdmissionRefusal>> +
 fn fill<'a>(admission: &'a Admission, address: IpAddr, max: usize) -> Vec<Waiting<'a>> {
     let mut line = Vec::new();
     for _ in 0..max {
-        let mut place: Waiting<'a> = Box::pin(admission.turn(0, address));
+        let mut place: Waiting<'a> = Box::pin(admission.turn(0, address, false));
         match futures_util::FutureExt::now_or_never(place.as_mut()) {
             None => line.push(place),
             Some(Err(AdmissionRefusal::LineFull)) => break,
@@ -46,7 +46,7 @@ async fn busy(change: impl FnOnce(&mut Config)) -> (Arc<Admission>, Turn) {
         config.limits.handshakes_in_flight = 1;
         change(config);
     });
-    let running = admission.turn(0, ANN).await.expect("the first runs at once");
+    let running = admission.turn(0, ANN, false).await.expect("the first runs at once");
     (admission, running)
 }
 
@@ -109,10 +109,13 @@ async fn a_flood_from_one_address_gives_way_to_others() {
 async fn an_address_shakes_hands_so_often_and_no_more() {
     let admission = admission(|config| config.limits.handshakes_per_address_per_second = 2);
     for _ in 0..2 {
-        drop(admission.turn(0, ANN).await.expect("within the rate"));
+        drop(admission.turn(0, ANN, false).await.expect("within the rate"));
     }
-    assert_eq!(admission.turn(0, ANN).await.err(), Some(AdmissionRefusal::AddressRate));
-    let other = futures_util::FutureExt::now_or_never(admission.turn(0, BOB));
+    assert_eq!(
+        admission.turn(0, ANN, false).await.err(),
+        Some(AdmissionRefusal::AddressRate)
+    );
+    let other = futures_util::FutureExt::now_or_never(admission.turn(0, BOB, false));
     assert!(!matches!(other, Some(Err(_))), "another address is not hit by it");
     let text = admission.metrics.render();
     assert!(text.contains(r#"conclave_rate_limited_total{limit="handshakes_per_address_per_second"} 1"#));

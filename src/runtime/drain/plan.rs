@@ -108,7 +108,16 @@ impl Slots {
                 .filter(|room| room.free > 0 && room.accepts_per_second > 0)
         };
         let room: u64 = open().map(|room| room.free).fold(0, u64::saturating_add);
-        let others: f64 = open().map(|room| f64::from(room.accepts_per_second)).sum();
+        // A node that has little room takes few, however fast it could.
+        let takes = |room: &Room| {
+            let rate = f64::from(room.accepts_per_second) * RETURNS_SHARE;
+            if closing > 0.0 {
+                rate.min(room.free as f64 / closing)
+            } else {
+                rate
+            }
+        };
+        let others: f64 = open().map(takes).sum();
         // As they are let go, unless that is more than they can take.
         let let_go = if closing > 0.0 {
             clients / closing
@@ -119,7 +128,7 @@ impl Slots {
             clients,
             closing,
             moving: outlook.clients.min(room) as f64,
-            away: (others * RETURNS_SHARE).min(let_go),
+            away: others.min(let_go),
             home: f64::from(outlook.accepts_per_second.max(1)) * RETURNS_SHARE,
             home_from: closing + restart,
             jitter: (closing / 8.0).min(JITTER_SECONDS_MAX),
