@@ -7,7 +7,7 @@ that Grafana chooses for rates.
 SCHEMA_VERSION = 41
 COLUMNS = 24
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
-# Where the runbooks can be read. Replaced by whoever has them somewhere: see README, "Dashboards and alerts".
+# Where the runbooks can be read. Replaced by whoever has them somewhere: see dashboards/README.md.
 RUNBOOKS = "https://runbooks.conclave.example"
 OK, WARN, BAD = "green", "orange", "red"
 

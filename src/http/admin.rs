@@ -145,7 +145,7 @@ fn operators(admin: Arc<Admin>) -> Router {
                 StatusCode::NOT_FOUND,
                 "not_found",
                 "nothing is here",
-                "README lists what is",
+                "ops/operators-page.md lists what is",
             )
         })
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), admit));

@@ -1,4 +1,4 @@
-//! Stopping in named phases, so that a deploy is not noticed (README, Stopping and deploys).
+//! Stopping in named phases, so that a deploy is not noticed (ops/stopping.md).
 
 pub mod plan;
 

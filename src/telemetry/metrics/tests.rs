@@ -346,6 +346,14 @@ async fn promtool_finds_nothing_to_object_to() {
 fn the_pages_for_operators_name_metrics_that_exist() {
     for page in [
         include_str!("../../../README.md"),
+        include_str!("../../../ops/certificates.md"),
+        include_str!("../../../ops/check-config.md"),
+        include_str!("../../../ops/limits.md"),
+        include_str!("../../../ops/observability.md"),
+        include_str!("../../../ops/operators-page.md"),
+        include_str!("../../../ops/probing.md"),
+        include_str!("../../../ops/proxies.md"),
+        include_str!("../../../ops/stopping.md"),
         include_str!("../../../ops/runbooks/closes.md"),
         include_str!("../../../ops/runbooks/backplane.md"),
         include_str!("../../../certs/README.md"),
