@@ -24,7 +24,7 @@ pub fn shared_backplane(file: Option<PathBuf>, environment: &Environment) -> Res
     let config = configuration::load(&environment.sources(file))?.config;
     if config.backplane.kind == BackplaneKind::Memory {
         return Err(Failure::usage(
-            "backplane.kind is \"memory\": a node without a shared backplane cannot be told anything from another process\n  help: pass the --config of the nodes; with kind = \"redis\" or \"nats\" all of them are told",
+            "backplane.kind is \"memory\": a node without a shared backplane cannot be told anything from another process\n  help: pass the --config of the nodes; with kind = \"redis\" or \"nats\" all of them are told; one node alone kicks from the operator's page, or by POST /api/kick",
         ));
     }
     Ok(config)

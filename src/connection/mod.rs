@@ -42,6 +42,9 @@ use crate::telemetry::metrics::{Kind, Label, ShardCounters, SlowConsumer};
 use crate::websocket::encoded::Frame;
 use crate::websocket::frame::Opcode;
 
+/// Unit of what a connection keeps of a message that is not whole: the longest there can be, 256 MiB, fits two bytes.
+const INBOUND_UNIT_KIB: usize = 4;
+
 /// Pieces written for one connection before the others have their turn: 64 KiB.
 const PIECES_PER_FLUSH: usize = 4;
 
@@ -119,8 +122,8 @@ struct State {
     refused: bool,
     /// Chats on their way to the backplane.
     saying: u8,
-    /// KiB that its task keeps of a message that is not whole, rounded up.
-    inbound_kib: u32,
+    /// What its task keeps of a message that is not whole, in units of [`INBOUND_UNIT_KIB`], rounded up.
+    inbound: u16,
     /// An echo is in the middle of a frame: nothing of the outbox may come between its pieces.
     mid_reply: bool,
     /// Since when the bytes at the front wait, shard clock.
@@ -198,7 +201,7 @@ impl Conn {
             gate: 0,
             refused: false,
             saying: 0,
-            inbound_kib: 0,
+            inbound: 0,
             stuck_since_ms: 0,
             pinged_ms: 0,
         };
@@ -478,16 +481,19 @@ impl Conn {
 
     /// For the task, after each read: so many bytes of a message that is not whole are kept.
     fn keep_inbound(&self, bytes: usize, counters: &ShardCounters) {
-        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        let before = std::mem::replace(&mut self.state.lock().inbound_kib, kib);
-        counters.inbound_kib.add(i64::from(kib) - i64::from(before));
+        let units = u16::try_from(bytes.div_ceil(INBOUND_UNIT_KIB * 1024)).unwrap_or(u16::MAX);
+        let before = std::mem::replace(&mut self.state.lock().inbound, units);
+        let added = i64::from(units) - i64::from(before);
+        counters
+            .inbound_kib
+            .add(added * i64::try_from(INBOUND_UNIT_KIB).unwrap_or(i64::MAX));
     }
 
-    /// Bytes of a message that is not whole, up to a KiB more; of one that is being closed they are as good as gone.
+    /// Bytes of a message that is not whole, up to a unit more; of one that is being closed they are as good as gone.
     pub fn inbound_bytes(&self) -> usize {
         let state = self.state.lock();
         match state.phase {
-            Phase::Open => state.inbound_kib as usize * 1024,
+            Phase::Open => usize::from(state.inbound) * INBOUND_UNIT_KIB * 1024,
             _ => 0,
         }
     }

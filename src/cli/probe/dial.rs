@@ -226,6 +226,10 @@ fn certificate_trouble(place: &Place, flaw: &CertificateError, seen: Option<&Cer
              certificates (it must hold the whole chain)"
                 .to_owned(),
         ),
+        CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => (
+            "the certificate is an authority's own (CA:TRUE), which strict clients refuse as a server's".to_owned(),
+            "have one issued by it; of a self-signed one: openssl req -x509 … -addext basicConstraints=critical,CA:FALSE".to_owned(),
+        ),
         other => (
             format!("the certificate is not good: {other:?}"),
             "look at it with: openssl s_client -connect HOST:PORT -servername HOST".to_owned(),

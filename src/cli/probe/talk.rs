@@ -46,7 +46,8 @@ impl Lost {
             Self::Closed(1013, word) if before_welcome => Trouble::new(
                 Kind::Refused,
                 format!("turned away with 1013 {}", plain(&word)),
-                "the node is full, draining, or without its backplane for too long: look at conclave_ready and conclave_connections",
+                "the node is full (conclave_connections), draining (conclave_ready), or has not heard of revocations for too \
+                 long (conclave_backplane_up, conclave_revocation_staleness_seconds)",
             ),
             Self::Closed(1012, _) => Trouble::new(
                 Kind::Wrong,
