@@ -64,7 +64,7 @@ def delays():
             runbook="service.md#delivery-budget",
         ),
         graph(
-            "Frames per system call",
+            "Flushes and sends",
             "Connections written to per round of a flusher, and sends. More sends than messages out: nothing is gathered, which costs CPU.",
             "ops",
             (rate("conclave_flushes_total"), "connections flushed"),

@@ -7,6 +7,7 @@ TREE = Path(__file__).resolve().parents[2]
 NAMES = TREE / "src/telemetry/metrics/names.rs"
 WORDS = TREE / "src/telemetry/metrics/labels.rs"
 STAGES = TREE / "src/cli/probe/stage.rs"
+CONFIG = TREE / "src/config/mod.rs"
 # What Prometheus itself adds.
 TARGET_LABELS = {"job", "instance"}
 OF_PROMETHEUS = {"up": set()}
@@ -29,7 +30,8 @@ def metrics():
 
 def words():
     """Every label value that the server can write."""
-    written = WORDS.read_text() + STAGES.read_text()
+    (backplanes,) = re.findall(r"(?ms)^impl BackplaneKind \{.*?^\}", CONFIG.read_text())
+    written = WORDS.read_text() + STAGES.read_text() + backplanes
     return set(re.findall(r'"([a-z0-9_]+)"', written)) | {str(code) for code in range(1000, 1016)}
 
 
