@@ -27,7 +27,7 @@ use crate::telemetry::metrics::{AcceptError, Metrics};
 /// Connections that the kernel finishes while we are busy; it cuts this down to `net.core.somaxconn`.
 pub(super) const BACKLOG: i32 = 4096;
 /// Connections taken in a row before this thread does other work: each is some 20 microseconds of system calls.
-const ACCEPTS_PER_YIELD: u32 = 8;
+const ACCEPTS_PER_YIELD: u32 = 2;
 /// After an error that only time can mend.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 

@@ -45,7 +45,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 
 /// Sockets that become ready between two turns of a shard's flusher: with tokio's own 1,024 a storm's first bytes would
 /// keep it waiting for tens of milliseconds.
-const IO_EVENTS_PER_TICK: usize = 64;
+const IO_EVENTS_PER_TICK: usize = 32;
 
 /// How long the last spans may take to leave.
 const TRACES_FLUSH: Duration = Duration::from_secs(3);
