@@ -42,6 +42,10 @@ const COST_PLAIN_NS: u64 = COST_MIN_NS;
 /// Bounds of what is believed of a measurement.
 const COST_MIN_NS: u64 = 50_000;
 const COST_MAX_NS: u64 = 50_000_000;
+/// However dear handshakes are, so many may begin per second and core: a slow machine is not a closed one ...
+const RATE_MIN: f64 = 250.0;
+/// ... as long as this share of a core bears them.
+const SHARE_FOR_RATE_MIN: f64 = 0.5;
 /// One measurement moves the mean by a sixteenth: a storm is noticed within a few milliseconds, an outlier is not.
 const COST_WEIGHT: u64 = 16;
 /// Places in line that a shard has however dear its handshakes are.
@@ -159,7 +163,14 @@ impl Admission {
         reason = "at most cores over COST_MIN_NS"
     )]
     pub fn accepts_per_second(&self) -> u32 {
-        (self.cores as f64 * self.share * 1e9 / self.cost_ns() as f64) as u32
+        (self.cores as f64 * self.share() * 1e9 / self.cost_ns() as f64) as u32
+    }
+
+    /// Of one core, at what handshakes cost now.
+    #[expect(clippy::cast_precision_loss, reason = "at most COST_MAX_NS")]
+    fn share(&self) -> f64 {
+        let for_rate_min = RATE_MIN * self.cost_ns() as f64 / 1e9;
+        self.share.max(for_rate_min.min(SHARE_FOR_RATE_MIN))
     }
 
     /// Handshakes that wait for their turn.
@@ -248,6 +259,7 @@ impl Admission {
         let signed = |ns| i64::try_from(ns).unwrap_or(i64::MAX);
         let mut state = self.gates[index].state.lock();
         state.pace.spend(signed(taken_ns) - signed(advance_ns), self.now_ns());
+        state.pace.set_share(self.share());
     }
 
     async fn hand_out(&self, index: usize) {

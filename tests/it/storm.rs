@@ -167,7 +167,11 @@ async fn a_storm_gets_in_and_nobody_who_is_there_gets_out() {
     const STORM: usize = 500;
     const CHATS: u64 = 50;
     // So short a wait that some find the line full, and come again.
-    let node = harness::node().set("limits.handshake_wait", "10ms").start().await;
+    let node = harness::node()
+        .set("limits.handshake_wait", "10ms")
+        .set("limits.handshake_cpu_share", "0.5")
+        .start()
+        .await;
     let mut inside = clients(&node, 100).await;
     for client in &mut inside {
         client.join("lobby").await;

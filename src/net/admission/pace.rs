@@ -30,6 +30,11 @@ impl Pace {
         }
     }
 
+    /// From now on so much is earned.
+    pub fn set_share(&mut self, share: f64) {
+        self.share = share;
+    }
+
     /// How long until there is something to spend; zero when there is.
     pub fn wait(&mut self, now_ns: u64) -> Duration {
         self.earn(now_ns);

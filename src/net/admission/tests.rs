@@ -20,6 +20,7 @@ pub(super) fn metrics() -> Arc<Metrics> {
 
 fn admission(change: impl FnOnce(&mut Config)) -> Arc<Admission> {
     let mut config = default_config();
+    config.limits.handshake_cpu_share = 0.5;
     change(&mut config);
     Admission::new(&config, 1, metrics())
 }
@@ -48,6 +49,23 @@ async fn busy(change: impl FnOnce(&mut Config)) -> (Arc<Admission>, Turn) {
     });
     let running = admission.turn(0, ANN, false).await.expect("the first runs at once");
     (admission, running)
+}
+
+#[test]
+fn dear_handshakes_take_more_than_their_share_up_to_a_half() {
+    let admission = admission(|config| config.limits.handshake_cpu_share = 0.08);
+    let learned = |cost_ns| {
+        for _ in 0..1_000 {
+            admission.learn(cost_ns);
+        }
+        admission.accepts_per_second()
+    };
+    assert!((790..=810).contains(&learned(100_000)), "8 % of a core");
+    assert!(
+        (240..=250).contains(&learned(1_000_000)),
+        "the least, for a quarter of a core"
+    );
+    assert!((48..=51).contains(&learned(10_000_000)), "half of a core");
 }
 
 #[tokio::test]
