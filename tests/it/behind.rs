@@ -214,7 +214,11 @@ async fn a_unix_socket_carries_everything_and_outlives_a_kill() {
     for client in &mut clients {
         client.drained().await;
     }
-    let node = without_tls().set("server.listen", &listen).start().await;
+    let node = without_tls()
+        .set("drain.time", "5s")
+        .set("server.listen", &listen)
+        .start()
+        .await;
     let mut client = open(good(&node, "ann"), unix(&path).await).await.welcomed().await;
     node.terminate("TERM");
     assert_eq!(client.until("closing").await["reason"], "restart");
