@@ -54,12 +54,31 @@ pub struct Entrance {
     pub shard: Arc<Shard>,
     pub conn: Arc<Conn>,
     pub identity: Arc<Identity>,
-    /// As the client is told.
-    pub expires_at: Option<u64>,
     pub address: std::net::IpAddr,
     pub trace: Option<TraceContext>,
     /// Bytes that came with the upgrade request.
     pub early: Vec<u8>,
+}
+
+/// The first word to a client: `connected`. `expires_at` is as it is told.
+#[must_use]
+pub fn greeting(node: &Node, conn: &Conn, identity: &Identity, expires_at: Option<u64>) -> Command {
+    let config = &node.config;
+    let connected = server::Connected {
+        session: &conn.session.to_string(),
+        user_json: &identity.user_json,
+        heartbeat_s: config.heartbeat.interval.as_secs().max(1),
+        expires: expires_at,
+        kept: config.backplane.kept.as_str(),
+        message_bytes: config.limits.message_bytes,
+        rooms: config.limits.rooms_per_connection,
+        users_shown: config.rooms.users_shown,
+        messages_per_second: config.limits.messages_per_second,
+    };
+    Command::Reply {
+        member: conn.member,
+        frame: Frame::text(|out| connected.write(out)),
+    }
 }
 
 /// One connection on `/ws`.
@@ -155,7 +174,7 @@ impl Rates {
 }
 
 impl Task {
-    /// Greets the client and gives the task that serves it.
+    /// The task that serves a client, who is greeted already ([`greeting`]).
     #[must_use]
     pub fn new(entrance: Entrance) -> Self {
         let Entrance {
@@ -163,7 +182,6 @@ impl Task {
             shard,
             conn,
             identity,
-            expires_at,
             address,
             trace,
             early,
@@ -184,7 +202,7 @@ impl Task {
             conn,
             identity,
         };
-        life.greet(expires_at);
+        tracing::debug!(session = %life.session(), user = %life.identity.user_id, "connected");
         life.node.traces.session_started(life.trace.as_deref());
         let aside = (!early.is_empty()).then(|| {
             Box::new(Aside {
@@ -474,23 +492,6 @@ impl Life {
         self.conn.member
     }
 
-    fn greet(&self, expires_at: Option<u64>) {
-        let config = &self.node.config;
-        let connected = server::Connected {
-            session: &self.session().to_string(),
-            user_json: &self.identity.user_json,
-            heartbeat_s: config.heartbeat.interval.as_secs().max(1),
-            expires: expires_at,
-            kept: config.backplane.kept.as_str(),
-            message_bytes: config.limits.message_bytes,
-            rooms: config.limits.rooms_per_connection,
-            users_shown: config.rooms.users_shown,
-            messages_per_second: config.limits.messages_per_second,
-        };
-        self.reply(Frame::text(|out| connected.write(out)));
-        tracing::debug!(session = %self.session(), user = %self.identity.user_id, "connected");
-    }
-
     pub(super) fn reply(&self, frame: Frame) {
         self.shard.inbox.push(Command::Reply {
             member: self.member(),
@@ -502,7 +503,7 @@ impl Life {
     pub(super) fn close(&mut self, close: Close) {
         self.ending = true;
         self.shard.inbox.push(Command::Close {
-            slot: self.member().slot,
+            member: self.member(),
             close,
             reconnect_after_ms: 0,
         });

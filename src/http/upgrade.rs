@@ -14,11 +14,11 @@ use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
 
 use crate::auth::{self, Admitted, Place};
-use crate::connection::NEVER;
 use crate::connection::echo::Echo;
-use crate::connection::task::{Entrance, Task};
+use crate::connection::task::{Entrance, Task, greeting};
 use crate::connection::transport::{StreamIo, Transport};
 use crate::connection::turn_away::turn_away;
+use crate::connection::{Conn, NEVER};
 use crate::http::overloaded;
 use crate::http::service::Peer;
 use crate::net::NAMELESS;
@@ -306,23 +306,26 @@ fn begin(
     let shard = peer.shard;
     let identity = (kind != Kind::Echo).then(|| Arc::clone(admitted.identity()));
     let is_probe = admitted.identity().is_probe;
-    let conn = shard.register(transport, identity, is_probe, admitted.ends_at().unwrap_or(NEVER));
-    if node.policy.is_revoked(admitted.identity(), auth::now()) {
+    let first_word = |conn: &Conn| {
         // Only now can it be found by who ends revoked connections. The close is queued before anything else is.
-        shard.inbox.push(Command::Close {
-            slot: conn.member.slot,
-            close: Close::TOKEN_REVOKED,
-            reconnect_after_ms: 0,
-        });
-    }
+        if node.policy.is_revoked(admitted.identity(), auth::now()) {
+            return Some(Command::Close {
+                member: conn.member,
+                close: Close::TOKEN_REVOKED,
+                reconnect_after_ms: 0,
+            });
+        }
+        (kind == Kind::Rooms).then(|| greeting(&node, conn, admitted.identity(), admitted.expires_at()))
+    };
+    let ends_at = admitted.ends_at().unwrap_or(NEVER);
+    let conn = shard.register(transport, identity, is_probe, ends_at, first_word);
     if kind == Kind::Echo {
         return tasks.spawn_here(Echo::new(node, shard, conn, early));
     }
-    let (draining, slot) = (node.drain.is_draining(), conn.member.slot);
+    let (draining, member) = (node.drain.is_draining(), conn.member);
     let served_by = Arc::clone(&shard);
     tasks.spawn_here(Task::new(Entrance {
         identity: Arc::clone(admitted.identity()),
-        expires_at: admitted.expires_at(),
         address: peer.address.0.ip(),
         node,
         shard,
@@ -332,7 +335,7 @@ fn begin(
     }));
     if draining {
         // It was admitted before the drain began, and came too late to be among those who are told.
-        served_by.close_for_restart(slot, OVERLOADED_RECONNECT_MS);
+        served_by.close_for_restart(member, OVERLOADED_RECONNECT_MS);
     }
 }
 

@@ -242,7 +242,7 @@ async fn close_all(node: &Node, members: Vec<MemberId>, outlook: &Outlook) {
         let due = slots.due(elapsed).min(members.len());
         for (index, member) in members.iter().enumerate().take(due).skip(told) {
             let after_ms = slots.reconnect_after_ms(index, elapsed, dice.share(), dice.share());
-            node.shards[member.shard as usize].close_for_restart(member.slot, after_ms);
+            node.shards[member.shard as usize].close_for_restart(*member, after_ms);
         }
         told = told.max(due);
         let left = members.len() - told;

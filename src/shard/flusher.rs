@@ -142,11 +142,11 @@ impl Shard {
             }
             Command::Settled { member, frame, settled } => self.settle(local, member, frame, settled, now_ms),
             Command::Close {
-                slot,
+                member,
                 close,
                 reconnect_after_ms,
             } => {
-                if let Some(conn) = local.conn(slot).cloned() {
+                if let Some(conn) = local.same(member).cloned() {
                     self.close(local, &conn, close, reconnect_after_ms, now_ms);
                 }
             }

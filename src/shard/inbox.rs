@@ -65,9 +65,9 @@ pub enum Command {
         frame: Option<Frame>,
         settled: Settled,
     },
-    /// A close, in order with the rest.
+    /// A close, in order with the rest; of nobody else who has the slot by then.
     Close {
-        slot: u32,
+        member: MemberId,
         close: Close,
         reconnect_after_ms: u64,
     },

@@ -126,18 +126,24 @@ impl Shard {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Takes a connection in; an echo is nobody's.
+    /// Takes a connection in; an echo is nobody's. What `first` gives is done before anything else about it.
     pub fn register(
         &self,
         transport: Transport,
         identity: Option<Arc<Identity>>,
         is_probe: bool,
         expires_at: u64,
+        first: impl FnOnce(&Conn) -> Option<Command>,
     ) -> Arc<Conn> {
         self.counters.of(is_probe).connections_opened.inc();
         let index = u16::try_from(self.index).unwrap_or(u16::MAX);
         let mut local = self.local.lock();
-        local.register(index, transport, identity, is_probe, expires_at)
+        let conn = local.register(index, transport, identity, is_probe, expires_at);
+        // Under the lock: whoever finds the connection here (a drain, a kick) comes behind its first word.
+        if let Some(first) = first(&conn) {
+            self.inbox.push(first);
+        }
+        conn
     }
 
     /// Has the sweeper end the connection when its new token ends.
@@ -152,9 +158,9 @@ impl Shard {
     }
 
     /// Tells one connection to come back later, and closes it, behind what it is being sent.
-    pub fn close_for_restart(&self, slot: u32, reconnect_after_ms: u64) {
+    pub fn close_for_restart(&self, member: MemberId, reconnect_after_ms: u64) {
         self.inbox.push(Command::Close {
-            slot,
+            member,
             close: Close::RESTART,
             reconnect_after_ms,
         });
