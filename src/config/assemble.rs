@@ -259,19 +259,24 @@ fn one_of(settings: &mut Settings, pair: [&str; 2], problems: &mut Vec<Problem>)
 }
 
 fn keys(settings: &mut Settings, problems: &mut Vec<Problem>) -> Vec<Key> {
-    let indexes: Vec<usize> = settings.key_entries().keys().copied().collect();
-    if let Some((expected, found)) = indexes.iter().enumerate().find(|(expected, found)| expected != *found) {
-        let what = format!("there is no entry {expected} before it");
-        problems.push(Problem::error(
-            format!("{KEYS}[{found}]"),
-            what,
-            "entries are numbered from 0, without gaps",
-        ));
-    }
+    let indexes = entries_of(settings, KEYS, problems);
     indexes
         .into_iter()
         .filter_map(|index| key(settings, index, problems))
         .collect()
+}
+
+/// The numbers of the entries of an array.
+fn entries_of(settings: &Settings, array: &str, problems: &mut Vec<Problem>) -> Vec<usize> {
+    let indexes = settings.entries_of(array);
+    if let Some((expected, found)) = indexes.iter().enumerate().find(|(expected, found)| expected != *found) {
+        problems.push(Problem::error(
+            format!("{array}[{found}]"),
+            format!("there is no entry {expected} before it"),
+            "entries are numbered from 0, without gaps",
+        ));
+    }
+    indexes
 }
 
 fn key(settings: &mut Settings, index: usize, problems: &mut Vec<Problem>) -> Option<Key> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use toml_edit::{Document, Item, Key, TableLike};
 
 use super::problem::{At, Problem};
-use super::schema::{KEYS, SCHEMA};
+use super::schema::SCHEMA;
 use super::settings::Layer;
 use super::suggest;
 
@@ -35,6 +35,7 @@ impl Reader<'_> {
         for (key, item) in entries(root) {
             let section = key.get();
             match item.as_table_like() {
+                _ if SCHEMA.is_array(section) => self.array(section, key, item),
                 _ if !SCHEMA.has_section(section) => self.unknown_section(key),
                 Some(table) => self.section(section, None, table),
                 None => {
@@ -49,8 +50,9 @@ impl Reader<'_> {
     fn section(&mut self, section: &str, index: Option<usize>, table: &dyn TableLike) {
         for (key, item) in entries(table) {
             let name = key.get();
-            if format!("{section}.{name}") == KEYS {
-                self.keys(key, item);
+            let inner = format!("{section}.{name}");
+            if SCHEMA.is_array(&inner) {
+                self.array(&inner, key, item);
                 continue;
             }
             let at = self.at(key);
@@ -67,7 +69,7 @@ impl Reader<'_> {
     }
 
     /// `[[auth.keys]]`, or the same as a list of inline tables.
-    fn keys(&mut self, key: &Key, item: &Item) {
+    fn array(&mut self, section: &str, key: &Key, item: &Item) {
         let at = self.at(key);
         let tables: Option<Vec<(Option<usize>, &dyn TableLike)>> = match (item.as_array_of_tables(), item.as_array()) {
             (Some(tables), _) => Some(
@@ -84,18 +86,18 @@ impl Reader<'_> {
         };
         let Some(tables) = tables else {
             let problem = Problem::error(
-                KEYS,
+                section,
                 format!("expected entries, found {}", item.type_name()),
-                "write [[auth.keys]] with two brackets, once per key",
+                format!("write [[{section}]] with two brackets, once per entry"),
             );
-            self.layer.taint(KEYS.to_owned());
+            self.layer.taint(section.to_owned());
             self.layer.refuse(problem.at(at));
             return;
         };
         for (index, (offset, table)) in tables.into_iter().enumerate() {
             let at = offset.map_or_else(|| at.clone(), |offset| self.at_offset(offset));
-            self.layer.has_key_entry(index, at);
-            self.section(KEYS, Some(index), table);
+            self.layer.has_entry(section, index, at);
+            self.section(section, Some(index), table);
         }
     }
 

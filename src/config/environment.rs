@@ -1,7 +1,7 @@
 //! Variables and flags: text for dotted keys. The variables come from `main`; nothing here asks the process.
 
 use super::problem::{At, Problem};
-use super::schema::{Entry, KEYS, SCHEMA};
+use super::schema::{Entry, SCHEMA};
 use super::settings::Layer;
 use super::suggest;
 
@@ -44,7 +44,7 @@ pub fn read_flags(overrides: &[(String, String, String)]) -> Layer {
 
 fn take(layer: &mut Layer, entry: &Entry, index: Option<usize>, text: &str, at: At) {
     if let Some(index) = index {
-        layer.has_key_entry(index, at.clone());
+        layer.has_entry(&entry.section, index, at.clone());
     }
     layer.take(entry, index, entry.kind.read_text(text), at);
 }
@@ -55,17 +55,25 @@ fn find(rest: &str) -> Option<(&'static Entry, Option<usize>)> {
         return None;
     }
     let rest = rest.to_ascii_lowercase();
-    if let Some(key) = rest.strip_prefix("auth__keys__") {
+    if let Some((array, key)) = in_array(&rest) {
         let (number, name) = key.split_once("__")?;
-        return Some((SCHEMA.find(KEYS, name)?, Some(number.parse().ok()?)));
+        return Some((SCHEMA.find(array, name)?, Some(number.parse().ok()?)));
     }
     let (section, name) = rest.split_once("__")?;
     Some((SCHEMA.find(section, name)?, None))
 }
 
+/// `auth.keys` and `0__kid` for `auth__keys__0__kid`.
+fn in_array(rest: &str) -> Option<(&'static str, &str)> {
+    SCHEMA.arrays().find_map(|array| {
+        let key = rest.strip_prefix(&array.replace('.', "__"))?.strip_prefix("__")?;
+        Some((array, key))
+    })
+}
+
 fn find_dotted(key: &str) -> Option<&'static Entry> {
     let (section, name) = key.rsplit_once('.')?;
-    SCHEMA.find(section, name).filter(|entry| !entry.is_repeated())
+    SCHEMA.find(section, name).filter(|entry| !entry.is_repeated)
 }
 
 /// Kubernetes gives every container such variables for each Service of its namespace, so a Service called
@@ -94,8 +102,8 @@ fn unknown(name: &str, rest: &str) -> Problem {
         .find(|entry| flat(&entry.variable()) == flat(name));
     let parts = || {
         let rest = rest.to_lowercase();
-        let (section, key) = match rest.strip_prefix("auth__keys__") {
-            Some(key) => (KEYS, key.split_once("__").map_or(key, |(_, key)| key)),
+        let (section, key) = match in_array(&rest) {
+            Some((array, key)) => (array, key.split_once("__").map_or(key, |(_, key)| key)),
             None => rest.split_once("__")?,
         };
         suggest::nearest_key(section, key)

@@ -32,7 +32,7 @@ pub fn env_table() -> String {
 pub fn table_markdown() -> String {
     let mut table = String::from("| Key | Default | Takes | Meaning |\n| --- | --- | --- | --- |\n");
     for entry in &SCHEMA.entries {
-        let key = if entry.is_repeated() {
+        let key = if entry.is_repeated {
             entry.dotted_in(0).replace("[0]", "[]")
         } else {
             entry.dotted()

@@ -11,7 +11,7 @@ use super::value::Value;
 /// The file that the server is built with.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");
 
-/// The one array of tables; its keys are `auth.keys[0].algorithm` and so on.
+/// The array of tables that holds keys; one of its keys is `auth.keys[0].algorithm`.
 pub const KEYS: &str = "auth.keys";
 
 /// One key of the configuration.
@@ -19,34 +19,31 @@ pub const KEYS: &str = "auth.keys";
 pub struct Entry {
     /// `server`, or `auth.keys`.
     pub section: String,
+    /// The section is an array of tables: there is one of this key per entry of it.
+    pub is_repeated: bool,
     /// `listen`.
     pub name: String,
     pub kind: Kind,
-    /// For a key of `auth.keys`: what an entry has that does not name it.
+    /// Of a repeated key: what an entry has that does not name it.
     pub default: Value,
     /// What it is for, one paragraph.
     pub meaning: String,
 }
 
 impl Entry {
-    /// `server.listen`; of a key in `auth.keys` without the entry's number.
+    /// `server.listen`; of a repeated key without the entry's number.
     pub fn dotted(&self) -> String {
         format!("{}.{}", self.section, self.name)
     }
 
-    /// The dotted key of entry `index` of `auth.keys`.
+    /// The dotted key of entry `index` of its section.
     pub fn dotted_in(&self, index: usize) -> String {
         format!("{}[{index}].{}", self.section, self.name)
     }
 
-    /// Whether it is repeated per entry of `auth.keys`.
-    pub fn is_repeated(&self) -> bool {
-        self.section == KEYS
-    }
-
-    /// Its environment variable; of a key in `auth.keys` that of the first entry.
+    /// Its environment variable; of a repeated key that of the first entry.
     pub fn variable(&self) -> String {
-        let number = if self.is_repeated() { "__0" } else { "" };
+        let number = if self.is_repeated { "__0" } else { "" };
         let section = self.section.replace('.', "__");
         format!("{}{section}{number}__{}", super::environment::PREFIX, self.name).to_uppercase()
     }
@@ -97,6 +94,19 @@ impl Schema {
         self.sections().any(|known| known == section)
     }
 
+    /// Whether the section is an array of tables.
+    pub fn is_array(&self, section: &str) -> bool {
+        self.arrays().any(|array| array == section)
+    }
+
+    /// The sections that are arrays of tables, in order, each once.
+    pub fn arrays(&self) -> impl Iterator<Item = &str> {
+        self.sections().filter(|section| {
+            let mut keys = self.entries.iter().filter(|entry| entry.section == *section);
+            keys.any(|entry| entry.is_repeated)
+        })
+    }
+
     /// Sections in order, each once.
     pub fn sections(&self) -> impl Iterator<Item = &str> {
         let mut last = "";
@@ -114,17 +124,26 @@ impl Schema {
         let document: DocumentMut = text.parse().map_err(|error| format!("{error}"))?;
         let mut entries = Vec::new();
         for (section, item) in document.iter() {
+            if let Some(template) = template(item) {
+                read_section(section, true, template, &mut entries)?;
+                continue;
+            }
             let table = item.as_table().ok_or_else(|| format!("{section} is not a section"))?;
-            read_section(section, table, &mut entries)?;
+            read_section(section, false, table, &mut entries)?;
         }
         Ok(Self { entries })
     }
 }
 
-fn read_section(section: &str, table: &Table, entries: &mut Vec<Entry>) -> Result<(), String> {
+/// The one table of an array of tables, whose values are the defaults of each entry.
+fn template(item: &Item) -> Option<&Table> {
+    item.as_array_of_tables().and_then(|tables| tables.get(0))
+}
+
+fn read_section(section: &str, is_repeated: bool, table: &Table, entries: &mut Vec<Entry>) -> Result<(), String> {
     for (name, item) in table {
-        if let Some(template) = item.as_array_of_tables().and_then(|tables| tables.get(0)) {
-            read_section(&format!("{section}.{name}"), template, entries)?;
+        if let Some(template) = template(item) {
+            read_section(&format!("{section}.{name}"), true, template, entries)?;
             continue;
         }
         let comment = table
@@ -132,7 +151,8 @@ fn read_section(section: &str, table: &Table, entries: &mut Vec<Entry>) -> Resul
             .and_then(|key| key.leaf_decor().prefix())
             .and_then(|prefix| prefix.as_str());
         let entry = read_entry(section, name, item, comment.unwrap_or_default());
-        entries.push(entry.map_err(|error| format!("{section}.{name}: {error}"))?);
+        let entry = entry.map_err(|error| format!("{section}.{name}: {error}"))?;
+        entries.push(Entry { is_repeated, ..entry });
     }
     Ok(())
 }
@@ -156,6 +176,7 @@ fn read_entry(section: &str, name: &str, item: &Item, comment: &str) -> Result<E
     };
     Ok(Entry {
         section: section.to_owned(),
+        is_repeated: false,
         name: name.to_owned(),
         kind,
         default,
@@ -171,7 +192,7 @@ mod tests {
     fn default_toml_parses_and_every_key_has_kind_and_meaning() {
         let schema = Schema::parse(DEFAULT_TOML).expect("default.toml");
         assert!(schema.entries.len() > 60, "{} keys", schema.entries.len());
-        assert!(schema.sections().any(|section| section == KEYS));
+        assert!(schema.is_array(KEYS) && !schema.is_array("auth"));
         let listen = schema.find("server", "listen").expect("server.listen");
         assert_eq!(listen.variable(), "CONCLAVE_SERVER__LISTEN");
         assert_eq!(
@@ -197,6 +218,7 @@ mod tests {
             ("[a]\n# Why.\n#: integer 0..2\nb = 3\n", "out of range"),
             ("[a]\n# Why.\n#: number\nb = 3\n", "unknown kind"),
             ("a = 1\n", "not a section"),
+            ("[[a]]\n# Why.\nb = 1\n", "a.b: no line with #:"),
         ] {
             let answer = Schema::parse(text).expect_err(text);
             assert!(answer.contains(error), "{text}: {answer}");

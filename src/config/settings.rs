@@ -4,23 +4,26 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::kind::Mismatch;
 use super::problem::{At, Problem};
-use super::schema::{Entry, KEYS, SCHEMA};
+use super::schema::{Entry, SCHEMA};
 use super::value::Value;
+
+/// Where the entries of arrays stand: `("auth.keys", 0)`.
+type ArrayEntries = BTreeMap<(String, usize), At>;
 
 /// What one source gave, and what was wrong with it.
 #[derive(Debug, Default)]
 pub struct Layer {
-    /// Dotted keys, those of `auth.keys` with their number.
+    /// Dotted keys, repeated ones with the number of their entry.
     given: Vec<(String, Value, At)>,
-    /// Entries of `auth.keys` that the source has or adds to.
-    key_entries: BTreeMap<usize, At>,
+    /// Entries of arrays that the source has or adds to.
+    array_entries: ArrayEntries,
     /// Keys about which enough has been said: a check of their value would only repeat it.
     tainted: BTreeSet<String>,
     problems: Vec<Problem>,
 }
 
 impl Layer {
-    /// Notes a value, or why it is none; `index` is the entry of `auth.keys` that it belongs to.
+    /// Notes a value, or why it is none; `index` is the entry of the array that it belongs to.
     pub fn take(&mut self, entry: &Entry, index: Option<usize>, value: Result<Value, Mismatch>, at: At) {
         let key = index.map_or_else(|| entry.dotted(), |index| entry.dotted_in(index));
         match value {
@@ -37,9 +40,9 @@ impl Layer {
         }
     }
 
-    /// Notes that entry `index` of `auth.keys` exists.
-    pub fn has_key_entry(&mut self, index: usize, at: At) {
-        self.key_entries.entry(index).or_insert(at);
+    /// Notes that entry `index` of the array `section` exists.
+    pub fn has_entry(&mut self, section: &str, index: usize, at: At) {
+        self.array_entries.entry((section.to_owned(), index)).or_insert(at);
     }
 
     /// Notes a problem that is about no value.
@@ -68,11 +71,21 @@ struct Setting {
     layer: usize,
 }
 
+impl Setting {
+    fn default_of(entry: &Entry) -> Self {
+        Self {
+            value: entry.default.clone(),
+            at: None,
+            layer: 0,
+        }
+    }
+}
+
 /// All keys with their values.
 #[derive(Debug)]
 pub struct Settings {
     settings: BTreeMap<String, Setting>,
-    key_entries: BTreeMap<usize, At>,
+    array_entries: ArrayEntries,
     tainted: BTreeSet<String>,
     layers: usize,
 }
@@ -80,22 +93,11 @@ pub struct Settings {
 impl Settings {
     /// What holds when nobody says anything.
     pub fn defaults() -> Self {
-        let single = SCHEMA.entries.iter().filter(|entry| !entry.is_repeated());
-        let settings = single
-            .map(|entry| {
-                (
-                    entry.dotted(),
-                    Setting {
-                        value: entry.default.clone(),
-                        at: None,
-                        layer: 0,
-                    },
-                )
-            })
-            .collect();
+        let single = SCHEMA.entries.iter().filter(|entry| !entry.is_repeated);
+        let settings = single.map(|entry| (entry.dotted(), Setting::default_of(entry))).collect();
         Self {
             settings,
-            key_entries: BTreeMap::new(),
+            array_entries: BTreeMap::new(),
             tainted: BTreeSet::new(),
             layers: 0,
         }
@@ -115,8 +117,12 @@ impl Settings {
                 },
             );
         }
-        for (index, at) in layer.key_entries {
-            self.key_entries.entry(index).or_insert(at);
+        for ((section, index), at) in layer.array_entries {
+            for entry in SCHEMA.entries.iter().filter(|entry| entry.section == section) {
+                let setting = self.settings.entry(entry.dotted_in(index));
+                setting.or_insert_with(|| Setting::default_of(entry));
+            }
+            self.array_entries.entry((section, index)).or_insert(at);
         }
         self.tainted.extend(layer.tainted);
         layer.problems
@@ -130,10 +136,10 @@ impl Settings {
             .filter(|value| !value.is_unset())
     }
 
-    /// Where `key` was set, or the entry of `auth.keys` that it belongs to.
+    /// Where `key` was set, or the entry of an array that it belongs to.
     pub fn at(&self, key: &str) -> Option<At> {
         let own = self.settings.get(key).and_then(|setting| setting.at.clone());
-        own.or_else(|| self.key_entries.get(&entry_index(key)?).cloned())
+        own.or_else(|| self.array_entries.get(&array_entry(key)?).cloned())
     }
 
     /// Whether enough has been said about `key`, or about an entry of the list it names.
@@ -144,9 +150,10 @@ impl Settings {
             .any(|known| known == key || known.starts_with(&list))
     }
 
-    /// Entries of `auth.keys`, with their place.
-    pub fn key_entries(&self) -> &BTreeMap<usize, At> {
-        &self.key_entries
+    /// The numbers of the entries of the array `section`, ascending.
+    pub fn entries_of(&self, section: &str) -> Vec<usize> {
+        let all = self.array_entries.keys();
+        all.filter(|(array, _)| array == section).map(|(_, index)| *index).collect()
     }
 
     /// Of keys that exclude each other, keeps those that the highest layer set and forgets the rest: a
@@ -178,8 +185,9 @@ impl Settings {
     pub fn effective(&self) -> Vec<(String, String, String)> {
         let mut rows = Vec::new();
         for entry in &SCHEMA.entries {
-            let keys = if entry.is_repeated() {
-                self.key_entries.keys().map(|index| entry.dotted_in(*index)).collect()
+            let keys = if entry.is_repeated {
+                let entries = self.entries_of(&entry.section).into_iter();
+                entries.map(|index| entry.dotted_in(index)).collect()
             } else {
                 vec![entry.dotted()]
             };
@@ -195,8 +203,9 @@ impl Settings {
     }
 }
 
-/// 3 for `auth.keys[3].kid`.
-fn entry_index(key: &str) -> Option<usize> {
-    let (number, _) = key.strip_prefix(KEYS)?.strip_prefix('[')?.split_once(']')?;
-    number.parse().ok()
+/// `("auth.keys", 3)` for `auth.keys[3].kid`.
+fn array_entry(key: &str) -> Option<(String, usize)> {
+    let (section, rest) = key.split_once('[')?;
+    let (number, _) = rest.split_once(']')?;
+    Some((section.to_owned(), number.parse().ok()?))
 }

@@ -107,7 +107,7 @@ fn the_struct_and_default_toml_have_the_same_keys() {
     let single = SCHEMA
         .entries
         .iter()
-        .filter(|entry| !entry.is_repeated())
+        .filter(|entry| !entry.is_repeated)
         .map(Entry::dotted);
     let known: BTreeSet<String> = single.filter(|key| !twins.contains(&key.as_str())).collect();
     assert_eq!(fields, known);
