@@ -1,5 +1,6 @@
 //! What the operator decided, checked: parsed once, reported whole, never read again from outside.
 
+mod api;
 mod assemble;
 mod check;
 mod document;
@@ -29,6 +30,7 @@ use secrecy::SecretString;
 
 use crate::backplane::url::BackplaneUrl;
 
+pub use api::{Api, ApiKey, api_key_problems};
 pub use check::check;
 pub use facts::Facts;
 pub use listen::{Listen, Networks};
@@ -53,6 +55,7 @@ pub struct Config {
     pub backplane: Backplane,
     pub echo: Echo,
     pub admin: Admin,
+    pub api: Api,
     pub drain: Drain,
     pub log: Log,
     pub traces: Traces,

@@ -152,6 +152,11 @@ labels! {
         Ok = "ok", Forbidden = "forbidden", Connect = "connect", Tls = "tls", Timeout = "timeout",
         TooLarge = "too_large", Protocol = "protocol",
     }
+    /// What was asked of the server API.
+    ApiOperation {
+        Chat = "chat", Message = "message", Users = "users", History = "history", Remove = "remove", Kick = "kick",
+        Revoke = "revoke", Rooms = "rooms", Nodes = "nodes", Batch = "batch", Openapi = "openapi", Other = "other",
+    }
     /// What became of a finished span.
     SpanFate { Exported = "exported", Failed = "failed", Dropped = "dropped" }
 }
