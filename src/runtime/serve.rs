@@ -30,7 +30,7 @@ use crate::net::listener::{self, Bound, Listener, Peer};
 use crate::net::permits::Permits;
 use crate::runtime::drain::{self, Listening};
 use crate::runtime::supervisor::{self, Beats};
-use crate::runtime::{Ceilings, Cluster, Drain, Node, Tasks, node, now_ms};
+use crate::runtime::{Ceilings, Cluster, Drain, Node, Tasks, Waiting, node, now_ms};
 use crate::shard::inbox::Inbox;
 use crate::shard::{Budgets, Shard};
 use crate::telemetry::logs;
@@ -245,6 +245,7 @@ pub(super) fn build_on(
     let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub, Arc::clone(&seats)));
     let node = Arc::new(Node {
         refusals: Refusals::new(config.auth.refusals_per_second, config.auth.refusals_burst),
+        waiting: Waiting::new(limits),
         ceilings: Ceilings::new(limits),
         hub,
         seats,
