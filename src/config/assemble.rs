@@ -9,8 +9,9 @@ use super::read::Read;
 use super::schema::KEYS;
 use super::settings::Settings;
 use super::{
-    Acme, Admin, Auth, Backplane, BackplaneKind, ClientAuth, Config, Drain, Echo, Heartbeat, History, Kept, Key,
-    KeySource, Limits, Log, LogFormat, OnStale, Origin, Rooms, RuntimeKind, Server, Session, Tls, TlsMode, Traces,
+    Acme, Admin, Auth, Backplane, BackplaneKind, ClientAuth, Config, Drain, Echo, Forward, Heartbeat, History, Kept,
+    Key, KeySource, Limits, Log, LogFormat, OnStale, Origin, Rooms, RuntimeKind, Server, Session, Tickets, Tls,
+    TlsMode, Traces,
 };
 use crate::backplane::url::BackplaneUrl;
 
@@ -66,6 +67,15 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
             require_expiry: read.flag("auth.require_expiry"),
             refusals_per_second: read.number("auth.refusals_per_second"),
             refusals_burst: read.number("auth.refusals_burst"),
+            query_token: read.flag("auth.query_token"),
+            forward: forward(&read),
+        },
+        tickets: Tickets {
+            enabled: read.flag("tickets.enabled"),
+            lifetime: read.duration("tickets.lifetime"),
+            per_minute: read.number("tickets.per_minute"),
+            address_per_minute: read.number("tickets.address_per_minute"),
+            outstanding: read.number("tickets.outstanding"),
         },
         session: Session {
             enabled: read.flag("session.enabled"),
@@ -134,6 +144,23 @@ fn server(read: &Read, problems: &mut Vec<Problem>) -> Server {
         header_timeout: read.duration("server.header_timeout"),
         header_bytes: read.size("server.header_bytes"),
         http_idle: read.duration("server.http_idle"),
+    }
+}
+
+fn forward(read: &Read) -> Forward {
+    Forward {
+        url: read.optional("auth.forward.url"),
+        ca_file: read.optional("auth.forward.ca_file").map(Into::into),
+        cookies: read.list("auth.forward.cookies"),
+        headers: read.list("auth.forward.headers"),
+        timeout: read.duration("auth.forward.timeout"),
+        cache: read.duration("auth.forward.cache"),
+        cache_entries: read.number("auth.forward.cache_entries"),
+        in_flight: read.number("auth.forward.in_flight"),
+        failures: read.number("auth.forward.failures"),
+        pause: read.duration("auth.forward.pause"),
+        lifetime_max: read.duration("auth.forward.lifetime_max"),
+        user_prefix: read.text("auth.forward.user_prefix"),
     }
 }
 
