@@ -17,7 +17,7 @@ use crate::net::admission::{Admission, Load};
 use crate::net::certificates::Certificates;
 use crate::net::permits::Permits;
 use crate::outbound::Outbound;
-use crate::runtime::{Ceilings, Cluster, Drain, Tasks};
+use crate::runtime::{Ceilings, Cluster, Drain, Tasks, Waiting};
 use crate::shard::Shard;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Traces;
@@ -35,6 +35,8 @@ pub struct Node {
     /// Who may call the server API; none: nobody may.
     pub api: Option<Arc<Door>>,
     pub refusals: Refusals,
+    /// Of whom it is not known yet who they are.
+    pub waiting: Waiting,
     pub permits: Arc<Permits>,
     /// Who gets in while there are many who want to.
     pub admission: Arc<Admission>,
