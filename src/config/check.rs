@@ -9,6 +9,7 @@ pub mod keys;
 mod origin;
 mod proxies;
 pub mod risk;
+mod rooms;
 mod telemetry;
 mod tls;
 
@@ -37,6 +38,7 @@ pub fn check(config: &Config, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Ve
     problems.extend(outboxes(&config.limits));
     problems.extend(rates(&config.limits));
     problems.extend(history(config));
+    problems.extend(rooms::check(config));
     problems.extend(backplane::check(config));
     problems.extend(admin::check(config));
     problems.extend(telemetry::check(&config.log, &config.traces));

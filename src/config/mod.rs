@@ -3,6 +3,7 @@
 mod api;
 mod assemble;
 mod check;
+pub mod classes;
 mod document;
 mod environment;
 mod facts;
@@ -52,7 +53,9 @@ pub struct Config {
     pub heartbeat: Heartbeat,
     pub limits: Limits,
     pub history: History,
-    pub rooms: Rooms,
+    pub room: Room,
+    /// In the order of the file.
+    pub rooms: Vec<RoomClass>,
     pub backplane: Backplane,
     pub echo: Echo,
     pub admin: Admin,
@@ -344,14 +347,79 @@ pub struct History {
     pub node_bytes: usize,
 }
 
+/// What holds in every room whose class does not say otherwise.
 #[derive(Debug, Clone)]
-pub struct Rooms {
+pub struct Room {
     /// Users named in `list`; above it a room gets `count` instead of `join` and `left`.
     pub users_shown: usize,
     /// How long a `key` is remembered.
     pub key_window: Duration,
     /// How long a flush may wait for more; 0 sends at once.
     pub flush_window: Duration,
+}
+
+/// One `[[rooms]]` entry: the rooms of a pattern. What is none is as in all rooms; [`classes::Classes`] puts the two
+/// together.
+#[derive(Debug, Clone)]
+pub struct RoomClass {
+    /// A room's name, or the beginning of many and a `*`.
+    pub pattern: String,
+    pub join: Who,
+    pub chat: Who,
+    pub list: Who,
+    pub history: Who,
+    /// Whether guests may enter.
+    pub guests: bool,
+    pub history_messages: Option<usize>,
+    pub history_age: Option<Duration>,
+    pub history_bytes: Option<usize>,
+    pub key_window: Option<Duration>,
+    pub flush_window: Option<Duration>,
+    pub users_shown: Option<usize>,
+    /// Connections on this node; 0 means no limit.
+    pub members: Option<usize>,
+    /// Chats on this node; 0 means no limit.
+    pub messages_per_second: Option<u32>,
+    /// Of their content; 0 means no limit.
+    pub bytes_per_second: Option<u64>,
+    /// `conclave.toml:12`, for messages.
+    pub set_in: String,
+}
+
+impl RoomClass {
+    /// A class that differs in nothing.
+    #[must_use]
+    pub fn of(pattern: &str) -> Self {
+        Self {
+            pattern: pattern.to_owned(),
+            join: Who::All,
+            chat: Who::All,
+            list: Who::All,
+            history: Who::All,
+            guests: true,
+            history_messages: None,
+            history_age: None,
+            history_bytes: None,
+            key_window: None,
+            flush_window: None,
+            users_shown: None,
+            members: None,
+            messages_per_second: None,
+            bytes_per_second: None,
+            set_in: String::new(),
+        }
+    }
+}
+
+/// Who may do something in the rooms of a class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// Everybody whose token does not say otherwise.
+    All,
+    /// Only whose token says so.
+    Granted,
+    /// Nobody, whatever their token says.
+    None,
 }
 
 /// What carries rooms between nodes.

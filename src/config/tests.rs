@@ -2,6 +2,7 @@
 
 mod mistakes;
 mod readme;
+mod rooms;
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -148,7 +149,7 @@ fn the_defaults_are_these() {
     );
     assert_eq!((config.history.messages, config.history.bytes), (1000, 1 << 20));
     assert_eq!(
-        (config.rooms.users_shown, config.rooms.flush_window),
+        (config.room.users_shown, config.room.flush_window),
         (100, Duration::ZERO)
     );
     let backplane = &config.backplane;

@@ -100,7 +100,7 @@ impl Shard {
             taps,
             started: Instant::now(),
             heartbeat: config.heartbeat.interval,
-            flush_window: config.rooms.flush_window,
+            flush_window: config.room.flush_window,
             outboxes: Arc::clone(&budgets.outboxes),
             inbound: Arc::clone(&budgets.inbound),
             local: Mutex::default(),
