@@ -1,6 +1,8 @@
 //! From settings to the typed `Config`. Every value is in range by now; what is missing keeps its place with
 //! something harmless, so that the checks can go on and all problems are told at once.
 
+mod hooks;
+
 use secrecy::ExposeSecret;
 
 use super::check;
@@ -26,6 +28,7 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
     let headers = one_of(settings, ["traces.headers", "traces.headers_file"], problems);
     let url = one_of(settings, ["backplane.url", "backplane.url_file"], problems);
     let keys = keys(settings, problems);
+    let hooks = hooks::assemble(settings, problems);
     let read = Read(settings);
     Config {
         server: server(&read, problems),
@@ -95,6 +98,7 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
             fragments: read.number("echo.fragments"),
         },
         admin: admin(&read, problems),
+        hooks,
         drain: Drain {
             grace: read.duration("drain.grace"),
             time: read.duration("drain.time"),

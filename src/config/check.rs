@@ -4,6 +4,7 @@ mod acme;
 pub mod admin;
 mod backplane;
 mod clients;
+mod hooks;
 pub mod keys;
 mod origin;
 mod proxies;
@@ -37,6 +38,7 @@ pub fn check(config: &Config, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Ve
     problems.extend(history(config));
     problems.extend(backplane::check(config));
     problems.extend(admin::check(config));
+    problems.extend(hooks::check(&config.hooks));
     problems.extend(telemetry::check(&config.log, &config.traces));
     problems.extend(extra(config));
     problems
