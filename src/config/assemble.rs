@@ -12,10 +12,12 @@ use super::schema::KEYS;
 use super::settings::Settings;
 use super::{
     Acme, Admin, Auth, Backplane, BackplaneKind, ClientAuth, Config, Drain, Echo, Heartbeat, History, Kept, Key,
-    KeySource, Limits, Log, LogFormat, OnStale, Origin, Rooms, RuntimeKind, Server, Session, Tls, TlsMode, Traces,
+    KeySource, Limits, Log, LogFormat, OnStale, Origin, Outbound, Rooms, RuntimeKind, Server, Session, Tls, TlsMode,
+    Traces,
 };
 use crate::backplane::url::BackplaneUrl;
 
+const NETWORKS: &str = "outbound.networks";
 const TOKEN_FILE: &str = "admin.token_file";
 const SENTINEL_PASSWORD_FILE: &str = "backplane.sentinel_password_file";
 
@@ -76,6 +78,7 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
             ttl: read.duration("session.ttl"),
             per_minute: read.number("session.per_minute"),
         },
+        outbound: outbound(&read, problems),
         heartbeat: Heartbeat {
             interval: read.duration("heartbeat.interval"),
         },
@@ -138,6 +141,17 @@ fn server(read: &Read, problems: &mut Vec<Problem>) -> Server {
         header_timeout: read.duration("server.header_timeout"),
         header_bytes: read.size("server.header_bytes"),
         http_idle: read.duration("server.http_idle"),
+    }
+}
+
+fn outbound(read: &Read, problems: &mut Vec<Problem>) -> Outbound {
+    let networks = read.networks(NETWORKS, problems);
+    if networks.unix {
+        let what = "\"unix\" is not a network that can be called";
+        problems.push(Problem::error(NETWORKS, what, "leave it out"));
+    }
+    Outbound {
+        networks: networks.networks,
     }
 }
 

@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::SecretString;
 
 use crate::backplane::url::BackplaneUrl;
@@ -44,6 +45,7 @@ pub struct Config {
     pub origin: Origin,
     pub auth: Auth,
     pub session: Session,
+    pub outbound: Outbound,
     pub heartbeat: Heartbeat,
     pub limits: Limits,
     pub history: History,
@@ -207,6 +209,13 @@ pub struct Session {
     pub ttl: Duration,
     /// Sign-ins per minute and address.
     pub per_minute: u32,
+}
+
+/// What holds for everything that we call.
+#[derive(Debug, Clone, Default)]
+pub struct Outbound {
+    /// Allowed whatever is there.
+    pub networks: Vec<IpNet>,
 }
 
 #[derive(Debug, Clone)]

@@ -15,6 +15,7 @@ use crate::hub::Hub;
 use crate::net::admission::{Admission, Load};
 use crate::net::certificates::Certificates;
 use crate::net::permits::Permits;
+use crate::outbound::Outbound;
 use crate::runtime::{Ceilings, Cluster, Drain, Tasks};
 use crate::shard::Shard;
 use crate::telemetry::metrics::Metrics;
@@ -25,6 +26,8 @@ pub struct Node {
     pub config: Arc<Config>,
     pub metrics: Arc<Metrics>,
     pub traces: Traces,
+    /// The one way to call somebody else.
+    pub outbound: Outbound,
     pub health: Health,
     pub policy: Arc<Policy>,
     pub sessions: Arc<Sessions>,

@@ -30,6 +30,7 @@ use self::scrape::Sources;
 pub use self::shard::{Counter, Gauge, PerKind, ShardCounters};
 use self::upkeep::Upkeep;
 use super::traces::SpanCounts;
+use crate::outbound;
 
 /// What `conclave_build_info` says.
 #[derive(Debug, Clone, Copy)]
@@ -158,6 +159,11 @@ impl Metrics {
     /// Has the fates of spans counted.
     pub fn register_traces(&self, counts: Arc<SpanCounts>) {
         self.sources.set_spans(counts);
+    }
+
+    /// Has the calls of others counted.
+    pub fn register_outbound(&self, counts: Arc<outbound::Counts>) {
+        self.sources.set_outbound(counts);
     }
 
     /// Has `read` asked at each scrape. It runs on the admin thread and must not wait for a shard:

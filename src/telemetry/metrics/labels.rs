@@ -145,6 +145,13 @@ labels! {
     }
     /// How that was answered: `denied` for want of a token, header or known `Host`, `refused` for what was asked.
     AdminResult { Ok = "ok", Denied = "denied", Throttled = "throttled", Refused = "refused", Failed = "failed" }
+    /// What somebody is called for.
+    Purpose { Jwks = "jwks", Forward = "forward", Hook = "hook" }
+    /// What a call came to; an answer is `ok`, whatever it says.
+    OutboundResult {
+        Ok = "ok", Forbidden = "forbidden", Connect = "connect", Tls = "tls", Timeout = "timeout",
+        TooLarge = "too_large", Protocol = "protocol",
+    }
     /// What became of a finished span.
     SpanFate { Exported = "exported", Failed = "failed", Dropped = "dropped" }
 }

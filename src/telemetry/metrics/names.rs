@@ -169,6 +169,7 @@ metrics! {
     PANICS Counter "conclave_panics_total" []: "Panics in this process.";
     PANICS_CAUGHT Counter "conclave_panics_caught_total" ["place"]: "Panics that ended only the work at hand.";
     LOG_LINES_DROPPED Counter "conclave_log_lines_dropped_total" []: "Log lines lost because their reader was too slow.";
+    OUTBOUND_REQUESTS Counter "conclave_outbound_requests_total" ["purpose", "result"]: "Calls of issuers and of the application; any answer is ok.";
     TRACE_SPANS Counter "conclave_trace_spans_total" ["result"]: "Sampled spans by what became of them.";
 
     HTTP_DURATION Histogram "http_server_request_duration_seconds" ["method", "route", "status"] in HTTP: "HTTP requests but for upgrades.";
