@@ -164,6 +164,10 @@ pub enum Place {
     Query,
     Bearer,
     Cookie,
+    /// A single-use ticket in the query.
+    Ticket,
+    /// The application said who it is (`[forward]`).
+    Forward,
 }
 
 impl Place {
@@ -173,6 +177,8 @@ impl Place {
             Self::Query => "query",
             Self::Bearer => "bearer",
             Self::Cookie => "cookie",
+            Self::Ticket => "ticket",
+            Self::Forward => "forward",
         }
     }
 }

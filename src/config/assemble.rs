@@ -240,6 +240,8 @@ fn limits(read: &Read) -> Limits {
         handshakes_per_address_per_second: read.number("limits.handshakes_per_address_per_second"),
         returning_share: read.float("limits.returning_share"),
         turn_aways: read.number("limits.turn_aways"),
+        admissions_waiting: read.number("limits.admissions_waiting"),
+        admission_time: read.duration("limits.admission_time"),
         message_bytes: read.size("limits.message_bytes"),
         fragments: read.number("limits.fragments"),
         messages_per_second: read.number("limits.messages_per_second"),

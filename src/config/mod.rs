@@ -242,6 +242,10 @@ pub struct Limits {
     pub returning_share: f64,
     /// Sockets that are told at once that they may not stay.
     pub turn_aways: usize,
+    /// Clients of whom it is not known yet who they are, because somebody else is asked.
+    pub admissions_waiting: usize,
+    /// How long that may take.
+    pub admission_time: Duration,
     pub message_bytes: usize,
     /// Fragments of one message.
     pub fragments: usize,
