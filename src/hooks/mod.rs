@@ -4,8 +4,10 @@
 //! backend alone that keeps failing (`circuit`). `pattern` says which hook is for which room or call.
 
 pub mod circuit;
+pub mod endpoint;
 pub mod event;
 pub mod pattern;
 pub mod sign;
 
+pub use endpoint::{Endpoint, HookFailed};
 pub use event::Event;

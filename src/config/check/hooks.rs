@@ -7,6 +7,7 @@ use crate::config::problem::Problem;
 use crate::hooks::Event;
 use crate::hooks::pattern::{Pattern, TYPE_LITERAL_MIN};
 use crate::hooks::sign::{self, Signer};
+use crate::outbound::Target;
 use crate::protocol::client;
 
 /// Longest name of a hook, which is a label of metrics.
@@ -104,7 +105,15 @@ fn url(entry: &Entry<'_>) -> Option<Problem> {
     if entry.url.is_empty() {
         return Some(Problem::error(key, "not set", remedy));
     }
-    None
+    match Target::parse(entry.url) {
+        Err(what) => Some(Problem::error(key, what, remedy)),
+        Ok(target) if target.is_plain() && !target.is_here() => Some(Problem::warning(
+            key,
+            "plain HTTP to another machine: what is said in rooms can be read and answers can be forged on the way",
+            "use https://",
+        )),
+        Ok(_) => None,
+    }
 }
 
 fn events(entry: &Entry<'_>) -> Vec<Problem> {
