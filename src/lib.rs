@@ -18,6 +18,7 @@ pub mod backplane;
 pub mod cli;
 pub mod config;
 pub mod connection;
+pub mod hooks;
 pub mod http;
 pub mod hub;
 pub mod limits;

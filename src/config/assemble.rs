@@ -1,6 +1,8 @@
 //! From settings to the typed `Config`. Every value is in range by now; what is missing keeps its place with
 //! something harmless, so that the checks can go on and all problems are told at once.
 
+mod hooks;
+
 use secrecy::ExposeSecret;
 
 use super::api::api;
@@ -31,6 +33,7 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
     let keys = keys(settings, problems);
     let api = api(settings, problems);
     let rooms = rooms(settings, problems);
+    let hooks = hooks::assemble(settings, problems);
     let read = Read(settings);
     Config {
         server: server(&read, problems),
@@ -112,6 +115,7 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
         },
         admin: admin(&read, problems),
         api,
+        hooks,
         drain: Drain {
             grace: read.duration("drain.grace"),
             time: read.duration("drain.time"),

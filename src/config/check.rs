@@ -5,6 +5,7 @@ pub mod admin;
 mod backplane;
 mod clients;
 mod forward;
+mod hooks;
 pub mod keys;
 mod origin;
 mod proxies;
@@ -41,6 +42,7 @@ pub fn check(config: &Config, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Ve
     problems.extend(rooms::check(config));
     problems.extend(backplane::check(config));
     problems.extend(admin::check(config));
+    problems.extend(hooks::check(&config.hooks));
     problems.extend(telemetry::check(&config.log, &config.traces));
     problems.extend(extra(config));
     problems

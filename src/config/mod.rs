@@ -60,6 +60,7 @@ pub struct Config {
     pub echo: Echo,
     pub admin: Admin,
     pub api: Api,
+    pub hooks: Hooks,
     pub drain: Drain,
     pub log: Log,
     pub traces: Traces,
@@ -552,6 +553,74 @@ pub struct AdminToken {
     /// For the audit log.
     pub name: String,
     pub secret: SecretString,
+}
+
+/// What is asked of the application and told to it.
+#[derive(Debug, Clone, Default)]
+pub struct Hooks {
+    /// Signs; there is one whenever there is a hook.
+    pub secret: Option<SecretString>,
+    /// Signs too, while receivers change over.
+    pub previous_secret: Option<SecretString>,
+    /// PEM roots of the hooks' servers; none: the system's.
+    pub ca_file: Option<PathBuf>,
+    pub ask: Vec<AskHook>,
+    pub tell: Vec<TellHook>,
+}
+
+impl Hooks {
+    /// Whether anybody is asked or told.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !self.ask.is_empty() || !self.tell.is_empty()
+    }
+}
+
+/// One `[[hooks.ask]]`.
+#[derive(Debug, Clone)]
+pub struct AskHook {
+    /// Label of its metrics; no two hooks share one.
+    pub name: String,
+    pub url: String,
+    /// Words of [`crate::hooks::Event`], each once.
+    pub events: Vec<String>,
+    /// Patterns of rooms.
+    pub rooms: Vec<String>,
+    /// Patterns of names of calls.
+    pub calls: Vec<String>,
+    pub timeout: Duration,
+    pub when_down: WhenDown,
+    pub in_flight: usize,
+    /// Failures in a row that open the circuit; 0: it never opens.
+    pub circuit_failures: u32,
+    pub circuit_pause: Duration,
+    pub answer_bytes: usize,
+}
+
+/// What holds when a hook that is to be asked gives no good answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenDown {
+    Deny,
+    Allow,
+}
+
+/// One `[[hooks.tell]]`.
+#[derive(Debug, Clone)]
+pub struct TellHook {
+    /// Label of its metrics; no two hooks share one.
+    pub name: String,
+    pub url: String,
+    /// Words of [`crate::hooks::Event`], each once.
+    pub events: Vec<String>,
+    /// Patterns of rooms.
+    pub rooms: Vec<String>,
+    pub batch_events: usize,
+    pub batch_wait: Duration,
+    pub timeout: Duration,
+    /// Longest pause between two tries.
+    pub retry_max: Duration,
+    /// Events that may wait.
+    pub queue_events: usize,
 }
 
 #[derive(Debug, Clone)]

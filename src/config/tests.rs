@@ -105,7 +105,14 @@ fn the_struct_and_default_toml_have_the_same_keys() {
             _ => {}
         }
     }
-    let twins = ["session.secret_file", "traces.headers_file", "backplane.url_file"];
+    let twins = [
+        "session.secret_file",
+        "traces.headers_file",
+        "backplane.url_file",
+        "hooks.secret_file",
+    ];
+    assert!(fields.remove("hooks.previous_secret"));
+    fields.insert("hooks.previous_secret_file".to_owned());
     assert!(fields.remove("backplane.sentinel_password"));
     fields.insert("backplane.sentinel_password_file".to_owned());
     assert!(fields.remove("admin.tokens"));

@@ -7,6 +7,7 @@
 
 mod backplane;
 mod handles;
+mod hooks;
 pub mod http;
 pub mod labels;
 pub mod names;
@@ -24,6 +25,7 @@ use parking_lot::Mutex;
 
 pub use self::backplane::{Backplane, Presence, Revocation};
 use self::handles::{Counters, Registrar, Words};
+pub use self::hooks::{HOOK_RESULTS, HookMetrics};
 pub use self::labels::*;
 pub use self::scrape::Gauges;
 use self::scrape::Sources;

@@ -73,6 +73,7 @@ labels! {
         TurnAways = "turn_aways", AdmissionsWaiting = "admissions_waiting", NodeInboundBytes = "node_inbound_bytes", MessageBytes = "message_bytes",
         Fragments = "fragments", RoomsPerConnection = "rooms_per_connection",
         RoomMembers = "room_members", Rooms = "rooms", HeaderBytes = "header_bytes",
+        CallsPerConnection = "calls_per_connection",
     }
     /// Why a client is not let in: before TLS the line was full, or its address had more than its share of it or came too
     /// often; after the request there are too many connections, too many sockets a second, the node is behind, or nobody said

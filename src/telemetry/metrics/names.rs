@@ -158,6 +158,11 @@ metrics! {
     REVOCATION_RELOADS Counter "conclave_revocation_reloads_total" []: "Times all revocations were loaded again.";
     KICKS Counter "conclave_kicks_total" []: "Kicks that were carried out on this node.";
 
+    HOOK_REQUESTS Counter "conclave_hook_requests_total" ["hook", "result"]: "Requests to hooks of the application by what they came to; `ok` and `denied` are good answers.";
+    HOOK_DURATION Histogram "conclave_hook_duration_seconds" ["hook"] in HTTP: "Requests to hooks, whatever they came to.";
+    HOOK_CIRCUIT_OPEN Gauge "conclave_hook_circuit_open" ["hook"]: "1 while a hook is left alone because it kept failing.";
+    HOOK_WAITING Gauge "conclave_hook_waiting" ["hook"]: "Requests to a hook that are under way.";
+
     ADMIN_REQUESTS Counter "conclave_admin_requests_total" ["action", "result"]: "Requests for the operator's page and its API.";
     API_REQUESTS Counter "conclave_api_requests_total" ["operation", "result"]: "Requests for the server API.";
     API_DURATION Histogram "conclave_api_duration_seconds" ["operation"] in HTTP: "From a request's head to the answer of the server API.";
