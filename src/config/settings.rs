@@ -94,7 +94,9 @@ impl Settings {
     /// What holds when nobody says anything.
     pub fn defaults() -> Self {
         let single = SCHEMA.entries.iter().filter(|entry| !entry.is_repeated);
-        let settings = single.map(|entry| (entry.dotted(), Setting::default_of(entry))).collect();
+        let settings = single
+            .map(|entry| (entry.dotted(), Setting::default_of(entry)))
+            .collect();
         Self {
             settings,
             array_entries: BTreeMap::new(),
@@ -153,7 +155,9 @@ impl Settings {
     /// The numbers of the entries of the array `section`, ascending.
     pub fn entries_of(&self, section: &str) -> Vec<usize> {
         let all = self.array_entries.keys();
-        all.filter(|(array, _)| array == section).map(|(_, index)| *index).collect()
+        all.filter(|(array, _)| array == section)
+            .map(|(_, index)| *index)
+            .collect()
     }
 
     /// Of keys that exclude each other, keeps those that the highest layer set and forgets the rest: a
