@@ -20,6 +20,7 @@ mod origin;
 mod pem;
 mod refusals;
 pub mod revocations;
+pub mod scope;
 mod token;
 
 use std::fmt;

@@ -3,6 +3,7 @@
 
 use secrecy::ExposeSecret;
 
+use super::api::api;
 use super::check;
 use super::problem::Problem;
 use super::read::Read;
@@ -26,6 +27,7 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
     let headers = one_of(settings, ["traces.headers", "traces.headers_file"], problems);
     let url = one_of(settings, ["backplane.url", "backplane.url_file"], problems);
     let keys = keys(settings, problems);
+    let api = api(settings, problems);
     let read = Read(settings);
     Config {
         server: server(&read, problems),
@@ -95,6 +97,7 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
             fragments: read.number("echo.fragments"),
         },
         admin: admin(&read, problems),
+        api,
         drain: Drain {
             grace: read.duration("drain.grace"),
             time: read.duration("drain.time"),
@@ -267,7 +270,7 @@ fn keys(settings: &mut Settings, problems: &mut Vec<Problem>) -> Vec<Key> {
 }
 
 /// The numbers of the entries of an array.
-fn entries_of(settings: &Settings, array: &str, problems: &mut Vec<Problem>) -> Vec<usize> {
+pub(super) fn entries_of(settings: &Settings, array: &str, problems: &mut Vec<Problem>) -> Vec<usize> {
     let indexes = settings.entries_of(array);
     if let Some((expected, found)) = indexes.iter().enumerate().find(|(expected, found)| expected != *found) {
         problems.push(Problem::error(

@@ -1,5 +1,6 @@
 //! What the operator decided, checked: parsed once, reported whole, never read again from outside.
 
+mod api;
 mod assemble;
 mod check;
 mod document;
@@ -28,6 +29,7 @@ use secrecy::SecretString;
 
 use crate::backplane::url::BackplaneUrl;
 
+pub use api::{Api, ApiKey};
 pub use check::check;
 pub use facts::Facts;
 pub use listen::{Listen, Networks};
@@ -51,6 +53,7 @@ pub struct Config {
     pub backplane: Backplane,
     pub echo: Echo,
     pub admin: Admin,
+    pub api: Api,
     pub drain: Drain,
     pub log: Log,
     pub traces: Traces,

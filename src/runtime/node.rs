@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::door::Door;
 use crate::auth::{Identity, Policy, Refusals};
 use crate::backplane::directory::NodeFacts;
 use crate::backplane::driver::{self, Seats, Warden};
@@ -28,6 +29,8 @@ pub struct Node {
     pub health: Health,
     pub policy: Arc<Policy>,
     pub sessions: Arc<Sessions>,
+    /// Who may call the server API; none: nobody may.
+    pub api: Option<Arc<Door>>,
     pub refusals: Refusals,
     pub permits: Arc<Permits>,
     /// Who gets in while there are many who want to.
@@ -113,6 +116,9 @@ impl Node {
     pub fn sweep_limiters(&self) {
         self.refusals.sweep();
         self.sessions.sweep();
+        if let Some(door) = &self.api {
+            door.sweep();
+        }
         self.ceilings
             .sweep(self.shards.first().map_or(0, |shard| shard.now_ns()));
         self.admission.sweep();

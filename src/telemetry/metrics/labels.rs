@@ -145,6 +145,11 @@ labels! {
     }
     /// How that was answered: `denied` for want of a token, header or known `Host`, `refused` for what was asked.
     AdminResult { Ok = "ok", Denied = "denied", Throttled = "throttled", Refused = "refused", Failed = "failed" }
+    /// What was asked of the server API.
+    ApiOperation {
+        Chat = "chat", Message = "message", Users = "users", History = "history", Remove = "remove", Kick = "kick",
+        Revoke = "revoke", Rooms = "rooms", Nodes = "nodes", Batch = "batch", Openapi = "openapi", Other = "other",
+    }
     /// What became of a finished span.
     SpanFate { Exported = "exported", Failed = "failed", Dropped = "dropped" }
 }

@@ -160,6 +160,8 @@ metrics! {
     KICKS Counter "conclave_kicks_total" []: "Kicks that were carried out on this node.";
 
     ADMIN_REQUESTS Counter "conclave_admin_requests_total" ["action", "result"]: "Requests for the operator's page and its API.";
+    API_REQUESTS Counter "conclave_api_requests_total" ["operation", "result"]: "Requests for the server API.";
+    API_DURATION Histogram "conclave_api_duration_seconds" ["operation"] in HTTP: "From a request's head to the answer of the server API.";
     TAPS Gauge "conclave_taps" []: "Live views of a room or user that are open.";
 
     NODES Gauge "conclave_nodes" []: "Nodes that this one knows, itself included.";
