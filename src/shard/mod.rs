@@ -10,6 +10,8 @@ mod flusher;
 pub mod inbox;
 mod members;
 mod sweeper;
+mod told;
+mod users;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -126,6 +126,7 @@ metrics! {
     HISTORY_BYTES Gauge "conclave_history_bytes" []: "Bytes kept in history.";
     RECOVERIES Counter "conclave_history_recoveries_total" ["result"]: "Joins with a position by result.";
     REPLAYS Counter "conclave_replays_total" []: "Replays that were started.";
+    USER_MESSAGES Counter "conclave_user_messages_total" []: "Messages of the application queued to connections of users.";
     REPLAYED_MESSAGES Counter "conclave_replayed_messages_total" []: "Messages sent by replays.";
 
     BACKPLANE_UP Gauge "conclave_backplane_up" ["backend"]: "1 while the backplane as a whole can be reached.";
