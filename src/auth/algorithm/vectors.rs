@@ -63,7 +63,11 @@ fn curves_take_plain_signatures_only() {
             let verifier = public(algorithm, &group.der);
             for test in group.tests {
                 let taken = verifier.verify(&test.msg, &test.sig);
-                tally.judge(&format!("{name:?} {}: {}", test.tc_id, test.comment), test.result, taken);
+                tally.judge(
+                    &format!("{name:?} {}: {}", test.tc_id, test.comment),
+                    test.result,
+                    taken,
+                );
             }
         }
     }
@@ -87,7 +91,12 @@ fn curves_take_plain_signatures_only() {
             tally.judge(&format!("Ed25519 {}: {}", test.tc_id, test.comment), test.result, taken);
         }
     }
-    assert!(tally.good >= 300 && tally.bad >= 1000, "{} and {}", tally.good, tally.bad);
+    assert!(
+        tally.good >= 300 && tally.bad >= 1000,
+        "{} and {}",
+        tally.good,
+        tally.bad
+    );
 }
 
 #[test]
@@ -109,11 +118,20 @@ fn rsa_looks_at_all_of_the_padding() {
             let verifier = public(algorithm, &group.der);
             for test in group.tests {
                 let taken = verifier.verify(&test.msg, &test.sig);
-                tally.judge(&format!("{name:?} {}: {}", test.tc_id, test.comment), test.result, taken);
+                tally.judge(
+                    &format!("{name:?} {}: {}", test.tc_id, test.comment),
+                    test.result,
+                    taken,
+                );
             }
         }
     }
-    assert!(tally.good >= 50 && tally.bad >= 1500, "{} and {}", tally.good, tally.bad);
+    assert!(
+        tally.good >= 50 && tally.bad >= 1500,
+        "{} and {}",
+        tally.good,
+        tally.bad
+    );
 }
 
 #[test]
