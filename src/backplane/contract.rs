@@ -99,6 +99,12 @@ impl RoomKey {
     pub fn is_shadow(&self) -> bool {
         crate::protocol::room::is_shadow(&self.name)
     }
+
+    /// Whether it carries what is for users: its log has bounds of its own.
+    #[must_use]
+    pub fn is_post(&self) -> bool {
+        *self.name == *crate::protocol::room::POST
+    }
 }
 
 /// A place in a room's log: everything up to `seq`, as `epoch` numbered it.
