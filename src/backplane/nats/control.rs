@@ -27,13 +27,22 @@ use super::stored::header;
 /// A node whose canaries were not heard for so long is no peer any more.
 const PEER_AGE_MAX: Duration = Duration::from_secs(60);
 
+/// Canaries of a node before its silence means anything: a command such as `conclave kick` is there for one or two.
+const PEER_HEARD_MIN: u32 = 3;
+
 /// How far the log was heard.
 #[derive(Default)]
 pub(super) struct Position {
     /// Which log, by its making, and the newest seq that was heard.
     at: Mutex<(String, u64)>,
-    /// When each node's newest canary was heard, this one's included.
-    canaries: Mutex<HashMap<Box<str>, Instant>>,
+    /// Each node's newest canary, this one's included.
+    canaries: Mutex<HashMap<Box<str>, Singer>>,
+}
+
+struct Singer {
+    heard: Instant,
+    /// Canaries since it is known.
+    times: u32,
 }
 
 impl Nats {
@@ -47,7 +56,11 @@ impl Nats {
 
     /// So long ago this node heard itself.
     pub(super) fn heard_itself(&self) -> Option<Duration> {
-        self.heard.canaries.lock().get(&*self.node).map(Instant::elapsed)
+        self.heard
+            .canaries
+            .lock()
+            .get(&*self.node)
+            .map(|singer| singer.heard.elapsed())
     }
 
     pub(super) fn hears_anew(&self) {
@@ -57,9 +70,11 @@ impl Nats {
     /// The oldest of the newest canaries of the others, and how many nodes there are.
     pub(super) fn peers_heard(&self) -> (Duration, usize) {
         let mut canaries = self.heard.canaries.lock();
-        canaries.retain(|_, heard| heard.elapsed() < PEER_AGE_MAX);
-        let others = canaries.iter().filter(|(node, _)| ***node != *self.node);
-        let oldest = others.map(|(_, heard)| heard.elapsed()).max().unwrap_or_default();
+        canaries.retain(|_, singer| singer.heard.elapsed() < PEER_AGE_MAX);
+        let is_peer = |node: &str, singer: &Singer| *node != *self.node && singer.times >= PEER_HEARD_MIN;
+        let others = canaries.iter().filter(|(node, singer)| is_peer(node, singer));
+        let oldest = others.map(|(_, singer)| singer.heard.elapsed()).max();
+        let oldest = oldest.unwrap_or_default();
         (oldest, canaries.len().max(1))
     }
 
@@ -118,7 +133,13 @@ impl Nats {
             self.hear_entry(&message.payload);
             return;
         }
-        self.heard.canaries.lock().insert(node.into(), Instant::now());
+        let heard = Instant::now();
+        let mut canaries = self.heard.canaries.lock();
+        match canaries.get_mut(node) {
+            Some(singer) => (singer.heard, singer.times) = (heard, singer.times.saturating_add(1)),
+            None => drop(canaries.insert(node.into(), Singer { heard, times: 1 })),
+        }
+        drop(canaries);
         let sent_ms = std::str::from_utf8(&message.payload)
             .ok()
             .and_then(|sent| sent.parse().ok());

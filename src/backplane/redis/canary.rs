@@ -29,6 +29,9 @@ pub(super) const PERMIT_LIFE: Duration = Duration::from_secs(10);
 /// A peer not heard for so long has gone.
 const PEER_LIFE: Duration = Duration::from_secs(60);
 
+/// Canaries of a peer before its silence means anything: a command such as `conclave kick` is there for one or two.
+const PEER_HEARD_MIN: u32 = 3;
+
 /// Peers that are remembered.
 const PEERS_MAX: usize = 4_096;
 
@@ -72,7 +75,7 @@ struct State {
     me: String,
     next: u64,
     sent: VecDeque<(u64, Instant)>,
-    peers: HashMap<String, Instant>,
+    peers: HashMap<String, Peer>,
     /// Since when commands are answered on this link but no own canary comes.
     link_deaf: Option<Instant>,
     /// The same over all links.
@@ -80,6 +83,12 @@ struct State {
     asked: Option<Instant>,
     unready: bool,
     heard_since_unready: u32,
+}
+
+#[derive(Debug)]
+struct Peer {
+    heard: Instant,
+    times: u32,
 }
 
 impl Canary {
@@ -133,8 +142,11 @@ impl Canary {
             return;
         };
         if who != state.me {
-            if state.peers.len() < PEERS_MAX || state.peers.contains_key(who) {
-                state.peers.insert(who.to_owned(), now);
+            let is_room = state.peers.len() < PEERS_MAX;
+            match state.peers.get_mut(who) {
+                Some(peer) => (peer.heard, peer.times) = (now, peer.times.saturating_add(1)),
+                None if is_room => drop(state.peers.insert(who.to_owned(), Peer { heard: now, times: 1 })),
+                None => {}
             }
             return;
         }
@@ -157,12 +169,10 @@ impl Canary {
         let mut state = self.0.lock();
         state
             .peers
-            .retain(|_, heard| now.saturating_duration_since(*heard) < PEER_LIFE);
-        state
-            .peers
-            .values()
-            .min()
-            .map(|oldest| now.saturating_duration_since(*oldest))
+            .retain(|_, peer| now.saturating_duration_since(peer.heard) < PEER_LIFE);
+        let nodes = state.peers.values().filter(|peer| peer.times >= PEER_HEARD_MIN);
+        let oldest = nodes.map(|peer| peer.heard).min();
+        oldest.map(|oldest| now.saturating_duration_since(oldest))
     }
 
     /// The link has brought no own canary for too long: it is to be made anew.
@@ -268,6 +278,17 @@ mod tests {
         assert_eq!(heard.0.load(Ordering::Relaxed), 0);
         assert!(!canary.is_link_deaf(start + Duration::from_secs(60)));
         assert!(!canary.wants_permit(start + Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn who_was_there_for_a_moment_is_not_missed() {
+        let (canary, _, readiness, telemetry) = all();
+        canary.begin("me");
+        let age = |canary: &Canary| canary.peer_age(Instant::now());
+        (1..=2).for_each(|number| canary.heard(format!("command {number}").as_bytes(), &telemetry, &readiness));
+        assert_eq!(age(&canary), None);
+        (1..=3).for_each(|number| canary.heard(format!("node {number}").as_bytes(), &telemetry, &readiness));
+        assert!(age(&canary).is_some());
     }
 
     #[test]
