@@ -9,9 +9,9 @@ use super::read::Read;
 use super::schema::KEYS;
 use super::settings::Settings;
 use super::{
-    Acme, Admin, Auth, Backplane, BackplaneKind, ClientAuth, Config, Drain, Echo, Heartbeat, History, Kept, Key,
-    KeySource, Limits, Log, LogFormat, OnStale, Origin, Outbound, Rooms, RuntimeKind, Server, Session, Tls, TlsMode,
-    Traces,
+    Acme, Admin, Auth, Backplane, BackplaneKind, ClientAuth, Config, Drain, Echo, Forward, Heartbeat, History, Kept,
+    Key, KeySource, Limits, Log, LogFormat, OnStale, Origin, Outbound, Rooms, RuntimeKind, Server, Session, Tickets,
+    Tls, TlsMode, Traces,
 };
 use crate::backplane::url::BackplaneUrl;
 
@@ -68,6 +68,15 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
             require_expiry: read.flag("auth.require_expiry"),
             refusals_per_second: read.number("auth.refusals_per_second"),
             refusals_burst: read.number("auth.refusals_burst"),
+            query_token: read.flag("auth.query_token"),
+            forward: forward(&read),
+        },
+        tickets: Tickets {
+            enabled: read.flag("tickets.enabled"),
+            lifetime: read.duration("tickets.lifetime"),
+            per_minute: read.number("tickets.per_minute"),
+            address_per_minute: read.number("tickets.address_per_minute"),
+            outstanding: read.number("tickets.outstanding"),
         },
         session: Session {
             enabled: read.flag("session.enabled"),
@@ -148,6 +157,23 @@ fn outbound(read: &Read, problems: &mut Vec<Problem>) -> Outbound {
     }
     Outbound {
         networks: networks.networks,
+    }
+}
+
+fn forward(read: &Read) -> Forward {
+    Forward {
+        url: read.optional("auth.forward.url"),
+        ca_file: read.optional("auth.forward.ca_file").map(Into::into),
+        cookies: read.list("auth.forward.cookies"),
+        headers: read.list("auth.forward.headers"),
+        timeout: read.duration("auth.forward.timeout"),
+        cache: read.duration("auth.forward.cache"),
+        cache_entries: read.number("auth.forward.cache_entries"),
+        in_flight: read.number("auth.forward.in_flight"),
+        failures: read.number("auth.forward.failures"),
+        pause: read.duration("auth.forward.pause"),
+        lifetime_max: read.duration("auth.forward.lifetime_max"),
+        user_prefix: read.text("auth.forward.user_prefix"),
     }
 }
 
@@ -236,6 +262,8 @@ fn limits(read: &Read) -> Limits {
         handshakes_per_address_per_second: read.number("limits.handshakes_per_address_per_second"),
         returning_share: read.float("limits.returning_share"),
         turn_aways: read.number("limits.turn_aways"),
+        admissions_waiting: read.number("limits.admissions_waiting"),
+        admission_time: read.duration("limits.admission_time"),
         message_bytes: read.size("limits.message_bytes"),
         fragments: read.number("limits.fragments"),
         messages_per_second: read.number("limits.messages_per_second"),

@@ -44,6 +44,7 @@ pub struct Config {
     pub acme: Acme,
     pub origin: Origin,
     pub auth: Auth,
+    pub tickets: Tickets,
     pub session: Session,
     pub outbound: Outbound,
     pub heartbeat: Heartbeat,
@@ -173,6 +174,49 @@ pub struct Auth {
     /// Refused tokens per second and address before the answer is 429 instead of an upgrade.
     pub refusals_per_second: u32,
     pub refusals_burst: u32,
+    /// Whether a JWT may come in the query.
+    pub query_token: bool,
+    pub forward: Forward,
+}
+
+/// Sessions of the application.
+#[derive(Debug, Clone)]
+pub struct Forward {
+    /// Who is asked; none: nobody.
+    pub url: Option<String>,
+    /// PEM roots of its server; none: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Cookies that are passed on; `*`: all but our own.
+    pub cookies: Vec<String>,
+    /// Headers that are passed on.
+    pub headers: Vec<String>,
+    /// Of one question.
+    pub timeout: Duration,
+    /// How long a good answer counts again; 0: not at all.
+    pub cache: Duration,
+    pub cache_entries: usize,
+    /// Questions under way.
+    pub in_flight: usize,
+    /// In a row, after which nobody is asked for `pause`.
+    pub failures: u32,
+    pub pause: Duration,
+    /// Of what an answer says.
+    pub lifetime_max: Duration,
+    pub user_prefix: String,
+}
+
+/// Single-use tickets.
+#[derive(Debug, Clone)]
+pub struct Tickets {
+    /// `POST /ticket`
+    pub enabled: bool,
+    pub lifetime: Duration,
+    /// Per user.
+    pub per_minute: u32,
+    /// Per address.
+    pub address_per_minute: u32,
+    /// Given out by this node within one lifetime.
+    pub outstanding: usize,
 }
 
 /// One `[[auth.keys]]` entry, not yet loaded.
@@ -241,6 +285,10 @@ pub struct Limits {
     pub returning_share: f64,
     /// Sockets that are told at once that they may not stay.
     pub turn_aways: usize,
+    /// Clients of whom it is not known yet who they are, because somebody else is asked.
+    pub admissions_waiting: usize,
+    /// How long that may take.
+    pub admission_time: Duration,
     pub message_bytes: usize,
     /// Fragments of one message.
     pub fragments: usize,

@@ -16,7 +16,7 @@ use crate::net::admission::{Admission, Load};
 use crate::net::certificates::Certificates;
 use crate::net::permits::Permits;
 use crate::outbound::Outbound;
-use crate::runtime::{Ceilings, Cluster, Drain, Tasks};
+use crate::runtime::{Ceilings, Cluster, Drain, Tasks, Waiting};
 use crate::shard::Shard;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Traces;
@@ -32,6 +32,8 @@ pub struct Node {
     pub policy: Arc<Policy>,
     pub sessions: Arc<Sessions>,
     pub refusals: Refusals,
+    /// Of whom it is not known yet who they are.
+    pub waiting: Waiting,
     pub permits: Arc<Permits>,
     /// Who gets in while there are many who want to.
     pub admission: Arc<Admission>,

@@ -31,7 +31,7 @@ use crate::net::permits::Permits;
 use crate::outbound::Outbound;
 use crate::runtime::drain::{self, Listening};
 use crate::runtime::supervisor::{self, Beats};
-use crate::runtime::{Ceilings, Cluster, Drain, Node, Tasks, node, now_ms};
+use crate::runtime::{Ceilings, Cluster, Drain, Node, Tasks, Waiting, node, now_ms};
 use crate::shard::inbox::Inbox;
 use crate::shard::{Budgets, Shard};
 use crate::telemetry::logs;
@@ -248,6 +248,7 @@ pub(super) fn build_on(
     let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub, Arc::clone(&seats)));
     let node = Arc::new(Node {
         refusals: Refusals::new(config.auth.refusals_per_second, config.auth.refusals_burst),
+        waiting: Waiting::new(limits),
         ceilings: Ceilings::new(limits),
         hub,
         seats,
