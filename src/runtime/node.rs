@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::jwks::Jwks;
 use crate::auth::{Identity, Policy, Refusals};
 use crate::backplane::directory::NodeFacts;
 use crate::backplane::driver::{self, Seats, Warden};
@@ -28,6 +29,8 @@ pub struct Node {
     pub traces: Traces,
     /// The one way to call somebody else.
     pub outbound: Outbound,
+    /// Issuers whose keys come by URL.
+    pub jwks: Jwks,
     pub health: Health,
     pub policy: Arc<Policy>,
     pub sessions: Arc<Sessions>,

@@ -72,6 +72,7 @@ labels! {
         HandshakesInFlight = "handshakes_in_flight", HandshakeWait = "handshake_wait",
         TurnAways = "turn_aways", AdmissionsWaiting = "admissions_waiting", NodeInboundBytes = "node_inbound_bytes", MessageBytes = "message_bytes",
         Fragments = "fragments", RoomsPerConnection = "rooms_per_connection",
+        JwksWaiting = "jwks_waiting", JwksKidsPerAddress = "jwks_kids_per_address",
         RoomMembers = "room_members", Rooms = "rooms", HeaderBytes = "header_bytes",
     }
     /// Why a client is not let in: before TLS the line was full, or its address had more than its share of it or came too
@@ -155,6 +156,11 @@ labels! {
     OutboundResult {
         Ok = "ok", Forbidden = "forbidden", Connect = "connect", Tls = "tls", Timeout = "timeout",
         TooLarge = "too_large", Protocol = "protocol",
+    }
+    /// What reading an issuer's keys came to.
+    JwksResult {
+        Ok = "ok", NotModified = "not_modified", Status = "status", BadSet = "bad_set", Forbidden = "forbidden",
+        Connect = "connect", Tls = "tls", Timeout = "timeout", TooLarge = "too_large", Protocol = "protocol",
     }
     /// What became of a finished span.
     SpanFate { Exported = "exported", Failed = "failed", Dropped = "dropped" }
