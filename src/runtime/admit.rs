@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::request::Parts;
 use tokio::time::timeout;
 
-use crate::auth::{self, Admitted, Denied, OriginVerdict};
+use crate::auth::{self, Admitted, Denied, DeniedWord, OriginVerdict, Policy, Shown};
 use crate::config::Limits;
 use crate::runtime::Node;
 use crate::telemetry::metrics::{AdmissionRefusal, Limit};
@@ -28,11 +28,24 @@ impl From<Denied> for NotAdmitted {
 }
 
 impl Node {
-    /// The verdict on a request whose Origin was found good. At once, unless somebody else has to be asked.
+    /// The verdict on a request for a socket whose Origin was found good. At once, unless somebody else has to be asked.
     ///
     /// # Cancel safety
     /// Dropping it ends the waiting. A ticket may be used up then.
     pub async fn admit(&self, parts: &Parts, origin: OriginVerdict, address: IpAddr) -> Result<Admitted, NotAdmitted> {
+        self.identify(parts, origin, address).await
+    }
+
+    /// Who a request is from, whatever it is for.
+    ///
+    /// # Cancel safety
+    /// As [`Node::admit`].
+    pub async fn identify(
+        &self,
+        parts: &Parts,
+        origin: OriginVerdict,
+        address: IpAddr,
+    ) -> Result<Admitted, NotAdmitted> {
         let Some(_place) = self.waiting.enter() else {
             self.metrics.limit_hit(Limit::AdmissionsWaiting);
             return Err(NotAdmitted::Unavailable);
@@ -46,8 +59,24 @@ impl Node {
         }
     }
 
-    async fn decided(&self, parts: &Parts, origin: OriginVerdict, _address: IpAddr) -> Result<Admitted, NotAdmitted> {
-        Ok(self.policy.admit(parts, origin, auth::now())?)
+    async fn decided(&self, parts: &Parts, origin: OriginVerdict, address: IpAddr) -> Result<Admitted, NotAdmitted> {
+        match self.policy.shown(parts, origin)? {
+            Shown::Token(token, place) => Ok(self.policy.admit_token(&token, place, auth::now())?),
+            Shown::Ticket(ticket) => {
+                self.require_patience(address, DeniedWord::TicketUsed)?;
+                let origin = Policy::origin_of(parts);
+                self.tickets.redeem(&ticket, origin.as_deref(), &self.policy).await
+            }
+            Shown::Nothing(denied) => Err(denied.into()),
+        }
+    }
+
+    /// Nobody else is bothered for an address that is refused too often: as if it were refused once more.
+    fn require_patience(&self, address: IpAddr, word: DeniedWord) -> Result<(), NotAdmitted> {
+        if self.refusals.are_used_up(address) {
+            return Err(Denied::new(word, "refused too often to be looked up").into());
+        }
+        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ use crate::backplane::driver::{self, Seats, Warden};
 use crate::config::Config;
 use crate::http::health::Health;
 use crate::http::session::Sessions;
+use crate::http::ticket::Tickets;
 use crate::hub::Hub;
 use crate::net::admission::{Admission, Load};
 use crate::net::certificates::Certificates;
@@ -28,6 +29,7 @@ pub struct Node {
     pub health: Health,
     pub policy: Arc<Policy>,
     pub sessions: Arc<Sessions>,
+    pub tickets: Tickets,
     pub refusals: Refusals,
     /// Of whom it is not known yet who they are.
     pub waiting: Waiting,
@@ -115,6 +117,7 @@ impl Node {
     pub fn sweep_limiters(&self) {
         self.refusals.sweep();
         self.sessions.sweep();
+        self.tickets.sweep();
         self.ceilings
             .sweep(self.shards.first().map_or(0, |shard| shard.now_ns()));
         self.admission.sweep();
