@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::door::Door;
 use crate::auth::{Identity, Policy, Refusals};
 use crate::backplane::directory::NodeFacts;
 use crate::backplane::driver::{self, Seats, Warden};
@@ -16,6 +17,7 @@ use crate::hub::Hub;
 use crate::net::admission::{Admission, Load};
 use crate::net::certificates::Certificates;
 use crate::net::permits::Permits;
+use crate::outbound::Outbound;
 use crate::runtime::{Ceilings, Cluster, Drain, Tasks, Waiting};
 use crate::shard::Shard;
 use crate::telemetry::metrics::Metrics;
@@ -26,10 +28,14 @@ pub struct Node {
     pub config: Arc<Config>,
     pub metrics: Arc<Metrics>,
     pub traces: Traces,
+    /// The one way to call somebody else.
+    pub outbound: Outbound,
     pub health: Health,
     pub policy: Arc<Policy>,
     pub sessions: Arc<Sessions>,
     pub tickets: Tickets,
+    /// Who may call the server API; none: nobody may.
+    pub api: Option<Arc<Door>>,
     pub refusals: Refusals,
     /// Of whom it is not known yet who they are.
     pub waiting: Waiting,
@@ -118,6 +124,9 @@ impl Node {
         self.refusals.sweep();
         self.sessions.sweep();
         self.tickets.sweep();
+        if let Some(door) = &self.api {
+            door.sweep();
+        }
         self.ceilings
             .sweep(self.shards.first().map_or(0, |shard| shard.now_ns()));
         self.admission.sweep();

@@ -29,6 +29,7 @@ use crate::net::certificates::Certificates;
 use crate::net::inherited::{self, Inherited};
 use crate::net::listener::{self, Bound, Listener, Peer};
 use crate::net::permits::Permits;
+use crate::outbound::Outbound;
 use crate::runtime::drain::{self, Listening};
 use crate::runtime::supervisor::{self, Beats};
 use crate::runtime::{Ceilings, Cluster, Drain, Node, Tasks, Waiting, node, now_ms};
@@ -203,6 +204,8 @@ pub(super) fn build_on(
         TlsMode::On => Some(Arc::new(Certificates::load(&config, Arc::clone(&metrics))?)),
         TlsMode::Off => None,
     };
+    let outbound = Outbound::new(&config.outbound);
+    metrics.register_outbound(outbound.counts());
     let keys = Keys::from_config(&config)
         .map_err(|problems| anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     let policy = Arc::new(Policy::new(&config, keys).map_err(|problems| anyhow::anyhow!(problems.join("\n")))?);
@@ -260,9 +263,11 @@ pub(super) fn build_on(
         closed: tokio_util::sync::CancellationToken::new(),
         arriving: tokio_util::task::TaskTracker::new(),
         listening_stopped: tokio_util::sync::CancellationToken::new(),
+        api: crate::api::door(&config.api),
         config: Arc::clone(&config),
         metrics,
         traces,
+        outbound,
         policy,
         sessions,
         tickets,

@@ -84,6 +84,7 @@ labels! {
         TurnAways = "turn_aways", AdmissionsWaiting = "admissions_waiting", TicketsOutstanding = "tickets_outstanding", NodeInboundBytes = "node_inbound_bytes", MessageBytes = "message_bytes",
         Fragments = "fragments", RoomsPerConnection = "rooms_per_connection",
         RoomMembers = "room_members", Rooms = "rooms", HeaderBytes = "header_bytes",
+        CallsPerConnection = "calls_per_connection",
     }
     /// Why a client is not let in: before TLS the line was full, or its address had more than its share of it or came too
     /// often; after the request there are too many connections, too many sockets a second, the node is behind, or nobody said
@@ -160,6 +161,18 @@ labels! {
     }
     /// How that was answered: `denied` for want of a token, header or known `Host`, `refused` for what was asked.
     AdminResult { Ok = "ok", Denied = "denied", Throttled = "throttled", Refused = "refused", Failed = "failed" }
+    /// What somebody is called for.
+    Purpose { Jwks = "jwks", Forward = "forward", Hook = "hook" }
+    /// What a call came to; an answer is `ok`, whatever it says.
+    OutboundResult {
+        Ok = "ok", Forbidden = "forbidden", Connect = "connect", Tls = "tls", Timeout = "timeout",
+        TooLarge = "too_large", Protocol = "protocol",
+    }
+    /// What was asked of the server API.
+    ApiOperation {
+        Chat = "chat", Message = "message", Users = "users", History = "history", Remove = "remove", Kick = "kick",
+        Revoke = "revoke", Rooms = "rooms", Nodes = "nodes", Batch = "batch", Openapi = "openapi", Other = "other",
+    }
     /// What became of a finished span.
     SpanFate { Exported = "exported", Failed = "failed", Dropped = "dropped" }
 }
