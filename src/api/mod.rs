@@ -1,14 +1,17 @@
 //! The server API: what an application's backend may ask for and do, over HTTPS on the port of the clients, under
 //! `/api/v1`. Off unless somebody may call it (`[[api.keys]]`, `api.jwt`).
 //!
-//! A request passes the [`door`]: Origin, key or token ([`caller`], [`keys`]), rate, room among those in flight, body.
+//! A request enters by the [`door`]: Origin, key or token ([`caller`], [`keys`]), rate, room among those in flight, body,
+//! whether it was done before (`idempotency`).
 //! Then its handler asks [`caller::Caller::needs`] for the scope, and does it. Whatever is no success is a
 //! [`problem::Problem`]. [`openapi`] describes it all, made from the handlers themselves.
 
 pub mod audit;
 pub mod caller;
 pub mod door;
+mod enter;
 pub mod extract;
+mod idempotency;
 pub mod keys;
 pub mod openapi;
 pub mod problem;
@@ -44,7 +47,7 @@ pub fn routes(node: &Arc<Node>) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(
             (Arc::clone(node), Arc::clone(door)),
-            door::enter,
+            enter::enter,
         ))
         .with_state(Arc::clone(node));
     Router::new().nest(PATH, api)

@@ -35,7 +35,11 @@ async fn a_value_is_read_on_any_node_and_stays(engine: &Engine) {
     for peer in [&a, &b, &a] {
         assert_eq!(peer.get("g").await.unwrap().as_deref(), Some(&binary[..]));
     }
-    assert_eq!(b.put("g", b"other", LONG).await, Ok(false), "reading does not free the name");
+    assert_eq!(
+        b.put("g", b"other", LONG).await,
+        Ok(false),
+        "reading does not free the name"
+    );
     assert!(a.take("g").await.unwrap().is_some());
     assert_eq!(b.get("g").await, Ok(None));
     assert_eq!(a.put("h", b"1", Duration::from_millis(1)).await, Ok(true));
