@@ -20,14 +20,16 @@ use std::any::Any;
 use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
-use axum::{Router, middleware};
+use axum::{Extension, Router, middleware};
 use http::StatusCode;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::runtime::Node;
 use crate::telemetry::metrics::{Metrics, PanicPlace};
 use door::Door;
+use openapi::Document;
 use problem::Problem;
 
 /// Where everything of it is.
@@ -35,7 +37,7 @@ pub const PATH: &str = "/api/v1";
 
 /// Every operation, with what describes it; paths are relative to [`PATH`].
 fn operations() -> OpenApiRouter<Arc<Node>> {
-    OpenApiRouter::with_openapi(openapi::base())
+    OpenApiRouter::with_openapi(openapi::base()).routes(routes!(openapi::openapi))
 }
 
 /// The routes, if anybody may call them.
@@ -45,8 +47,8 @@ pub fn routes(node: &Arc<Node>) -> Router {
     };
     let (operations, document) = operations().split_for_parts();
     let api = operations
-        .merge(openapi::routes(document))
         .fallback(async || Problem::not_found("there is nothing at this path", "/api/v1/openapi.json has all paths"))
+        .layer(Extension(Document::new(&document)))
         .layer(CatchPanicLayer::custom(panicked(Arc::clone(&node.metrics))))
         .layer(middleware::from_fn_with_state(
             (Arc::clone(node), Arc::clone(door)),
