@@ -1,9 +1,11 @@
 //! `[api]` and `[[api.keys]]`: who may call the server API. A key's hash is all that is known of it.
 
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::assemble::entries_of;
+use super::document;
 use super::problem::{Problem, Severity};
 use super::read::Read;
 use super::settings::Settings;
@@ -63,6 +65,20 @@ pub struct ApiKey {
     pub requests_per_second: u32,
     /// Unix seconds.
     pub expires_at: Option<u64>,
+}
+
+/// What is wrong with an entry that was just made, as `check-config` would say it, warnings left out.
+#[must_use]
+pub fn api_key_problems(entry: &str) -> Vec<Problem> {
+    let mut settings = Settings::defaults();
+    let mut problems = Vec::new();
+    match document::read(Path::new("conclave.toml"), entry) {
+        Ok(layer) => problems.extend(settings.lay(layer)),
+        Err(problem) => problems.push(problem),
+    }
+    api(&settings, &mut problems);
+    problems.retain(|problem| problem.severity == Severity::Error);
+    problems
 }
 
 pub(super) fn api(settings: &Settings, problems: &mut Vec<Problem>) -> Api {

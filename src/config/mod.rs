@@ -29,7 +29,7 @@ use secrecy::SecretString;
 
 use crate::backplane::url::BackplaneUrl;
 
-pub use api::{Api, ApiKey};
+pub use api::{Api, ApiKey, api_key_problems};
 pub use check::check;
 pub use facts::Facts;
 pub use listen::{Listen, Networks};

@@ -209,7 +209,10 @@ fn the_production_file_fits_on_a_screen_and_loads() {
 fn every_default_can_be_written_into_a_file() {
     let place = Place::new();
     let mut text = String::new();
-    for section in SCHEMA.sections().filter(|section| *section != "tls" && !SCHEMA.is_array(section)) {
+    for section in SCHEMA
+        .sections()
+        .filter(|section| *section != "tls" && !SCHEMA.is_array(section))
+    {
         text.push_str(&format!("[{section}]\n"));
         for entry in SCHEMA
             .entries
