@@ -89,6 +89,7 @@ impl Life {
             ClientMessage::Leave { room } => self.leave(&room),
             ClientMessage::List { room } => self.list(&room, reference),
             ClientMessage::History { room, page, limit } => self.history(&room, page, limit, reference),
+            ClientMessage::Call { .. } => Err(Failed::new(ErrorCode::UnknownType, "nobody here takes calls")),
             ClientMessage::Auth { token } => self.reauthenticate(&token, reference),
             ClientMessage::Ping => {
                 let pong = server::Pong {
@@ -131,6 +132,7 @@ impl Life {
             ClientMessage::Leave { room } => ("leave", Some(room), None),
             ClientMessage::List { room } => ("list", Some(room), None),
             ClientMessage::History { room, .. } => ("history", Some(room), None),
+            ClientMessage::Call { data, .. } => ("call", None, Some(*data)),
             ClientMessage::Auth { .. } => ("auth", None, None),
             ClientMessage::Ping => ("ping", None, None),
         };

@@ -72,7 +72,7 @@ pub fn greeting(node: &Node, conn: &Conn, identity: &Identity, expires_at: Optio
         kept: config.backplane.kept.as_str(),
         message_bytes: config.limits.message_bytes,
         rooms: config.limits.rooms_per_connection,
-        users_shown: config.rooms.users_shown,
+        users_shown: config.room.users_shown,
         messages_per_second: config.limits.messages_per_second,
     };
     Command::Reply {

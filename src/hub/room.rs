@@ -121,8 +121,8 @@ impl Rules {
             },
             node_bytes_max: config.history.node_bytes,
             node_bytes: AtomicI64::new(0),
-            users_shown: config.rooms.users_shown,
-            key_window: config.rooms.key_window,
+            users_shown: config.room.users_shown,
+            key_window: config.room.key_window,
             members_max: config.limits.room_members,
         }
     }

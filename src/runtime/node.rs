@@ -16,7 +16,8 @@ use crate::hub::Hub;
 use crate::net::admission::{Admission, Load};
 use crate::net::certificates::Certificates;
 use crate::net::permits::Permits;
-use crate::runtime::{Ceilings, Cluster, Drain, Tasks};
+use crate::outbound::Outbound;
+use crate::runtime::{Ceilings, Cluster, Drain, Tasks, Waiting};
 use crate::shard::Shard;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Traces;
@@ -26,12 +27,16 @@ pub struct Node {
     pub config: Arc<Config>,
     pub metrics: Arc<Metrics>,
     pub traces: Traces,
+    /// The one way to call somebody else.
+    pub outbound: Outbound,
     pub health: Health,
     pub policy: Arc<Policy>,
     pub sessions: Arc<Sessions>,
     /// Who may call the server API; none: nobody may.
     pub api: Option<Arc<Door>>,
     pub refusals: Refusals,
+    /// Of whom it is not known yet who they are.
+    pub waiting: Waiting,
     pub permits: Arc<Permits>,
     /// Who gets in while there are many who want to.
     pub admission: Arc<Admission>,

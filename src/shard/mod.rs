@@ -105,7 +105,7 @@ impl Shard {
             taps,
             started: Instant::now(),
             heartbeat: config.heartbeat.interval,
-            flush_window: config.rooms.flush_window,
+            flush_window: config.room.flush_window,
             outboxes: Arc::clone(&budgets.outboxes),
             inbound: Arc::clone(&budgets.inbound),
             removes: AtomicBool::new(false),

@@ -7,6 +7,7 @@
 
 mod backplane;
 mod handles;
+mod hooks;
 pub mod http;
 pub mod labels;
 pub mod names;
@@ -24,12 +25,14 @@ use parking_lot::Mutex;
 
 pub use self::backplane::{Backplane, Presence, Revocation};
 use self::handles::{Counters, Registrar, Words};
+pub use self::hooks::{HOOK_RESULTS, HookMetrics};
 pub use self::labels::*;
 pub use self::scrape::Gauges;
 use self::scrape::Sources;
 pub use self::shard::{Counter, Gauge, PerKind, ShardCounters};
 use self::upkeep::Upkeep;
 use super::traces::SpanCounts;
+use crate::outbound;
 
 /// What `conclave_build_info` says.
 #[derive(Debug, Clone, Copy)]
@@ -169,6 +172,11 @@ impl Metrics {
     /// Has the fates of spans counted.
     pub fn register_traces(&self, counts: Arc<SpanCounts>) {
         self.sources.set_spans(counts);
+    }
+
+    /// Has the calls of others counted.
+    pub fn register_outbound(&self, counts: Arc<outbound::Counts>) {
+        self.sources.set_outbound(counts);
     }
 
     /// Has `read` asked at each scrape. It runs on the admin thread and must not wait for a shard:

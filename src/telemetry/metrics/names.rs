@@ -159,6 +159,11 @@ metrics! {
     REVOCATION_RELOADS Counter "conclave_revocation_reloads_total" []: "Times all revocations were loaded again.";
     KICKS Counter "conclave_kicks_total" []: "Kicks that were carried out on this node.";
 
+    HOOK_REQUESTS Counter "conclave_hook_requests_total" ["hook", "result"]: "Requests to hooks of the application by what they came to; `ok` and `denied` are good answers.";
+    HOOK_DURATION Histogram "conclave_hook_duration_seconds" ["hook"] in HTTP: "Requests to hooks, whatever they came to.";
+    HOOK_CIRCUIT_OPEN Gauge "conclave_hook_circuit_open" ["hook"]: "1 while a hook is left alone because it kept failing.";
+    HOOK_WAITING Gauge "conclave_hook_waiting" ["hook"]: "Requests to a hook that are under way.";
+
     ADMIN_REQUESTS Counter "conclave_admin_requests_total" ["action", "result"]: "Requests for the operator's page and its API.";
     API_REQUESTS Counter "conclave_api_requests_total" ["operation", "result"]: "Requests for the server API.";
     API_DURATION Histogram "conclave_api_duration_seconds" ["operation"] in HTTP: "From a request's head to the answer of the server API.";
@@ -172,6 +177,7 @@ metrics! {
     PANICS Counter "conclave_panics_total" []: "Panics in this process.";
     PANICS_CAUGHT Counter "conclave_panics_caught_total" ["place"]: "Panics that ended only the work at hand.";
     LOG_LINES_DROPPED Counter "conclave_log_lines_dropped_total" []: "Log lines lost because their reader was too slow.";
+    OUTBOUND_REQUESTS Counter "conclave_outbound_requests_total" ["purpose", "result"]: "Calls of issuers and of the application; any answer is ok.";
     TRACE_SPANS Counter "conclave_trace_spans_total" ["result"]: "Sampled spans by what became of them.";
 
     HTTP_DURATION Histogram "http_server_request_duration_seconds" ["method", "route", "status"] in HTTP: "HTTP requests but for upgrades.";
