@@ -1,26 +1,32 @@
 //! The server API: what an application's backend may ask for and do, over HTTPS on the port of the clients, under
 //! `/api/v1`. Off unless somebody may call it (`[[api.keys]]`, `api.jwt`).
 //!
-//! A request passes the [`door`]: Origin, key or token ([`caller`], [`keys`]), rate, room among those in flight, body.
+//! A request enters by the [`door`]: Origin, key or token ([`caller`], [`keys`]), rate, room among those in flight, body,
+//! whether it was done before (`idempotency`).
 //! Then its handler asks [`caller::Caller::needs`] for the scope, and does it. Whatever is no success is a
 //! [`problem::Problem`]. [`openapi`] describes it all, made from the handlers themselves.
 
 pub mod audit;
 pub mod caller;
 pub mod door;
+mod enter;
 pub mod extract;
+mod idempotency;
 pub mod keys;
 pub mod openapi;
 pub mod problem;
 
+use std::any::Any;
 use std::sync::Arc;
 
+use axum::response::{IntoResponse, Response};
 use axum::{Router, middleware};
 use http::StatusCode;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::runtime::Node;
+use crate::telemetry::metrics::{Metrics, PanicPlace};
 use door::Door;
 use problem::Problem;
 
@@ -41,10 +47,10 @@ pub fn routes(node: &Arc<Node>) -> Router {
     let api = operations
         .merge(openapi::routes(document))
         .fallback(async || Problem::not_found("there is nothing at this path", "/api/v1/openapi.json has all paths"))
-        .layer(CatchPanicLayer::custom(panicked))
+        .layer(CatchPanicLayer::custom(panicked(Arc::clone(&node.metrics))))
         .layer(middleware::from_fn_with_state(
             (Arc::clone(node), Arc::clone(door)),
-            door::enter,
+            enter::enter,
         ))
         .with_state(Arc::clone(node));
     Router::new().nest(PATH, api)
@@ -57,12 +63,15 @@ pub fn door(config: &crate::config::Api) -> Option<Arc<Door>> {
 }
 
 /// The panic itself is in the log.
-fn panicked(_: Box<dyn std::any::Any + Send>) -> axum::response::Response {
-    let problem = Problem::new(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "internal",
-        "a fault of the server: it may have been done or not",
-        "the node's log says more",
-    );
-    axum::response::IntoResponse::into_response(problem)
+fn panicked(metrics: Arc<Metrics>) -> impl Fn(Box<dyn Any + Send>) -> Response + Clone {
+    move |_| {
+        metrics.panic_caught(PanicPlace::Http);
+        let problem = Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "a fault of the server: it may have been done or not",
+            "the node's log says more",
+        );
+        problem.into_response()
+    }
 }

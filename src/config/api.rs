@@ -42,6 +42,8 @@ pub struct Api {
     pub in_flight: usize,
     /// How long the answer to an `Idempotency-Key` is kept.
     pub idempotency: Duration,
+    /// Bytes of such answers on a node without a shared backplane.
+    pub idempotency_bytes: usize,
 }
 
 impl Api {
@@ -119,6 +121,7 @@ pub(super) fn api(settings: &Settings, problems: &mut Vec<Problem>) -> Api {
         body_bytes: read.size("api.body_bytes"),
         in_flight: read.number("api.in_flight"),
         idempotency: read.duration("api.idempotency"),
+        idempotency_bytes: read.size("api.idempotency_bytes"),
     }
 }
 

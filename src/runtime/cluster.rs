@@ -58,6 +58,12 @@ impl Cluster {
         Ok(())
     }
 
+    /// What this node shares with the others.
+    #[must_use]
+    pub fn backplane(&self) -> &Arc<dyn Backplane> {
+        &self.backplane
+    }
+
     /// Counts one more connection of a user, on all nodes; false if it is one too many.
     pub async fn seat(&self, user: &Arc<str>) -> bool {
         self.driver.seat(user).await

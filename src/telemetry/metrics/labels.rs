@@ -64,6 +64,7 @@ labels! {
         NodeMessages = "node_messages_per_second", NodeBytes = "node_bytes_per_second",
         Refusals = "refusals_per_second", SignIns = "sign_ins_per_minute",
         HandshakesPerAddress = "handshakes_per_address_per_second",
+        ApiRequests = "api_requests_per_second", ApiWrongKeys = "api_wrong_keys_per_second",
     }
     /// A size or count that was exceeded; the words are those of the configuration.
     Limit {
@@ -73,6 +74,7 @@ labels! {
         TurnAways = "turn_aways", AdmissionsWaiting = "admissions_waiting", NodeInboundBytes = "node_inbound_bytes", MessageBytes = "message_bytes",
         Fragments = "fragments", RoomsPerConnection = "rooms_per_connection",
         RoomMembers = "room_members", Rooms = "rooms", HeaderBytes = "header_bytes",
+        ApiBodyBytes = "api_body_bytes", ApiInFlight = "api_in_flight", ApiIdempotencyBytes = "api_idempotency_bytes",
         CallsPerConnection = "calls_per_connection",
     }
     /// Why a client is not let in: before TLS the line was full, or its address had more than its share of it or came too
