@@ -100,7 +100,10 @@ pub struct Operation {
 
 /// Where a page begins.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(untagged, expecting = "`after` is a number in history, and the id of a user in users")]
+#[serde(
+    untagged,
+    expecting = "`after` is a number in history, and the id of a user in users"
+)]
 pub enum After {
     Seq(u64),
     User(String),
@@ -174,8 +177,8 @@ pub async fn batch(
         }
         for (word, about, running) in begun {
             let result = running.await;
+            let code = result.as_ref().err().map_or("", |problem| problem.code);
             let outcome = Outcome::of(result);
-            let code = outcome.problem.as_ref().map_or("", |problem| problem.code());
             audit::line(&caller, word.as_str(), &about, outcome.status, code);
             results.push(outcome);
         }
@@ -195,7 +198,9 @@ fn about(operation: &Operation) -> String {
         ("session", &operation.session),
         ("jti", &operation.jti),
     ];
-    let named = named.iter().filter_map(|(what, name)| Some(format!("{what} {}", name.as_ref()?)));
+    let named = named
+        .iter()
+        .filter_map(|(what, name)| Some(format!("{what} {}", name.as_ref()?)));
     named.collect::<Vec<_>>().join(" ")
 }
 
@@ -291,7 +296,7 @@ async fn ask(node: &Node, caller: &Caller, operation: Operation) -> Result<Box<R
                 by: operation.by,
                 limit: operation.limit,
             };
-            json(&rooms::top(node, caller, &page)?)
+            json(&rooms::top(node, caller, &page).await?)
         }
         Word::Nodes => json(&nodes::all(node, caller)?),
         Word::Chat | Word::Message => Err(unwritten()),

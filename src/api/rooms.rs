@@ -1,5 +1,6 @@
 //! What is said in rooms, who is in them, and which are large or busy.
 
+use std::cmp::Reverse;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,6 +108,7 @@ pub fn say(
         now_ms: now_ms(),
     };
     let spoken = (node.hub.speak(&room, &words)).map_err(|_| speak::full_of_rooms(node))?;
+    // All shards are summed up; which of them counts does not matter.
     let counters = node.shards.first().map(|shard| Arc::clone(&shard.counters));
     let placed = speak::placed(counters, spoken);
     Ok(async move {
@@ -201,7 +203,7 @@ pub async fn present(node: &Node, caller: &Caller, room: String, page: &UsersPag
             let asked_ms = now_ms();
             let users = timeout(ANSWER_TIME_MAX, cluster.users(&key)).await;
             let users = users.map_err(|_| speak::unanswered())?;
-            let users = users.map_err(|_| speak::unanswered())?.users;
+            let users = users.map_err(|_| speak::unanswered())?;
             People::page(users.iter().map(|(id, json)| (id, json)), after, limit, asked_ms)
         }
     };
@@ -331,7 +333,9 @@ pub async fn said(node: &Node, caller: &Caller, room: &str, page: &HistoryPage) 
     let frame = match read.map_err(|_| speak::full_of_rooms(node))? {
         Read::Now(frame) => frame,
         Read::Later(answer) => {
-            let answer = timeout(ANSWER_TIME_MAX, answer).await.map_err(|_| speak::unanswered())?;
+            let answer = timeout(ANSWER_TIME_MAX, answer)
+                .await
+                .map_err(|_| speak::unanswered())?;
             answer.map_err(|_| speak::unanswered())?
         }
         Read::Unavailable | Read::Gone => return Err(speak::unanswered()),
@@ -463,31 +467,31 @@ pub async fn rooms(
     caller: Caller,
     Query(page): Query<TopPage>,
 ) -> Result<Answer<Top>, Problem> {
-    top(&node, &caller, &page).map(Answer)
+    top(&node, &caller, &page).await.map(Answer)
 }
 
 /// The first few rooms that the caller may read.
 ///
 /// # Errors
 /// The request is not good or not allowed.
-pub fn top(node: &Node, caller: &Caller, page: &TopPage) -> Result<Top, Problem> {
+pub async fn top(node: &Node, caller: &Caller, page: &TopPage) -> Result<Top, Problem> {
     caller.needs(Scope::Read)?;
     let limit = limit(page.limit, TOP_DEFAULT, TOP_MAX)?;
     let by = page.by.unwrap_or_default();
-    let mut rooms = node.top_rooms();
+    let mut rooms = node.all_top_rooms().await;
     rooms.retain(|room| caller.reaches(Scope::Read, &room.room));
     let size = |room: &TopRoom| match by {
-        By::Members => room.members as f64,
-        By::Rate => room.chats_per_second,
+        By::Members => room.members,
+        By::Rate => room.rate,
     };
-    rooms.retain(|room| size(room) > 0.0);
-    rooms.sort_by(|one, other| size(other).total_cmp(&size(one)).then_with(|| one.room.cmp(&other.room)));
+    rooms.retain(|room| size(room) > 0);
+    rooms.sort_by_key(|room| (Reverse(size(room)), Arc::clone(&room.room)));
     rooms.truncate(limit);
     let line = |room: TopRoom| TopLine {
-        room: room.room,
+        room: room.room.to_string(),
         members: room.members,
         users: room.users,
-        chats_per_second: room.chats_per_second,
+        chats_per_second: room.rate as f64 / 1_000.0,
     };
     Ok(Top {
         rooms: rooms.into_iter().map(line).collect(),

@@ -1,7 +1,7 @@
 //! What is said through the API, checked as a client's chat is.
 
 use std::borrow::Cow;
-use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -20,21 +20,29 @@ use crate::limits::USER_ID_BYTES_MAX;
 use crate::protocol::client::{self, KEY_BYTES_MAX};
 use crate::protocol::room;
 use crate::runtime::Node;
+use crate::telemetry::metrics::{Limit, ShardCounters};
 
 /// When to come again after `unavailable`.
 pub const RETRY: Duration = Duration::from_secs(1);
 
 /// Whom the application speaks for: the id of a user, or all that others are to see of it.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(untagged, expecting = "`from` is the id of a user, or an object with `id`, and perhaps `name` and `info`")]
+#[serde(
+    untagged,
+    expecting = "`from` is the id of a user, or an object with `id`, and perhaps `name` and `info`"
+)]
 #[schema(title = "Speaker")]
 pub enum Speaker {
     /// The id alone.
-    #[schema(min_length = 1, max_length = 256, example = "u7")]
-    Id(String),
+    Id(UserId),
     /// As in a token.
     User(SpeakerUser),
 }
+
+/// 1 to 256 bytes, no control characters
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(min_length = 1, max_length = 256, example = "u7")]
+pub struct UserId(pub String);
 
 /// `{"id":"u7","name":"Ann","info":{…}}`
 #[derive(Debug, Deserialize, ToSchema)]
@@ -58,7 +66,7 @@ impl Speaker {
     /// It is not what a token could say either.
     pub fn user(&self) -> Result<User, Problem> {
         let user = match self {
-            Self::Id(id) => auth::public_user(id, None, None),
+            Self::Id(UserId(id)) => auth::public_user(id, None, None),
             Self::User(user) => auth::public_user(&user.id, user.name.as_deref(), user.info.as_ref()),
         };
         user.map_err(|why| Problem::bad_request(format!("`from`: {why}"), "write it as in a token"))
@@ -72,15 +80,21 @@ impl Speaker {
 pub fn speaker(node: &Node, from: Option<&Speaker>) -> Result<User, Problem> {
     match from {
         Some(from) => from.user(),
-        None => Speaker::Id(node.config.api.user.clone()).user(),
+        None => Speaker::Id(UserId(node.config.api.user.clone())).user(),
     }
 }
 
 /// # Errors
 /// No client could say it either.
 pub fn check_room(name: &str) -> Result<(), Problem> {
-    room::check(name)
-        .map_err(|why| Problem::new(StatusCode::BAD_REQUEST, "bad_room", why, "use a name that a client could use"))
+    room::check(name).map_err(|why| {
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "bad_room",
+            why,
+            "use a name that a client could use",
+        )
+    })
 }
 
 /// # Errors
@@ -130,36 +144,63 @@ pub struct Placed {
     pub seq: u64,
 }
 
-/// Waits until the backplane has taken it. Whoever stops waiting does not unsay it.
+/// Waits until the backplane has taken it, and counts it. Whoever stops waiting does not unsay it.
 ///
 /// # Errors
 /// 503: not accepted, or not known to be.
-pub fn placed(node: &Node, spoken: Spoken) -> impl Future<Output = Result<Placed, Problem>> + Send + use<> {
-    // All shards are summed up; which of them counts does not matter.
-    let counters = node.shards.first().map(|shard| std::sync::Arc::clone(&shard.counters));
-    async move {
-        let (epoch, seq, again) = match spoken {
-            Spoken::Kept { epoch, seq, again } => (epoch, seq, again),
-            Spoken::Later(answer) => match outcome(answer).await {
-                Outcome::New(place) => (place.epoch, place.seq, false),
-                Outcome::Again(place) => (place.epoch, place.seq, true),
-                Outcome::Refused(_) => return Err(refused()),
-                Outcome::Unknown => return Err(unknown()),
-            },
-            Spoken::Unavailable | Spoken::Gone => return Err(refused()),
+pub async fn placed(counters: Option<Arc<ShardCounters>>, spoken: Spoken) -> Result<Placed, Problem> {
+    let (epoch, seq, again) = match spoken {
+        Spoken::Kept { epoch, seq, again } => (epoch, seq, again),
+        Spoken::Later(answer) => match outcome(answer).await {
+            Outcome::New(place) => (place.epoch, place.seq, false),
+            Outcome::Again(place) => (place.epoch, place.seq, true),
+            Outcome::Refused(_) => return Err(refused()),
+            Outcome::Unknown => return Err(unknown()),
+        },
+        Spoken::Unavailable | Spoken::Gone => return Err(refused()),
+    };
+    if let Some(counters) = counters {
+        let counter = if again {
+            &counters.duplicate_publishes
+        } else {
+            &counters.publishes
         };
-        if let Some(counters) = counters {
-            if again {
-                counters.duplicate_publishes.inc();
-            } else {
-                counters.publishes.inc();
-            }
-        }
-        Ok(Placed {
-            epoch: epoch.to_string(),
-            seq,
-        })
+        counter.inc();
     }
+    Ok(Placed {
+        epoch: epoch.to_string(),
+        seq,
+    })
+}
+
+/// Takes one chat from what may be said in the room per second, on this node.
+///
+/// # Errors
+/// 429: it is one too many.
+pub fn check_rate(node: &Node, room: &str, bytes: usize) -> Result<(), Problem> {
+    let now_ns = node.shards.first().map_or(0, |shard| shard.now_ns());
+    let taken = node.ceilings.room.check(&room.into(), bytes, now_ns);
+    taken.map_err(|(limit, wait_ns)| {
+        node.metrics.rate_limited(limit);
+        Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limited",
+            "more is said in this room than its limit allows",
+            "come again after Retry-After, or raise limits.room_messages_per_second",
+        )
+        .retry_after(Duration::from_nanos(wait_ns))
+    })
+}
+
+/// The room would be a new one here.
+pub fn full_of_rooms(node: &Node) -> Problem {
+    node.metrics.limit_hit(Limit::Rooms);
+    Problem::unavailable(
+        "unavailable",
+        "this node holds as many rooms as it may",
+        "come again after Retry-After, ask another node, or raise limits.rooms",
+        RETRY,
+    )
 }
 
 async fn outcome(answer: oneshot::Receiver<Outcome>) -> Outcome {

@@ -114,7 +114,8 @@ fn post(
 }
 
 fn raw(json: &str) -> Result<Box<RawValue>, Problem> {
-    RawValue::from_string(json.to_owned()).map_err(|_| Problem::bad_request("`from` is not good", "write it as in a token"))
+    RawValue::from_string(json.to_owned())
+        .map_err(|_| Problem::bad_request("`from` is not good", "write it as in a token"))
 }
 
 /// `{"ban_s":3600}`
