@@ -123,7 +123,7 @@ labels! {
     CallKind {
         Publish = "publish", Attach = "attach", Range = "range", Before = "before", Heads = "heads",
         Users = "users", Present = "present", Renew = "renew", Reap = "reap", Control = "control",
-        Canary = "canary", Wait = "wait",
+        Canary = "canary", Wait = "wait", Outbox = "outbox",
     }
     /// What the log answered to a room that asked what it had missed.
     RepairResult { Ok = "ok", Trimmed = "trimmed", Rewound = "rewound", Epoch = "epoch", None = "none" }
