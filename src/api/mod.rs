@@ -7,14 +7,20 @@
 //! [`problem::Problem`]. [`openapi`] describes it all, made from the handlers themselves.
 
 pub mod audit;
+pub mod batch;
 pub mod caller;
 pub mod door;
 mod enter;
 pub mod extract;
 mod idempotency;
 pub mod keys;
+pub mod nodes;
 pub mod openapi;
 pub mod problem;
+pub mod revocations;
+pub mod rooms;
+pub mod speak;
+pub mod users;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -37,7 +43,18 @@ pub const PATH: &str = "/api/v1";
 
 /// Every operation, with what describes it; paths are relative to [`PATH`].
 fn operations() -> OpenApiRouter<Arc<Node>> {
-    OpenApiRouter::with_openapi(openapi::base()).routes(routes!(openapi::openapi))
+    OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(rooms::chat))
+        .routes(routes!(rooms::users))
+        .routes(routes!(rooms::history))
+        .routes(routes!(rooms::remove))
+        .routes(routes!(rooms::rooms))
+        .routes(routes!(users::message))
+        .routes(routes!(users::kick))
+        .routes(routes!(revocations::revoke))
+        .routes(routes!(nodes::nodes))
+        .routes(routes!(batch::batch))
+        .routes(routes!(openapi::openapi))
 }
 
 /// The routes, if anybody may call them.
