@@ -143,10 +143,11 @@ impl<'t> Unverified<'t> {
         let identity = Identity {
             user_json: self.claims.user_json(&user_id),
             user_id: user_id.into(),
-            grants: self.claims.rooms,
+            grants: self.claims.rooms.map(Box::new),
             token_id: self.claims.jti,
             issued_at: self.claims.iat.into(),
             is_probe: self.claims.probe,
+            amendment: None,
         };
         let expires_at = self.claims.exp;
         Verified {

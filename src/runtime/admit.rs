@@ -1,14 +1,17 @@
 //! Who a request is from, where that may take somebody else's word: bounded in number and in time.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use http::header;
 use http::request::Parts;
 use tokio::time::timeout;
 
-use crate::auth::{self, Admitted, Denied, OriginVerdict};
+use crate::auth::{self, Admitted, Denied, DeniedWord, OriginVerdict};
 use crate::config::Limits;
+use crate::hooks::{About, Event, Outcome};
 use crate::runtime::Node;
 use crate::telemetry::metrics::{AdmissionRefusal, Limit};
 
@@ -47,7 +50,46 @@ impl Node {
     }
 
     async fn decided(&self, parts: &Parts, origin: OriginVerdict, _address: IpAddr) -> Result<Admitted, NotAdmitted> {
-        Ok(self.policy.admit(parts, origin, auth::now())?)
+        let admitted = self.policy.admit(parts, origin, auth::now())?;
+        self.asked_to_open(parts, admitted).await
+    }
+}
+
+impl Node {
+    /// What the application says to a client with a good token, where it is asked.
+    async fn asked_to_open(&self, parts: &Parts, admitted: Admitted) -> Result<Admitted, NotAdmitted> {
+        let Some(asking) = &self.hooks.asking else {
+            return Ok(admitted);
+        };
+        let Some(hook) = asking.of_open().filter(|_| !admitted.identity().is_probe) else {
+            return Ok(admitted);
+        };
+        let about = About {
+            user_json: &admitted.identity().user_json,
+            session: None,
+            upgrade: None,
+            // The span of the upgrade is the current one.
+            traceparent: None,
+        };
+        let origin = parts
+            .headers
+            .get(header::ORIGIN)
+            .and_then(|origin| origin.to_str().ok());
+        let place = admitted.place().as_str();
+        let question = asking.question(hook, Event::Open, &about, |event| {
+            event.optional("origin", origin).text("place", place)
+        });
+        match question.answer().await {
+            Outcome::Allowed(changes) => Ok(match changes.amendment {
+                Some(amendment) => admitted.amended(Arc::new(amendment)),
+                None => admitted,
+            }),
+            Outcome::Denied(_) => {
+                let detail = "the application does not let it in";
+                Err(Denied::new(DeniedWord::Kicked, detail).into())
+            }
+            Outcome::Unavailable(_) => Err(NotAdmitted::Unavailable),
+        }
     }
 }
 

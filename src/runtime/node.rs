@@ -9,6 +9,7 @@ use crate::auth::{Identity, Policy, Refusals};
 use crate::backplane::directory::NodeFacts;
 use crate::backplane::driver::{self, Seats, Warden};
 use crate::config::Config;
+use crate::hooks::Hooks;
 use crate::http::health::Health;
 use crate::http::session::Sessions;
 use crate::hub::Hub;
@@ -28,6 +29,8 @@ pub struct Node {
     pub traces: Traces,
     /// The one way to call somebody else.
     pub outbound: Outbound,
+    /// What is asked of the application and told to it.
+    pub hooks: Hooks,
     pub health: Health,
     pub policy: Arc<Policy>,
     pub sessions: Arc<Sessions>,
