@@ -2,18 +2,20 @@
 //! something harmless, so that the checks can go on and all problems are told at once.
 
 mod hooks;
+mod keys;
 
 use secrecy::ExposeSecret;
 
+use super::api::api;
 use super::check;
 use super::problem::Problem;
 use super::read::Read;
-use super::schema::KEYS;
+use super::schema::ROOMS;
 use super::settings::Settings;
 use super::{
-    Acme, Admin, Auth, Backplane, BackplaneKind, ClientAuth, Config, Drain, Echo, Heartbeat, History, Kept, Key,
-    KeySource, Limits, Log, LogFormat, OnStale, Origin, Outbound, Rooms, RuntimeKind, Server, Session, Tls, TlsMode,
-    Traces,
+    Acme, Admin, Auth, Backplane, BackplaneKind, ClientAuth, Config, Drain, Echo, Forward, Heartbeat, History, Kept,
+    Limits, Log, LogFormat, OnStale, Origin, Outbound, Room, RoomClass, RuntimeKind, Server, Session, Tickets, Tls,
+    TlsMode, Traces, Who,
 };
 use crate::backplane::url::BackplaneUrl;
 
@@ -21,15 +23,14 @@ const NETWORKS: &str = "outbound.networks";
 const TOKEN_FILE: &str = "admin.token_file";
 const SENTINEL_PASSWORD_FILE: &str = "backplane.sentinel_password_file";
 
-/// Where the key of an entry of `auth.keys` may come from: exactly one of these.
-const KEY_SOURCES: [&str; 4] = ["secret_file", "secret", "public_key_file", "jwks_file"];
-
 /// Builds the configuration, reading the files that hold secrets of our own.
 pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config {
     let secret = one_of(settings, ["session.secret", "session.secret_file"], problems);
     let headers = one_of(settings, ["traces.headers", "traces.headers_file"], problems);
     let url = one_of(settings, ["backplane.url", "backplane.url_file"], problems);
-    let keys = keys(settings, problems);
+    let keys = keys::keys(settings, problems);
+    let api = api(settings, problems);
+    let rooms = rooms(settings, problems);
     let hooks = hooks::assemble(settings, problems);
     let read = Read(settings);
     Config {
@@ -71,6 +72,17 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
             require_expiry: read.flag("auth.require_expiry"),
             refusals_per_second: read.number("auth.refusals_per_second"),
             refusals_burst: read.number("auth.refusals_burst"),
+            jwks_waiting: read.number("auth.jwks_waiting"),
+            jwks_kids_per_address: read.number("auth.jwks_kids_per_address"),
+            query_token: read.flag("auth.query_token"),
+            forward: forward(&read),
+        },
+        tickets: Tickets {
+            enabled: read.flag("tickets.enabled"),
+            lifetime: read.duration("tickets.lifetime"),
+            per_minute: read.number("tickets.per_minute"),
+            address_per_minute: read.number("tickets.address_per_minute"),
+            outstanding: read.number("tickets.outstanding"),
         },
         session: Session {
             enabled: read.flag("session.enabled"),
@@ -89,11 +101,12 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
             bytes: read.size("history.bytes"),
             node_bytes: read.size("history.node_bytes"),
         },
-        rooms: Rooms {
-            users_shown: read.number("rooms.users_shown"),
-            key_window: read.duration("rooms.key_window"),
-            flush_window: read.duration("rooms.flush_window"),
+        room: Room {
+            users_shown: read.number("room.users_shown"),
+            key_window: read.duration("room.key_window"),
+            flush_window: read.duration("room.flush_window"),
         },
+        rooms,
         backplane: backplane(&read, url, problems),
         echo: Echo {
             enabled: read.flag("echo.enabled"),
@@ -101,6 +114,7 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
             fragments: read.number("echo.fragments"),
         },
         admin: admin(&read, problems),
+        api,
         hooks,
         drain: Drain {
             grace: read.duration("drain.grace"),
@@ -152,6 +166,23 @@ fn outbound(read: &Read, problems: &mut Vec<Problem>) -> Outbound {
     }
     Outbound {
         networks: networks.networks,
+    }
+}
+
+fn forward(read: &Read) -> Forward {
+    Forward {
+        url: read.optional("auth.forward.url"),
+        ca_file: read.optional("auth.forward.ca_file").map(Into::into),
+        cookies: read.list("auth.forward.cookies"),
+        headers: read.list("auth.forward.headers"),
+        timeout: read.duration("auth.forward.timeout"),
+        cache: read.duration("auth.forward.cache"),
+        cache_entries: read.number("auth.forward.cache_entries"),
+        in_flight: read.number("auth.forward.in_flight"),
+        failures: read.number("auth.forward.failures"),
+        pause: read.duration("auth.forward.pause"),
+        lifetime_max: read.duration("auth.forward.lifetime_max"),
+        user_prefix: read.text("auth.forward.user_prefix"),
     }
 }
 
@@ -269,6 +300,45 @@ fn limits(read: &Read) -> Limits {
     }
 }
 
+fn rooms(settings: &Settings, problems: &mut Vec<Problem>) -> Vec<RoomClass> {
+    let indexes = entries_of(settings, ROOMS, problems);
+    let read = Read(settings);
+    indexes.into_iter().map(|index| room_class(&read, index)).collect()
+}
+
+fn room_class(read: &Read, index: usize) -> RoomClass {
+    let entry = format!("{ROOMS}[{index}]");
+    let key = |name: &str| format!("{entry}.{name}");
+    let who = |name: &str| match read.text(&key(name)).as_str() {
+        "granted" => Who::Granted,
+        "none" => Who::None,
+        _ => Who::All,
+    };
+    // What is not set has no value, of whatever kind.
+    let is_set = |name: &str| read.0.value(&key(name)).is_some();
+    let number = |name: &str| is_set(name).then(|| read.number(&key(name)));
+    let size = |name: &str| is_set(name).then(|| read.size(&key(name)));
+    let duration = |name: &str| is_set(name).then(|| read.duration(&key(name)));
+    RoomClass {
+        pattern: read.text(&key("pattern")),
+        join: who("join"),
+        chat: who("chat"),
+        list: who("list"),
+        history: who("history"),
+        guests: read.flag(&key("guests")),
+        history_messages: number("history_messages"),
+        history_age: duration("history_age"),
+        history_bytes: size("history_bytes"),
+        key_window: duration("key_window"),
+        flush_window: duration("flush_window"),
+        users_shown: number("users_shown"),
+        members: number("members"),
+        messages_per_second: is_set("messages_per_second").then(|| read.number(&key("messages_per_second"))),
+        bytes_per_second: size("bytes_per_second").map(|bytes| bytes as u64),
+        set_in: read.0.at(&entry).map_or_else(String::new, |at| at.short()),
+    }
+}
+
 /// Which of two keys that exclude each other holds the value.
 fn one_of(settings: &mut Settings, pair: [&str; 2], problems: &mut Vec<Problem>) -> Option<String> {
     let kept = settings.keep_highest(&pair.map(str::to_owned));
@@ -279,16 +349,8 @@ fn one_of(settings: &mut Settings, pair: [&str; 2], problems: &mut Vec<Problem>)
     kept.into_iter().next()
 }
 
-fn keys(settings: &mut Settings, problems: &mut Vec<Problem>) -> Vec<Key> {
-    let indexes = entries_of(settings, KEYS, problems);
-    indexes
-        .into_iter()
-        .filter_map(|index| key(settings, index, problems))
-        .collect()
-}
-
 /// The numbers of the entries of an array.
-fn entries_of(settings: &Settings, array: &str, problems: &mut Vec<Problem>) -> Vec<usize> {
+pub(super) fn entries_of(settings: &Settings, array: &str, problems: &mut Vec<Problem>) -> Vec<usize> {
     let indexes = settings.entries_of(array);
     if let Some((expected, found)) = indexes.iter().enumerate().find(|(expected, found)| expected != *found) {
         problems.push(Problem::error(
@@ -298,44 +360,4 @@ fn entries_of(settings: &Settings, array: &str, problems: &mut Vec<Problem>) -> 
         ));
     }
     indexes
-}
-
-fn key(settings: &mut Settings, index: usize, problems: &mut Vec<Problem>) -> Option<Key> {
-    let entry = format!("{KEYS}[{index}]");
-    let dotted = |name: &str| format!("{entry}.{name}");
-    let kept = settings.keep_highest(&KEY_SOURCES.map(dotted));
-    let is_told = KEY_SOURCES.map(dotted).iter().any(|key| settings.is_tainted(key));
-    if kept.len() != 1 {
-        if !is_told {
-            let what = match kept.len() {
-                0 => "no key in this entry".to_owned(),
-                _ => format!("{} are set together", kept.join(", ")),
-            };
-            problems.push(Problem::error(
-                &entry,
-                what,
-                format!("set exactly one of {}", KEY_SOURCES.join(", ")),
-            ));
-        }
-        return None;
-    }
-    let read = Read(settings);
-    let path = || read.path(&kept[0]);
-    let source = match kept[0].rsplit('.').next()? {
-        "secret_file" => KeySource::SecretFile(path()),
-        "secret" => KeySource::Secret(read.secret(&kept[0], problems)?),
-        "public_key_file" => KeySource::PublicKeyFile(path()),
-        _ => KeySource::JwksFile(path()),
-    };
-    let key = Key {
-        algorithm: read.text(&dotted("algorithm")),
-        source,
-        kid: read.optional(&dotted("kid")),
-        issuer: read.optional(&dotted("issuer")),
-        audience: read.list(&dotted("audience")),
-        user_prefix: read.text(&dotted("user_prefix")),
-        set_in: settings.at(&entry).map_or_else(String::new, |at| at.short()),
-    };
-    problems.extend(check::keys::check(&entry, &key));
-    Some(key)
 }

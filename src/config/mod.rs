@@ -1,7 +1,9 @@
 //! What the operator decided, checked: parsed once, reported whole, never read again from outside.
 
+mod api;
 mod assemble;
 mod check;
+pub mod classes;
 mod document;
 mod environment;
 mod facts;
@@ -28,7 +30,9 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 
 use crate::backplane::url::BackplaneUrl;
+use crate::outbound::Target;
 
+pub use api::{Api, ApiKey, api_key_problems};
 pub use check::check;
 pub use facts::Facts;
 pub use listen::{Listen, Networks};
@@ -44,15 +48,19 @@ pub struct Config {
     pub acme: Acme,
     pub origin: Origin,
     pub auth: Auth,
+    pub tickets: Tickets,
     pub session: Session,
     pub outbound: Outbound,
     pub heartbeat: Heartbeat,
     pub limits: Limits,
     pub history: History,
-    pub rooms: Rooms,
+    pub room: Room,
+    /// In the order of the file.
+    pub rooms: Vec<RoomClass>,
     pub backplane: Backplane,
     pub echo: Echo,
     pub admin: Admin,
+    pub api: Api,
     pub hooks: Hooks,
     pub drain: Drain,
     pub log: Log,
@@ -174,12 +182,59 @@ pub struct Auth {
     /// Refused tokens per second and address before the answer is 429 instead of an upgrade.
     pub refusals_per_second: u32,
     pub refusals_burst: u32,
+    /// Sign-ins that may wait for keys by URL.
+    pub jwks_waiting: usize,
+    /// Unknown key ids for which one address may wait at the same time.
+    pub jwks_kids_per_address: usize,
+    /// Whether a JWT may come in the query.
+    pub query_token: bool,
+    pub forward: Forward,
+}
+
+/// Sessions of the application.
+#[derive(Debug, Clone)]
+pub struct Forward {
+    /// Who is asked; none: nobody.
+    pub url: Option<String>,
+    /// PEM roots of its server; none: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Cookies that are passed on; `*`: all but our own.
+    pub cookies: Vec<String>,
+    /// Headers that are passed on.
+    pub headers: Vec<String>,
+    /// Of one question.
+    pub timeout: Duration,
+    /// How long a good answer counts again; 0: not at all.
+    pub cache: Duration,
+    pub cache_entries: usize,
+    /// Questions under way.
+    pub in_flight: usize,
+    /// In a row, after which nobody is asked for `pause`.
+    pub failures: u32,
+    pub pause: Duration,
+    /// Of what an answer says.
+    pub lifetime_max: Duration,
+    pub user_prefix: String,
+}
+
+/// Single-use tickets.
+#[derive(Debug, Clone)]
+pub struct Tickets {
+    /// `POST /ticket`
+    pub enabled: bool,
+    pub lifetime: Duration,
+    /// Per user.
+    pub per_minute: u32,
+    /// Per address.
+    pub address_per_minute: u32,
+    /// Given out by this node within one lifetime.
+    pub outstanding: usize,
 }
 
 /// One `[[auth.keys]]` entry, not yet loaded.
 #[derive(Debug, Clone)]
 pub struct Key {
-    /// "HS256" … "EdDSA". Empty only with `jwks_file`, whose keys name their own.
+    /// "HS256" … "EdDSA". Empty only with `jwks_file` and `jwks_url`, whose keys name their own.
     pub algorithm: String,
     pub source: KeySource,
     pub kid: Option<String>,
@@ -198,6 +253,26 @@ pub enum KeySource {
     Secret(SecretString),
     PublicKeyFile(PathBuf),
     JwksFile(PathBuf),
+    JwksUrl(Box<JwksUrl>),
+}
+
+/// Keys that an issuer serves.
+#[derive(Debug, Clone)]
+pub struct JwksUrl {
+    pub target: Target,
+    /// PEM authorities of its certificate; none: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// What its keys may be used with; empty: RS256 and what else a key itself names.
+    pub algorithms: Vec<String>,
+    pub refresh: Duration,
+    /// Over one reading.
+    pub timeout: Duration,
+    /// First pause after a failure.
+    pub minimum_gap: Duration,
+    /// Older keys vouch for nobody; zero: they always do.
+    pub maximum_age: Duration,
+    /// A key that has gone vouches so long.
+    pub grace: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -300,14 +375,79 @@ pub struct History {
     pub node_bytes: usize,
 }
 
+/// What holds in every room whose class does not say otherwise.
 #[derive(Debug, Clone)]
-pub struct Rooms {
+pub struct Room {
     /// Users named in `list`; above it a room gets `count` instead of `join` and `left`.
     pub users_shown: usize,
     /// How long a `key` is remembered.
     pub key_window: Duration,
     /// How long a flush may wait for more; 0 sends at once.
     pub flush_window: Duration,
+}
+
+/// One `[[rooms]]` entry: the rooms of a pattern. What is none is as in all rooms; [`classes::Classes`] puts the two
+/// together.
+#[derive(Debug, Clone)]
+pub struct RoomClass {
+    /// A room's name, or the beginning of many and a `*`.
+    pub pattern: String,
+    pub join: Who,
+    pub chat: Who,
+    pub list: Who,
+    pub history: Who,
+    /// Whether guests may enter.
+    pub guests: bool,
+    pub history_messages: Option<usize>,
+    pub history_age: Option<Duration>,
+    pub history_bytes: Option<usize>,
+    pub key_window: Option<Duration>,
+    pub flush_window: Option<Duration>,
+    pub users_shown: Option<usize>,
+    /// Connections on this node; 0 means no limit.
+    pub members: Option<usize>,
+    /// Chats on this node; 0 means no limit.
+    pub messages_per_second: Option<u32>,
+    /// Of their content; 0 means no limit.
+    pub bytes_per_second: Option<u64>,
+    /// `conclave.toml:12`, for messages.
+    pub set_in: String,
+}
+
+impl RoomClass {
+    /// A class that differs in nothing.
+    #[must_use]
+    pub fn of(pattern: &str) -> Self {
+        Self {
+            pattern: pattern.to_owned(),
+            join: Who::All,
+            chat: Who::All,
+            list: Who::All,
+            history: Who::All,
+            guests: true,
+            history_messages: None,
+            history_age: None,
+            history_bytes: None,
+            key_window: None,
+            flush_window: None,
+            users_shown: None,
+            members: None,
+            messages_per_second: None,
+            bytes_per_second: None,
+            set_in: String::new(),
+        }
+    }
+}
+
+/// Who may do something in the rooms of a class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// Everybody whose token does not say otherwise.
+    All,
+    /// Only whose token says so.
+    Granted,
+    /// Nobody, whatever their token says.
+    None,
 }
 
 /// What carries rooms between nodes.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::door::Door;
+use crate::auth::jwks::Jwks;
 use crate::auth::{Identity, Policy, Refusals};
 use crate::backplane::directory::NodeFacts;
 use crate::backplane::driver::{self, Seats, Warden};
@@ -31,9 +33,13 @@ pub struct Node {
     pub outbound: Outbound,
     /// What is asked of the application and told to it.
     pub hooks: Hooks,
+    /// Issuers whose keys come by URL.
+    pub jwks: Jwks,
     pub health: Health,
     pub policy: Arc<Policy>,
     pub sessions: Arc<Sessions>,
+    /// Who may call the server API; none: nobody may.
+    pub api: Option<Arc<Door>>,
     pub refusals: Refusals,
     /// Of whom it is not known yet who they are.
     pub waiting: Waiting,
@@ -121,6 +127,9 @@ impl Node {
     pub fn sweep_limiters(&self) {
         self.refusals.sweep();
         self.sessions.sweep();
+        if let Some(door) = &self.api {
+            door.sweep();
+        }
         self.ceilings
             .sweep(self.shards.first().map_or(0, |shard| shard.now_ns()));
         self.admission.sweep();
