@@ -16,6 +16,7 @@ use crate::auth::Identity;
 use crate::config;
 use crate::connection::limits::{Bucket, Patience};
 use crate::connection::{Conn, Gate, Phase, Session};
+use crate::hooks::tell::{End, Teller};
 use crate::hub::{MemberId, Room, User};
 use crate::limits::{CLOSE_LINGER, HARD_LIMIT_FACTOR, READ_PAUSE_MAX};
 use crate::net::limit_key;
@@ -204,6 +205,9 @@ impl Task {
         };
         tracing::debug!(session = %life.session(), user = %life.identity.user_id, "connected");
         life.node.traces.session_started(life.trace.as_deref());
+        if let Some(teller) = life.told() {
+            teller.opened(life.session(), &life.identity);
+        }
         let aside = (!early.is_empty()).then(|| {
             Box::new(Aside {
                 early,
@@ -445,6 +449,11 @@ impl Life {
         self.conn.session
     }
 
+    /// Who tells hooks of it; nobody of a probe.
+    fn told(&self) -> Option<&Teller> {
+        self.node.teller.as_deref().filter(|_| !self.identity.is_probe)
+    }
+
     /// Where it is counted what this connection does.
     pub(super) fn counters(&self) -> &ShardCounters {
         self.shard.counters.of(self.identity.is_probe)
@@ -630,6 +639,14 @@ impl Drop for Life {
             Some(code) => (code, "none", Initiator::Client),
             None => (close.code, close.reason, Initiator::Server),
         };
+        if let Some(teller) = self.told() {
+            let end = End {
+                code,
+                reason,
+                duration: lifetime,
+            };
+            teller.closed(self.session(), &self.identity, &end);
+        }
         self.node
             .hub
             .taps()

@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 
 pub use self::backplane::{Backplane, Presence, Revocation};
 use self::handles::{Counters, Registrar, Words};
-pub use self::hooks::{HOOK_RESULTS, HookMetrics};
+pub use self::hooks::{HOOK_RESULTS, HookMetrics, TellMetrics};
 pub use self::labels::*;
 pub use self::scrape::Gauges;
 use self::scrape::Sources;
