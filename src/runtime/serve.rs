@@ -11,6 +11,7 @@ use hyper_util::rt::TokioTimer;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::auth::jwks::Jwks;
 use crate::auth::keys::Keys;
 use crate::auth::{Policy, Refusals};
 use crate::backplane;
@@ -20,6 +21,7 @@ use crate::config::{At, Config, Effective, Listen, Problem, RuntimeKind, Severit
 use crate::hooks::tell::Teller;
 use crate::http::health::Health;
 use crate::http::session::Sessions;
+use crate::http::ticket::Tickets;
 use crate::http::{admin, routes};
 use crate::hub::Hub;
 use crate::hub::errands::Errands;
@@ -32,7 +34,7 @@ use crate::net::permits::Permits;
 use crate::outbound::Outbound;
 use crate::runtime::drain::{self, Listening};
 use crate::runtime::supervisor::{self, Beats};
-use crate::runtime::{Ceilings, Cluster, Drain, Node, Tasks, Waiting, node, now_ms};
+use crate::runtime::{Ceilings, Cluster, Drain, Node, Tasks, TopRooms, Waiting, node, now_ms, top_rooms};
 use crate::shard::inbox::Inbox;
 use crate::shard::{Budgets, Shard};
 use crate::telemetry::logs;
@@ -212,6 +214,7 @@ pub(super) fn build_on(
     let keys = Keys::from_config(&config)
         .map_err(|problems| anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     let policy = Arc::new(Policy::new(&config, keys).map_err(|problems| anyhow::anyhow!(problems.join("\n")))?);
+    let jwks = Jwks::new(&policy, &outbound)?;
     let names = certificates.clone();
     let sessions = Arc::new(Sessions::new(
         &config,
@@ -251,6 +254,7 @@ pub(super) fn build_on(
             )
         })
         .collect();
+    let tickets = Tickets::new(&config.tickets, backplane.clone(), Arc::clone(&metrics));
     let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub, Arc::clone(&seats)));
     let node = Arc::new(Node {
         refusals: Refusals::new(config.auth.refusals_per_second, config.auth.refusals_burst),
@@ -259,6 +263,7 @@ pub(super) fn build_on(
         hub,
         teller,
         seats,
+        top_rooms: TopRooms::default(),
         warden,
         cluster,
         health: Health::new(),
@@ -273,8 +278,10 @@ pub(super) fn build_on(
         metrics,
         traces,
         outbound,
+        jwks,
         policy,
         sessions,
+        tickets,
         permits,
         admission,
         certificates,
@@ -434,6 +441,7 @@ fn control(
         let mut interrupt = signal(SignalKind::interrupt())?;
         // Before anything is waited for: whoever asks for a reload must never end the process.
         reload_when_asked(node)?;
+        node.jwks.start(&node.tasks, &node.metrics);
         node.warden.start(&node.tasks);
         if let Some(cluster) = &node.cluster {
             supervisor::status("waiting for the backplane");
@@ -441,6 +449,7 @@ fn control(
         } else if let Some(teller) = &node.teller {
             teller.start(&node.tasks, None);
         }
+        node.jwks.tried().await;
         node.open.cancel();
         if let Some(certificates) = &node.certificates {
             certificates.keep(&node.tasks, &node.health);
@@ -544,6 +553,9 @@ fn keep_house(node: &Arc<Node>) {
             counting.hub.send_counts(now_ms());
         }
     });
+    if node.api.is_some() && node.cluster.is_some() {
+        node.tasks.spawn("top rooms", top_rooms::run(Arc::clone(node)));
+    }
     let looked_at = Arc::clone(node);
     node.admission.watch(&node.tasks, move || looked_at.is_behind());
     let sweeping = Arc::clone(node);
