@@ -78,14 +78,7 @@ impl<'t> Unverified<'t> {
 
     /// `exp` and `nbf` against the clock.
     pub fn check_times(&self, rules: Rules, now: UnixSeconds) -> Result<(), Denied> {
-        let leeway = rules.leeway.as_secs();
-        if self.claims.exp.is_some_and(|exp| now >= exp.saturating_add(leeway)) {
-            return Err(Denied::new(DeniedWord::TokenExpired, "exp has passed"));
-        }
-        if self.claims.nbf.is_some_and(|nbf| now.saturating_add(leeway) < nbf) {
-            return Err(Denied::new(DeniedWord::TokenNotYetValid, "nbf has not come"));
-        }
-        Ok(())
+        check_times(&self.claims, rules, now)
     }
 
     /// Whose token it is, if a key vouches for it and it is good now.
@@ -140,17 +133,9 @@ impl<'t> Unverified<'t> {
     }
 
     fn into_verified(self, user_id: String, rules: Rules) -> Verified {
-        let identity = Identity {
-            user_json: self.claims.user_json(&user_id),
-            user_id: user_id.into(),
-            grants: self.claims.rooms,
-            token_id: self.claims.jti,
-            issued_at: self.claims.iat.into(),
-            is_probe: self.claims.probe,
-        };
         let expires_at = self.claims.exp;
         Verified {
-            identity: Arc::new(identity),
+            identity: Arc::new(Identity::from_claims(self.claims, user_id)),
             expires_at,
             leeway_s: rules.leeway.as_secs(),
         }
@@ -171,6 +156,18 @@ impl Header {
         };
         Ok(Self { alg, kid })
     }
+}
+
+/// `exp` and `nbf` of `claims` against the clock.
+pub(super) fn check_times(claims: &Claims, rules: Rules, now: UnixSeconds) -> Result<(), Denied> {
+    let leeway = rules.leeway.as_secs();
+    if claims.exp.is_some_and(|exp| now >= exp.saturating_add(leeway)) {
+        return Err(Denied::new(DeniedWord::TokenExpired, "exp has passed"));
+    }
+    if claims.nbf.is_some_and(|nbf| now.saturating_add(leeway) < nbf) {
+        return Err(Denied::new(DeniedWord::TokenNotYetValid, "nbf has not come"));
+    }
+    Ok(())
 }
 
 /// The whole verdict on `token`.

@@ -28,9 +28,10 @@ use crate::net::certificates::Certificates;
 use crate::net::inherited::{self, Inherited};
 use crate::net::listener::{self, Bound, Listener, Peer};
 use crate::net::permits::Permits;
+use crate::outbound::Outbound;
 use crate::runtime::drain::{self, Listening};
 use crate::runtime::supervisor::{self, Beats};
-use crate::runtime::{Ceilings, Cluster, Drain, Node, Tasks, node, now_ms};
+use crate::runtime::{Ceilings, Cluster, Drain, Node, Tasks, Waiting, node, now_ms};
 use crate::shard::inbox::Inbox;
 use crate::shard::{Budgets, Shard};
 use crate::telemetry::logs;
@@ -202,6 +203,8 @@ pub(super) fn build_on(
         TlsMode::On => Some(Arc::new(Certificates::load(&config, Arc::clone(&metrics))?)),
         TlsMode::Off => None,
     };
+    let outbound = Outbound::new(&config.outbound);
+    metrics.register_outbound(outbound.counts());
     let keys = Keys::from_config(&config)
         .map_err(|problems| anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     let policy = Arc::new(Policy::new(&config, keys).map_err(|problems| anyhow::anyhow!(problems.join("\n")))?);
@@ -245,6 +248,7 @@ pub(super) fn build_on(
     let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub, Arc::clone(&seats)));
     let node = Arc::new(Node {
         refusals: Refusals::new(config.auth.refusals_per_second, config.auth.refusals_burst),
+        waiting: Waiting::new(limits),
         ceilings: Ceilings::new(limits),
         hub,
         seats,
@@ -257,9 +261,11 @@ pub(super) fn build_on(
         closed: tokio_util::sync::CancellationToken::new(),
         arriving: tokio_util::task::TaskTracker::new(),
         listening_stopped: tokio_util::sync::CancellationToken::new(),
+        api: crate::api::door(&config.api),
         config: Arc::clone(&config),
         metrics,
         traces,
+        outbound,
         policy,
         sessions,
         permits,

@@ -16,6 +16,7 @@ use super::reply::{self, array, bytes, integer, text};
 use super::script::{Script, digest, script};
 use super::topology::Place;
 use super::{Redis, counted};
+use crate::limits::{POST_AGE, POST_HISTORY_BYTES, POST_HISTORY_MESSAGES};
 use crate::limits::{SHADOW_HISTORY_AGE, SHADOW_HISTORY_BYTES, SHADOW_HISTORY_MESSAGES};
 use crate::telemetry::metrics::CallKind;
 
@@ -230,7 +231,13 @@ impl Redis {
             bytes: settings.history_bytes,
             age: settings.history_age,
         };
-        if room.is_shadow() {
+        if room.is_post() {
+            Limits {
+                messages: POST_HISTORY_MESSAGES,
+                bytes: POST_HISTORY_BYTES,
+                age: POST_AGE,
+            }
+        } else if room.is_shadow() {
             Limits {
                 messages: limits.messages.min(SHADOW_HISTORY_MESSAGES),
                 bytes: limits.bytes.min(SHADOW_HISTORY_BYTES),

@@ -278,6 +278,7 @@ impl Backplane for Redis {
             lineage: true,
             fenced_presence: true,
             exact_counts: true,
+            outbox: false,
         }
     }
 

@@ -7,10 +7,11 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::handles::{Counters, Registrar};
-use super::labels::{Direction, Dropped, Kind, Label, SpanFate};
+use super::labels::{Direction, Dropped, Kind, Label, OutboundResult, Purpose, SpanFate};
 use super::names;
 use super::process::{Process, Seconds};
 use super::shard::ShardCounters;
+use crate::outbound;
 use crate::telemetry::logs;
 use crate::telemetry::traces::SpanCounts;
 
@@ -66,6 +67,7 @@ pub(super) struct Sources {
     runtimes: Mutex<Vec<Handle>>,
     readers: Mutex<Vec<Reader>>,
     spans: Mutex<Option<Arc<SpanCounts>>>,
+    calls_counted: Mutex<Option<Arc<outbound::Counts>>>,
     /// Nodes that are alive, this one included.
     nodes: AtomicUsize,
     process: Process,
@@ -73,6 +75,8 @@ pub(super) struct Sources {
     messages: Vec<(Direction, Kind, metrics::Counter)>,
     gauges: Vec<Shown>,
     span_fates: Counters<SpanFate>,
+    /// By purpose.
+    calls: Vec<Counters<OutboundResult>>,
     panics: metrics::Counter,
     log_lines_dropped: metrics::Counter,
 }
@@ -84,12 +88,17 @@ impl Sources {
             runtimes: Mutex::default(),
             readers: Mutex::default(),
             spans: Mutex::default(),
+            calls_counted: Mutex::default(),
             nodes: AtomicUsize::new(1),
             process: Process::register(new),
             sums: sums(new),
             messages: messages(new),
             gauges: gauges(new),
             span_fates: new.counters(&names::TRACE_SPANS),
+            calls: Purpose::ALL
+                .iter()
+                .map(|purpose| new.counters_of(&names::OUTBOUND_REQUESTS, purpose.word()))
+                .collect(),
             panics: new.counter(&names::PANICS, &[]),
             log_lines_dropped: new.counter(&names::LOG_LINES_DROPPED, &[]),
         }
@@ -109,6 +118,10 @@ impl Sources {
 
     pub fn set_spans(&self, counts: Arc<SpanCounts>) {
         *self.spans.lock() = Some(counts);
+    }
+
+    pub fn set_outbound(&self, counts: Arc<outbound::Counts>) {
+        *self.calls_counted.lock() = Some(counts);
     }
 
     pub fn set_nodes(&self, nodes: usize) {
@@ -155,6 +168,13 @@ impl Sources {
                 self.span_fates.of(*fate).absolute(spans.of(*fate).value());
             }
         }
+        if let Some(counts) = self.calls_counted.lock().as_ref() {
+            for (purpose, calls) in Purpose::ALL.iter().zip(&self.calls) {
+                for result in OutboundResult::ALL {
+                    calls.of(*result).absolute(counts.of(*purpose, *result).value());
+                }
+            }
+        }
         self.panics.absolute(logs::panics());
         self.log_lines_dropped.absolute(logs::lines_dropped());
     }
@@ -196,6 +216,7 @@ fn sums(new: &Registrar<'_>) -> Vec<Sum> {
         (plain(&names::JOINS), |shard| shard.joins.value()),
         (plain(&names::LEAVES), |shard| shard.leaves.value()),
         (plain(&names::REPLAYS), |shard| shard.replays.value()),
+        (plain(&names::USER_MESSAGES), |shard| shard.user_messages.value()),
         (plain(&names::REPLAYED_MESSAGES), |shard| {
             shard.replayed_messages.value()
         }),
