@@ -15,6 +15,7 @@ pub(crate) mod fixtures;
 mod grants;
 mod json;
 mod jwk;
+pub mod jwks;
 pub mod keys;
 mod mint;
 mod origin;
@@ -28,6 +29,7 @@ mod vouched;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -35,7 +37,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ::http::request::Parts;
 use parking_lot::RwLock;
 
-pub use denied::{Denied, DeniedWord};
+pub use denied::{Denied, DeniedWord, NotVerified};
 pub use diagnose::diagnose;
 pub use grants::{Grants, Verb};
 pub use keys::{KeyProblem, Keys};
@@ -47,6 +49,7 @@ pub use revocations::Revocations;
 pub use vouched::NotVouched;
 
 use crate::config::{self, Config};
+use jwks::{Issuer, Waited};
 
 /// Seconds since the Unix epoch.
 pub type UnixSeconds = u64;
@@ -133,6 +136,11 @@ impl Verified {
     /// `exp`, as clients are told.
     pub fn expires_at(&self) -> Option<UnixSeconds> {
         self.expires_at
+    }
+
+    /// Where the token was.
+    pub(crate) fn at(self, place: Place) -> Admitted {
+        Admitted { verified: self, place }
     }
 
     /// When the token stops being good: `exp` and the leeway. A connection that stays longer is closed.
@@ -356,6 +364,42 @@ impl Policy {
             return Err(REVOKED);
         }
         Ok(verified)
+    }
+
+    /// As [`Policy::verify`], now; a token whose key is not known yet waits for it (see [`jwks`]), so that no rotation
+    /// refuses a good one. Bounded in number and time.
+    ///
+    /// # Errors
+    /// It is not good, or nobody can say.
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn verify_patiently(&self, token: &str, address: IpAddr) -> Result<Verified, NotVerified> {
+        let denied = match self.verify(token, now()) {
+            Err(denied) if denied.word() == DeniedWord::TokenSignature => denied,
+            verdict => return Ok(verdict?),
+        };
+        let Some((issuer, kid)) = self.awaited(token) else {
+            return Err(denied.into());
+        };
+        match issuer.wait_for(kid.as_deref(), address).await {
+            Waited::Again => Ok(self.verify(token, now())?),
+            Waited::Unknown => Err(denied.into()),
+            Waited::Unanswered => Err(NotVerified::Unavailable),
+        }
+    }
+
+    /// Whose keys, and which of them, could yet vouch for a token for which no known key does.
+    fn awaited(&self, token: &str) -> Option<(&Arc<Issuer>, Option<String>)> {
+        if self.keys.issuers().is_empty() {
+            return None;
+        }
+        let token = token::Unverified::parse(token, self.rules).ok()?;
+        let issuer = token.awaited(&self.keys, self.rules, now())?;
+        Some((issuer, token.header.kid))
+    }
+
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// Whether a token that was good is revoked by now.

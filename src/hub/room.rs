@@ -32,7 +32,8 @@ use crate::telemetry::taps::Taps;
 use crate::websocket::encoded::Frame;
 
 pub use asks::{
-    Asker, Cursor, Joined, Joining, Paged, Paging, Pending, People, PieceLimits, Read, Replay, Said, Saying, Spoken, Words,
+    Asker, Cursor, Joined, Joining, Paged, Paging, Pending, People, PieceLimits, Read, Replay, Said, Saying, Spoken,
+    Words,
 };
 use shared::Shared;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::request::Parts;
 use tokio::time::timeout;
 
-use crate::auth::{self, Admitted, Denied, OriginVerdict};
+use crate::auth::{self, Admitted, Denied, NotVerified, OriginVerdict, Shown};
 use crate::config::Limits;
 use crate::runtime::Node;
 use crate::telemetry::metrics::{AdmissionRefusal, Limit};
@@ -27,12 +27,26 @@ impl From<Denied> for NotAdmitted {
     }
 }
 
+impl From<NotVerified> for NotAdmitted {
+    fn from(not: NotVerified) -> Self {
+        match not {
+            NotVerified::Denied(denied) => Self::Denied(denied),
+            NotVerified::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
 impl Node {
     /// The verdict on a request whose Origin was found good. At once, unless somebody else has to be asked.
     ///
     /// # Cancel safety
     /// Dropping it ends the waiting. A ticket may be used up then.
     pub async fn admit(&self, parts: &Parts, origin: OriginVerdict, address: IpAddr) -> Result<Admitted, NotAdmitted> {
+        // A token is judged at once, or waits for keys, in a line and a time of its own.
+        let shown = self.policy.shown(parts, origin)?;
+        if let Shown::Token(token, place) = shown {
+            return Ok(self.policy.verify_patiently(&token, address).await?.at(place));
+        }
         let Some(_place) = self.waiting.enter() else {
             self.metrics.limit_hit(Limit::AdmissionsWaiting);
             return Err(NotAdmitted::Unavailable);

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::door::Door;
+use crate::auth::jwks::Jwks;
 use crate::auth::{Identity, Policy, Refusals};
 use crate::backplane::directory::NodeFacts;
 use crate::backplane::driver::{self, Seats, Warden};
@@ -29,6 +30,8 @@ pub struct Node {
     pub traces: Traces,
     /// The one way to call somebody else.
     pub outbound: Outbound,
+    /// Issuers whose keys come by URL.
+    pub jwks: Jwks,
     pub health: Health,
     pub policy: Arc<Policy>,
     pub sessions: Arc<Sessions>,

@@ -11,6 +11,7 @@ use hyper_util::rt::TokioTimer;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::auth::jwks::Jwks;
 use crate::auth::keys::Keys;
 use crate::auth::{Policy, Refusals};
 use crate::backplane;
@@ -208,6 +209,7 @@ pub(super) fn build_on(
     let keys = Keys::from_config(&config)
         .map_err(|problems| anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     let policy = Arc::new(Policy::new(&config, keys).map_err(|problems| anyhow::anyhow!(problems.join("\n")))?);
+    let jwks = Jwks::new(&policy, &outbound)?;
     let names = certificates.clone();
     let sessions = Arc::new(Sessions::new(
         &config,
@@ -266,6 +268,7 @@ pub(super) fn build_on(
         metrics,
         traces,
         outbound,
+        jwks,
         policy,
         sessions,
         permits,
@@ -427,11 +430,13 @@ fn control(
         let mut interrupt = signal(SignalKind::interrupt())?;
         // Before anything is waited for: whoever asks for a reload must never end the process.
         reload_when_asked(node)?;
+        node.jwks.start(&node.tasks, &node.metrics);
         node.warden.start(&node.tasks);
         if let Some(cluster) = &node.cluster {
             supervisor::status("waiting for the backplane");
             cluster.start(node).await?;
         }
+        node.jwks.tried().await;
         node.open.cancel();
         if let Some(certificates) = &node.certificates {
             certificates.keep(&node.tasks, &node.health);

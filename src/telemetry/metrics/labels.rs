@@ -72,6 +72,7 @@ labels! {
         HandshakesInFlight = "handshakes_in_flight", HandshakeWait = "handshake_wait",
         TurnAways = "turn_aways", AdmissionsWaiting = "admissions_waiting", NodeInboundBytes = "node_inbound_bytes", MessageBytes = "message_bytes",
         Fragments = "fragments", RoomsPerConnection = "rooms_per_connection",
+        JwksWaiting = "jwks_waiting", JwksKidsPerAddress = "jwks_kids_per_address",
         RoomMembers = "room_members", Rooms = "rooms", HeaderBytes = "header_bytes",
         CallsPerConnection = "calls_per_connection",
     }
@@ -121,7 +122,7 @@ labels! {
     CallKind {
         Publish = "publish", Attach = "attach", Range = "range", Before = "before", Heads = "heads",
         Users = "users", Present = "present", Renew = "renew", Reap = "reap", Control = "control",
-        Canary = "canary", Wait = "wait",
+        Canary = "canary", Wait = "wait", Outbox = "outbox",
     }
     /// What the log answered to a room that asked what it had missed.
     RepairResult { Ok = "ok", Trimmed = "trimmed", Rewound = "rewound", Epoch = "epoch", None = "none" }
@@ -161,6 +162,11 @@ labels! {
     ApiOperation {
         Chat = "chat", Message = "message", Users = "users", History = "history", Remove = "remove", Kick = "kick",
         Revoke = "revoke", Rooms = "rooms", Nodes = "nodes", Batch = "batch", Openapi = "openapi", Other = "other",
+    }
+    /// What reading an issuer's keys came to.
+    JwksResult {
+        Ok = "ok", NotModified = "not_modified", Status = "status", BadSet = "bad_set", Forbidden = "forbidden",
+        Connect = "connect", Tls = "tls", Timeout = "timeout", TooLarge = "too_large", Protocol = "protocol",
     }
     /// What became of a finished span.
     SpanFate { Exported = "exported", Failed = "failed", Dropped = "dropped" }

@@ -281,11 +281,7 @@ impl Room {
                 if let Wanted::In { again: false, .. } = waiting.what {
                     shared.refused.push(member);
                 }
-                self.settle(
-                    member,
-                    unavailable(reference),
-                    Settled::Refused(ErrorCode::Unavailable),
-                );
+                self.settle(member, unavailable(reference), Settled::Refused(ErrorCode::Unavailable));
             }
             shared.wants_older = false;
             // What is behind stays so: a whole link, or the next audit, brings it up again.
