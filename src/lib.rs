@@ -12,11 +12,13 @@
 //! Beside the way: `outbound` (whom we call), `config` (what the operator decided), `limits` (what nobody decides), `telemetry`, `runtime` (threads,
 //! tasks, stopping) and `cli`. README's "How it is built" has the invariants and the reasons.
 
+pub mod api;
 pub mod auth;
 pub mod backplane;
 pub mod cli;
 pub mod config;
 pub mod connection;
+pub mod hooks;
 pub mod http;
 pub mod hub;
 pub mod limits;

@@ -22,6 +22,7 @@ mod origin;
 mod pem;
 mod refusals;
 pub mod revocations;
+pub mod scope;
 pub mod ticket;
 mod token;
 mod vouched;

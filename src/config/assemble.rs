@@ -1,18 +1,21 @@
 //! From settings to the typed `Config`. Every value is in range by now; what is missing keeps its place with
 //! something harmless, so that the checks can go on and all problems are told at once.
 
+mod hooks;
 mod keys;
 
 use secrecy::ExposeSecret;
 
+use super::api::api;
 use super::check;
 use super::problem::Problem;
 use super::read::Read;
+use super::schema::ROOMS;
 use super::settings::Settings;
 use super::{
     Acme, Admin, Auth, Backplane, BackplaneKind, ClientAuth, Config, Drain, Echo, Forward, Heartbeat, History, Kept,
-    Limits, Log, LogFormat, OnStale, Origin, Outbound, Rooms, RuntimeKind, Server, Session, Tickets, Tls, TlsMode,
-    Traces,
+    Limits, Log, LogFormat, OnStale, Origin, Outbound, Room, RoomClass, RuntimeKind, Server, Session, Tickets, Tls,
+    TlsMode, Traces, Who,
 };
 use crate::backplane::url::BackplaneUrl;
 
@@ -26,6 +29,9 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
     let headers = one_of(settings, ["traces.headers", "traces.headers_file"], problems);
     let url = one_of(settings, ["backplane.url", "backplane.url_file"], problems);
     let keys = keys::keys(settings, problems);
+    let api = api(settings, problems);
+    let rooms = rooms(settings, problems);
+    let hooks = hooks::assemble(settings, problems);
     let read = Read(settings);
     Config {
         server: server(&read, problems),
@@ -95,11 +101,12 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
             bytes: read.size("history.bytes"),
             node_bytes: read.size("history.node_bytes"),
         },
-        rooms: Rooms {
-            users_shown: read.number("rooms.users_shown"),
-            key_window: read.duration("rooms.key_window"),
-            flush_window: read.duration("rooms.flush_window"),
+        room: Room {
+            users_shown: read.number("room.users_shown"),
+            key_window: read.duration("room.key_window"),
+            flush_window: read.duration("room.flush_window"),
         },
+        rooms,
         backplane: backplane(&read, url, problems),
         echo: Echo {
             enabled: read.flag("echo.enabled"),
@@ -107,6 +114,8 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
             fragments: read.number("echo.fragments"),
         },
         admin: admin(&read, problems),
+        api,
+        hooks,
         drain: Drain {
             grace: read.duration("drain.grace"),
             time: read.duration("drain.time"),
@@ -290,6 +299,45 @@ fn limits(read: &Read) -> Limits {
     }
 }
 
+fn rooms(settings: &Settings, problems: &mut Vec<Problem>) -> Vec<RoomClass> {
+    let indexes = entries_of(settings, ROOMS, problems);
+    let read = Read(settings);
+    indexes.into_iter().map(|index| room_class(&read, index)).collect()
+}
+
+fn room_class(read: &Read, index: usize) -> RoomClass {
+    let entry = format!("{ROOMS}[{index}]");
+    let key = |name: &str| format!("{entry}.{name}");
+    let who = |name: &str| match read.text(&key(name)).as_str() {
+        "granted" => Who::Granted,
+        "none" => Who::None,
+        _ => Who::All,
+    };
+    // What is not set has no value, of whatever kind.
+    let is_set = |name: &str| read.0.value(&key(name)).is_some();
+    let number = |name: &str| is_set(name).then(|| read.number(&key(name)));
+    let size = |name: &str| is_set(name).then(|| read.size(&key(name)));
+    let duration = |name: &str| is_set(name).then(|| read.duration(&key(name)));
+    RoomClass {
+        pattern: read.text(&key("pattern")),
+        join: who("join"),
+        chat: who("chat"),
+        list: who("list"),
+        history: who("history"),
+        guests: read.flag(&key("guests")),
+        history_messages: number("history_messages"),
+        history_age: duration("history_age"),
+        history_bytes: size("history_bytes"),
+        key_window: duration("key_window"),
+        flush_window: duration("flush_window"),
+        users_shown: number("users_shown"),
+        members: number("members"),
+        messages_per_second: is_set("messages_per_second").then(|| read.number(&key("messages_per_second"))),
+        bytes_per_second: size("bytes_per_second").map(|bytes| bytes as u64),
+        set_in: read.0.at(&entry).map_or_else(String::new, |at| at.short()),
+    }
+}
+
 /// Which of two keys that exclude each other holds the value.
 fn one_of(settings: &mut Settings, pair: [&str; 2], problems: &mut Vec<Problem>) -> Option<String> {
     let kept = settings.keep_highest(&pair.map(str::to_owned));
@@ -301,7 +349,7 @@ fn one_of(settings: &mut Settings, pair: [&str; 2], problems: &mut Vec<Problem>)
 }
 
 /// The numbers of the entries of an array.
-fn entries_of(settings: &Settings, array: &str, problems: &mut Vec<Problem>) -> Vec<usize> {
+pub(super) fn entries_of(settings: &Settings, array: &str, problems: &mut Vec<Problem>) -> Vec<usize> {
     let indexes = settings.entries_of(array);
     if let Some((expected, found)) = indexes.iter().enumerate().find(|(expected, found)| expected != *found) {
         problems.push(Problem::error(

@@ -5,10 +5,12 @@ pub mod admin;
 mod backplane;
 mod clients;
 mod forward;
+mod hooks;
 pub mod keys;
 mod origin;
 mod proxies;
 pub mod risk;
+mod rooms;
 mod telemetry;
 mod tls;
 
@@ -37,8 +39,10 @@ pub fn check(config: &Config, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Ve
     problems.extend(outboxes(&config.limits));
     problems.extend(rates(&config.limits));
     problems.extend(history(config));
+    problems.extend(rooms::check(config));
     problems.extend(backplane::check(config));
     problems.extend(admin::check(config));
+    problems.extend(hooks::check(&config.hooks));
     problems.extend(telemetry::check(&config.log, &config.traces));
     problems.extend(extra(config));
     problems

@@ -5,7 +5,7 @@ use std::path::Path;
 use toml_edit::{Document, Item, Key, TableLike};
 
 use super::problem::{At, Problem};
-use super::schema::SCHEMA;
+use super::schema::{OLD_ROOM, ROOM, SCHEMA};
 use super::settings::Layer;
 use super::suggest;
 
@@ -35,6 +35,7 @@ impl Reader<'_> {
         for (key, item) in entries(root) {
             let section = key.get();
             match item.as_table_like() {
+                Some(table) if section == OLD_ROOM => self.old_room(key, table, root.contains_key(ROOM)),
                 _ if SCHEMA.is_array(section) => self.array(section, key, item),
                 _ if !SCHEMA.has_section(section) => self.unknown_section(key),
                 Some(table) => self.section(section, None, table),
@@ -71,6 +72,27 @@ impl Reader<'_> {
                     self.layer.refuse(problem.at(at));
                 }
             }
+        }
+    }
+
+    /// `[rooms]`, as `[room]` was called before there were `[[rooms]]`.
+    fn old_room(&mut self, key: &Key, table: &dyn TableLike, has_new: bool) {
+        let problem = if has_new {
+            Problem::error(
+                OLD_ROOM,
+                "the old name of [room], which is here too",
+                "move its keys to [room]; [[rooms]] with two brackets is for classes of rooms",
+            )
+        } else {
+            Problem::warning(
+                OLD_ROOM,
+                "[rooms] is now [room]",
+                "rename it; [[rooms]] with two brackets is for classes of rooms",
+            )
+        };
+        self.layer.refuse(problem.at(self.at(key)));
+        if !has_new {
+            self.section(ROOM, None, table);
         }
     }
 

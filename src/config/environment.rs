@@ -1,7 +1,7 @@
 //! Variables and flags: text for dotted keys. The variables come from `main`; nothing here asks the process.
 
 use super::problem::{At, Problem};
-use super::schema::{Entry, SCHEMA};
+use super::schema::{Entry, OLD_ROOM, ROOM, SCHEMA};
 use super::settings::Layer;
 use super::suggest;
 
@@ -21,12 +21,33 @@ pub fn read(variables: &[(String, String)]) -> Layer {
         if NO_KEYS.contains(&name.as_str()) || is_service_link(rest, text) {
             continue;
         }
+        if let Some(entry) = find_old(rest) {
+            take_old(&mut layer, entry, name, text, variables);
+            continue;
+        }
         match find(rest) {
             Some((entry, index)) => take(&mut layer, entry, index, text, At::Environment(name.clone())),
             None => layer.refuse(unknown(name, rest)),
         }
     }
     layer
+}
+
+/// The key that `ROOMS__USERS_SHOWN` names, from the time before there were classes of rooms.
+fn find_old(rest: &str) -> Option<&'static Entry> {
+    let name = rest.strip_prefix(&OLD_ROOM.to_ascii_uppercase())?.strip_prefix("__")?;
+    let is_upper = !name.bytes().any(|byte| byte.is_ascii_lowercase());
+    is_upper.then(|| SCHEMA.find(ROOM, &name.to_ascii_lowercase()))?
+}
+
+/// A variable by its old name, which says so, and goes behind the new one.
+fn take_old(layer: &mut Layer, entry: &Entry, name: &str, text: &str, variables: &[(String, String)]) {
+    let new = entry.variable();
+    let at = At::Environment(name.to_owned());
+    layer.refuse(Problem::warning(name, format!("is now {new}"), "rename it").at(at.clone()));
+    if !variables.iter().any(|(known, _)| *known == new) {
+        take(layer, entry, None, text, at);
+    }
 }
 
 /// Reads flags: dotted key, text, and the flag's name for messages.

@@ -1,7 +1,9 @@
 //! What the operator decided, checked: parsed once, reported whole, never read again from outside.
 
+mod api;
 mod assemble;
 mod check;
+pub mod classes;
 mod document;
 mod environment;
 mod facts;
@@ -30,6 +32,7 @@ use secrecy::SecretString;
 use crate::backplane::url::BackplaneUrl;
 use crate::outbound::Target;
 
+pub use api::{Api, ApiKey, api_key_problems};
 pub use check::check;
 pub use facts::Facts;
 pub use listen::{Listen, Networks};
@@ -51,10 +54,14 @@ pub struct Config {
     pub heartbeat: Heartbeat,
     pub limits: Limits,
     pub history: History,
-    pub rooms: Rooms,
+    pub room: Room,
+    /// In the order of the file.
+    pub rooms: Vec<RoomClass>,
     pub backplane: Backplane,
     pub echo: Echo,
     pub admin: Admin,
+    pub api: Api,
+    pub hooks: Hooks,
     pub drain: Drain,
     pub log: Log,
     pub traces: Traces,
@@ -366,14 +373,79 @@ pub struct History {
     pub node_bytes: usize,
 }
 
+/// What holds in every room whose class does not say otherwise.
 #[derive(Debug, Clone)]
-pub struct Rooms {
+pub struct Room {
     /// Users named in `list`; above it a room gets `count` instead of `join` and `left`.
     pub users_shown: usize,
     /// How long a `key` is remembered.
     pub key_window: Duration,
     /// How long a flush may wait for more; 0 sends at once.
     pub flush_window: Duration,
+}
+
+/// One `[[rooms]]` entry: the rooms of a pattern. What is none is as in all rooms; [`classes::Classes`] puts the two
+/// together.
+#[derive(Debug, Clone)]
+pub struct RoomClass {
+    /// A room's name, or the beginning of many and a `*`.
+    pub pattern: String,
+    pub join: Who,
+    pub chat: Who,
+    pub list: Who,
+    pub history: Who,
+    /// Whether guests may enter.
+    pub guests: bool,
+    pub history_messages: Option<usize>,
+    pub history_age: Option<Duration>,
+    pub history_bytes: Option<usize>,
+    pub key_window: Option<Duration>,
+    pub flush_window: Option<Duration>,
+    pub users_shown: Option<usize>,
+    /// Connections on this node; 0 means no limit.
+    pub members: Option<usize>,
+    /// Chats on this node; 0 means no limit.
+    pub messages_per_second: Option<u32>,
+    /// Of their content; 0 means no limit.
+    pub bytes_per_second: Option<u64>,
+    /// `conclave.toml:12`, for messages.
+    pub set_in: String,
+}
+
+impl RoomClass {
+    /// A class that differs in nothing.
+    #[must_use]
+    pub fn of(pattern: &str) -> Self {
+        Self {
+            pattern: pattern.to_owned(),
+            join: Who::All,
+            chat: Who::All,
+            list: Who::All,
+            history: Who::All,
+            guests: true,
+            history_messages: None,
+            history_age: None,
+            history_bytes: None,
+            key_window: None,
+            flush_window: None,
+            users_shown: None,
+            members: None,
+            messages_per_second: None,
+            bytes_per_second: None,
+            set_in: String::new(),
+        }
+    }
+}
+
+/// Who may do something in the rooms of a class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// Everybody whose token does not say otherwise.
+    All,
+    /// Only whose token says so.
+    Granted,
+    /// Nobody, whatever their token says.
+    None,
 }
 
 /// What carries rooms between nodes.
@@ -506,6 +578,74 @@ pub struct AdminToken {
     /// For the audit log.
     pub name: String,
     pub secret: SecretString,
+}
+
+/// What is asked of the application and told to it.
+#[derive(Debug, Clone, Default)]
+pub struct Hooks {
+    /// Signs; there is one whenever there is a hook.
+    pub secret: Option<SecretString>,
+    /// Signs too, while receivers change over.
+    pub previous_secret: Option<SecretString>,
+    /// PEM roots of the hooks' servers; none: the system's.
+    pub ca_file: Option<PathBuf>,
+    pub ask: Vec<AskHook>,
+    pub tell: Vec<TellHook>,
+}
+
+impl Hooks {
+    /// Whether anybody is asked or told.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !self.ask.is_empty() || !self.tell.is_empty()
+    }
+}
+
+/// One `[[hooks.ask]]`.
+#[derive(Debug, Clone)]
+pub struct AskHook {
+    /// Label of its metrics; no two hooks share one.
+    pub name: String,
+    pub url: String,
+    /// Words of [`crate::hooks::Event`], each once.
+    pub events: Vec<String>,
+    /// Patterns of rooms.
+    pub rooms: Vec<String>,
+    /// Patterns of names of calls.
+    pub calls: Vec<String>,
+    pub timeout: Duration,
+    pub when_down: WhenDown,
+    pub in_flight: usize,
+    /// Failures in a row that open the circuit; 0: it never opens.
+    pub circuit_failures: u32,
+    pub circuit_pause: Duration,
+    pub answer_bytes: usize,
+}
+
+/// What holds when a hook that is to be asked gives no good answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenDown {
+    Deny,
+    Allow,
+}
+
+/// One `[[hooks.tell]]`.
+#[derive(Debug, Clone)]
+pub struct TellHook {
+    /// Label of its metrics; no two hooks share one.
+    pub name: String,
+    pub url: String,
+    /// Words of [`crate::hooks::Event`], each once.
+    pub events: Vec<String>,
+    /// Patterns of rooms.
+    pub rooms: Vec<String>,
+    pub batch_events: usize,
+    pub batch_wait: Duration,
+    pub timeout: Duration,
+    /// Longest pause between two tries.
+    pub retry_max: Duration,
+    /// Events that may wait.
+    pub queue_events: usize,
 }
 
 #[derive(Debug, Clone)]

@@ -14,6 +14,15 @@ pub const DEFAULT_TOML: &str = include_str!("default.toml");
 /// The array of tables that holds keys; one of its keys is `auth.keys[0].algorithm`.
 pub const KEYS: &str = "auth.keys";
 
+/// The array of tables that holds classes of rooms.
+pub const ROOMS: &str = "rooms";
+
+/// The name that `[room]` had before there were classes, and that it may still be written by.
+pub const OLD_ROOM: &str = "rooms";
+
+/// The section with what holds in all rooms.
+pub const ROOM: &str = "room";
+
 /// One key of the configuration.
 #[derive(Debug)]
 pub struct Entry {

@@ -23,8 +23,8 @@ pub struct Outbox {
         reason = "8 bytes for the many that have none, where 32 would be kept for ever"
     )]
     rest: Option<Box<VecDeque<Queued>>>,
-    /// Bytes of the first frame that have been taken.
-    first_taken: usize,
+    /// Bytes of the first frame that have been taken. No frame has 4 GiB: the longest message has a quarter of that.
+    first_taken: u32,
     /// Bytes still to take.
     bytes: usize,
 }
@@ -71,13 +71,13 @@ impl Outbox {
         while room > 0
             && let Some(queued) = &self.first
         {
-            let left = &queued.frame.bytes()[self.first_taken..];
+            let left = &queued.frame.bytes()[self.first_taken as usize..];
             let taken = left.len().min(room);
             piece.extend_from_slice(&left[..taken]);
             room -= taken;
             self.bytes -= taken;
             if taken < left.len() {
-                self.first_taken += taken;
+                self.first_taken += u32::try_from(taken).unwrap_or(u32::MAX);
                 return;
             }
             whole(&queued.frame);
@@ -98,7 +98,7 @@ impl Outbox {
             self.first = None;
         }
         let left = self.first.as_ref();
-        self.bytes = left.map_or(0, |queued| queued.frame.bytes().len() - self.first_taken);
+        self.bytes = left.map_or(0, |queued| queued.frame.bytes().len() - self.first_taken as usize);
         before - self.frames()
     }
 }

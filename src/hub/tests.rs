@@ -275,8 +275,8 @@ impl Play {
         config.history.messages = world.kept.messages;
         config.history.bytes = world.kept.bytes;
         config.history.age = Duration::from_millis(world.kept.age_ms);
-        config.rooms.users_shown = world.users_shown;
-        config.rooms.key_window = Duration::from_millis(KEY_WINDOW_MS);
+        config.room.users_shown = world.users_shown;
+        config.room.key_window = Duration::from_millis(KEY_WINDOW_MS);
         config.limits.room_members = world.members_max;
         let inboxes: Arc<[Arc<Inbox>]> = (0..SHARDS).map(|_| Arc::new(Inbox::default())).collect();
         let mut shards = Shards::new(Arc::clone(&inboxes), world.piece);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::door::Door;
 use crate::auth::jwks::Jwks;
 use crate::auth::{Identity, Policy, Refusals};
 use crate::backplane::directory::NodeFacts;
@@ -34,6 +35,8 @@ pub struct Node {
     pub health: Health,
     pub policy: Arc<Policy>,
     pub sessions: Arc<Sessions>,
+    /// Who may call the server API; none: nobody may.
+    pub api: Option<Arc<Door>>,
     pub refusals: Refusals,
     /// Of whom it is not known yet who they are.
     pub waiting: Waiting,
@@ -121,6 +124,9 @@ impl Node {
     pub fn sweep_limiters(&self) {
         self.refusals.sweep();
         self.sessions.sweep();
+        if let Some(door) = &self.api {
+            door.sweep();
+        }
         self.ceilings
             .sweep(self.shards.first().map_or(0, |shard| shard.now_ns()));
         self.admission.sweep();

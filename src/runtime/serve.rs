@@ -263,6 +263,7 @@ pub(super) fn build_on(
         closed: tokio_util::sync::CancellationToken::new(),
         arriving: tokio_util::task::TaskTracker::new(),
         listening_stopped: tokio_util::sync::CancellationToken::new(),
+        api: crate::api::door(&config.api),
         config: Arc::clone(&config),
         metrics,
         traces,

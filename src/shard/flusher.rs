@@ -120,6 +120,7 @@ impl Shard {
                     self.queue(local, &conn, frame, now_ms);
                 }
             }
+            Command::ToUser(what) => self.to_user(local, what, now_ms),
             Command::Said {
                 member,
                 frame,

@@ -10,6 +10,8 @@ mod flusher;
 pub mod inbox;
 mod members;
 mod sweeper;
+mod told;
+mod users;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -100,7 +102,7 @@ impl Shard {
             taps,
             started: Instant::now(),
             heartbeat: config.heartbeat.interval,
-            flush_window: config.rooms.flush_window,
+            flush_window: config.room.flush_window,
             outboxes: Arc::clone(&budgets.outboxes),
             inbound: Arc::clone(&budgets.inbound),
             local: Mutex::default(),

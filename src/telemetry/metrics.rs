@@ -7,6 +7,7 @@
 
 mod backplane;
 mod handles;
+mod hooks;
 pub mod http;
 pub mod labels;
 pub mod names;
@@ -25,6 +26,7 @@ use parking_lot::Mutex;
 pub use self::backplane::{Backplane, Presence, Revocation};
 pub use self::handles::Counters;
 use self::handles::{Registrar, Words};
+pub use self::hooks::{HOOK_RESULTS, HookMetrics};
 pub use self::labels::*;
 pub use self::scrape::Gauges;
 use self::scrape::Sources;
@@ -83,6 +85,9 @@ pub struct Metrics {
     /// By action.
     admin_requests: Vec<Counters<AdminResult>>,
     taps: metrics::Gauge,
+    /// By operation.
+    api_requests: Vec<Counters<AdminResult>>,
+    api_duration: Vec<metrics::Histogram>,
     backplane: Backplane,
     presence: Presence,
     revocation: Revocation,
@@ -146,6 +151,14 @@ impl Metrics {
                 .map(|action| new.counters_of(&names::ADMIN_REQUESTS, action.word()))
                 .collect(),
             taps: new.gauge(&names::TAPS, &[]),
+            api_requests: ApiOperation::ALL
+                .iter()
+                .map(|operation| new.counters_of(&names::API_REQUESTS, operation.word()))
+                .collect(),
+            api_duration: ApiOperation::ALL
+                .iter()
+                .map(|operation| new.histogram(&names::API_DURATION, &[operation.word()]))
+                .collect(),
             backplane: Backplane::register(&new, build.backplane),
             presence: Presence::register(&new),
             revocation: Revocation::register(&new),
@@ -345,6 +358,12 @@ impl Metrics {
     /// A request for the operator's page or its API was answered.
     pub fn admin_request(&self, action: AdminAction, result: AdminResult) {
         self.admin_requests[action.index()].inc(result);
+    }
+
+    /// A request for the server API was answered after so long.
+    pub fn api_request(&self, operation: ApiOperation, result: AdminResult, seconds: f64) {
+        self.api_requests[operation.index()].inc(result);
+        self.api_duration[operation.index()].record(seconds);
     }
 
     /// So many taps are open.

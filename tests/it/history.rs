@@ -175,7 +175,7 @@ async fn the_old_is_forgotten_and_the_numbers_go_on() {
 
 #[tokio::test]
 async fn a_room_that_nobody_can_come_back_for_ends_and_so_does_its_epoch() {
-    let builder = harness::node().set("history.age", "1s").set("rooms.key_window", "1s");
+    let builder = harness::node().set("history.age", "1s").set("room.key_window", "1s");
     let (node, mut ann, epoch) = told(builder, 3, 1).await;
     let keyed = json!({"type": "chat", "room": "lobby", "content": 1, "key": "k"});
     assert_eq!(ann.ask(keyed).await["seq"], 4);

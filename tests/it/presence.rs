@@ -78,7 +78,7 @@ async fn a_large_room_is_told_counts_at_most_once_a_second_and_right_in_the_end(
     for runtime in ["per-core", "shared"] {
         let node = harness::node()
             .runtime(runtime)
-            .set("rooms.users_shown", "3")
+            .set("room.users_shown", "3")
             .start()
             .await;
         let mut witness = node.client("witness").await;
@@ -139,7 +139,7 @@ async fn a_large_room_is_told_counts_at_most_once_a_second_and_right_in_the_end(
 
 #[tokio::test]
 async fn a_user_who_is_not_in_the_first_rows_is_listed_to_itself() {
-    let node = harness::node().set("rooms.users_shown", "1").start().await;
+    let node = harness::node().set("room.users_shown", "1").start().await;
     let mut clients = Vec::new();
     for name in ["ann", "bob", "cem"] {
         let mut client = node.client(name).await;

@@ -254,7 +254,7 @@ async fn one_order_for_all_and_each_senders_own_inside_it() {
 
 #[tokio::test]
 async fn a_key_is_good_for_its_user_over_reconnects_and_until_its_window_ends() {
-    let node = harness::node().set("rooms.key_window", "2s").start().await;
+    let node = harness::node().set("room.key_window", "2s").start().await;
     let keyed = |content: u64| json!({"type": "chat", "room": "lobby", "content": content, "key": "k"});
     let mut witness = node.client("witness").await;
     witness.join("lobby").await;

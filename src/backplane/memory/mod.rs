@@ -95,7 +95,7 @@ impl Memory {
                     bytes: config.history.bytes,
                     age: config.history.age,
                 },
-                key_window: config.rooms.key_window,
+                key_window: config.room.key_window,
             },
             maps: (0..MAPS).map(|_| Mutex::default()).collect(),
             lives: Mutex::new(Lives::new(random_word())),

@@ -108,7 +108,7 @@ impl Sink for Heard {
 async fn a_room_is_forgotten_when_nobody_can_come_back_for_anything() {
     let bench = bench(|config| {
         config.history.age = Duration::from_secs(60);
-        config.rooms.key_window = Duration::from_secs(120);
+        config.room.key_window = Duration::from_secs(120);
     });
     let (quiet, held) = (room("quiet"), room("held"));
     let first = bench.say(&quiet, 10).await;

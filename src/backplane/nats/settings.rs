@@ -51,8 +51,8 @@ impl Settings {
             call_timeout: backplane.call_timeout,
             history_messages: config.history.messages,
             history_age: config.history.age,
-            stream_age: config.history.age.max(config.rooms.key_window).max(AGE_MIN),
-            key_window: config.rooms.key_window,
+            stream_age: config.history.age.max(config.room.key_window).max(AGE_MIN),
+            key_window: config.room.key_window,
             disk: backplane.kept == Kept::Disk,
         })
     }

@@ -121,7 +121,7 @@ impl Settings {
             history_messages: config.history.messages,
             history_bytes: config.history.bytes,
             history_age: config.history.age,
-            key_window: config.rooms.key_window,
+            key_window: config.room.key_window,
         }
     }
 }

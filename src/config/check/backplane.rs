@@ -111,15 +111,15 @@ fn times(config: &Config) -> Vec<Problem> {
             "lower it, or raise backplane.publish_timeout",
         ));
     }
-    if backplane.publish_timeout >= config.rooms.key_window {
+    if backplane.publish_timeout >= config.room.key_window {
         let what = format!(
-            "not less than rooms.key_window, {:?}: a retry could be kept twice",
-            config.rooms.key_window
+            "not less than room.key_window, {:?}: a retry could be kept twice",
+            config.room.key_window
         );
         problems.push(Problem::error(
             "backplane.publish_timeout",
             what,
-            "lower it, or raise rooms.key_window",
+            "lower it, or raise room.key_window",
         ));
     }
     problems

@@ -74,6 +74,7 @@ labels! {
         Fragments = "fragments", RoomsPerConnection = "rooms_per_connection",
         JwksWaiting = "jwks_waiting", JwksKidsPerAddress = "jwks_kids_per_address",
         RoomMembers = "room_members", Rooms = "rooms", HeaderBytes = "header_bytes",
+        CallsPerConnection = "calls_per_connection",
     }
     /// Why a client is not let in: before TLS the line was full, or its address had more than its share of it or came too
     /// often; after the request there are too many connections, too many sockets a second, the node is behind, or nobody said
@@ -121,7 +122,7 @@ labels! {
     CallKind {
         Publish = "publish", Attach = "attach", Range = "range", Before = "before", Heads = "heads",
         Users = "users", Present = "present", Renew = "renew", Reap = "reap", Control = "control",
-        Canary = "canary", Wait = "wait",
+        Canary = "canary", Wait = "wait", Outbox = "outbox",
     }
     /// What the log answered to a room that asked what it had missed.
     RepairResult { Ok = "ok", Trimmed = "trimmed", Rewound = "rewound", Epoch = "epoch", None = "none" }
@@ -161,6 +162,11 @@ labels! {
     JwksResult {
         Ok = "ok", NotModified = "not_modified", Status = "status", BadSet = "bad_set", Forbidden = "forbidden",
         Connect = "connect", Tls = "tls", Timeout = "timeout", TooLarge = "too_large", Protocol = "protocol",
+    }
+    /// What was asked of the server API.
+    ApiOperation {
+        Chat = "chat", Message = "message", Users = "users", History = "history", Remove = "remove", Kick = "kick",
+        Revoke = "revoke", Rooms = "rooms", Nodes = "nodes", Batch = "batch", Openapi = "openapi", Other = "other",
     }
     /// What became of a finished span.
     SpanFate { Exported = "exported", Failed = "failed", Dropped = "dropped" }

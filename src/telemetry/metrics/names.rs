@@ -126,6 +126,7 @@ metrics! {
     HISTORY_BYTES Gauge "conclave_history_bytes" []: "Bytes kept in history.";
     RECOVERIES Counter "conclave_history_recoveries_total" ["result"]: "Joins with a position by result.";
     REPLAYS Counter "conclave_replays_total" []: "Replays that were started.";
+    USER_MESSAGES Counter "conclave_user_messages_total" []: "Messages of the application queued to connections of users.";
     REPLAYED_MESSAGES Counter "conclave_replayed_messages_total" []: "Messages sent by replays.";
 
     BACKPLANE_UP Gauge "conclave_backplane_up" ["backend"]: "1 while the backplane as a whole can be reached.";
@@ -158,7 +159,14 @@ metrics! {
     REVOCATION_RELOADS Counter "conclave_revocation_reloads_total" []: "Times all revocations were loaded again.";
     KICKS Counter "conclave_kicks_total" []: "Kicks that were carried out on this node.";
 
+    HOOK_REQUESTS Counter "conclave_hook_requests_total" ["hook", "result"]: "Requests to hooks of the application by what they came to; `ok` and `denied` are good answers.";
+    HOOK_DURATION Histogram "conclave_hook_duration_seconds" ["hook"] in HTTP: "Requests to hooks, whatever they came to.";
+    HOOK_CIRCUIT_OPEN Gauge "conclave_hook_circuit_open" ["hook"]: "1 while a hook is left alone because it kept failing.";
+    HOOK_WAITING Gauge "conclave_hook_waiting" ["hook"]: "Requests to a hook that are under way.";
+
     ADMIN_REQUESTS Counter "conclave_admin_requests_total" ["action", "result"]: "Requests for the operator's page and its API.";
+    API_REQUESTS Counter "conclave_api_requests_total" ["operation", "result"]: "Requests for the server API.";
+    API_DURATION Histogram "conclave_api_duration_seconds" ["operation"] in HTTP: "From a request's head to the answer of the server API.";
     TAPS Gauge "conclave_taps" []: "Live views of a room or user that are open.";
 
     NODES Gauge "conclave_nodes" []: "Nodes that this one knows, itself included.";

@@ -231,6 +231,7 @@ fn sums(new: &Registrar<'_>) -> Vec<Sum> {
         (plain(&names::JOINS), |shard| shard.joins.value()),
         (plain(&names::LEAVES), |shard| shard.leaves.value()),
         (plain(&names::REPLAYS), |shard| shard.replays.value()),
+        (plain(&names::USER_MESSAGES), |shard| shard.user_messages.value()),
         (plain(&names::REPLAYED_MESSAGES), |shard| {
             shard.replayed_messages.value()
         }),

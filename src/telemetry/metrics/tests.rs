@@ -74,7 +74,7 @@ fn names_follow_the_rules() {
                 "{name}"
             );
             // Which link, which call: there is no other word for it.
-            let is_noun = ["link", "call", "stage"].contains(label);
+            let is_noun = ["link", "call", "stage", "hook"].contains(label);
             assert!(
                 is_noun || !name.contains(&format!("_{label}_")),
                 "{name} repeats its label {label}"
@@ -88,14 +88,9 @@ fn everything_starts_at_zero_with_help() {
     let text = node().render();
     let samples = samples(&text);
     for definition in ALL {
-        // Routes are known only once one was asked for, issuers from the configuration.
-        let later = [
-            names::HTTP_DURATION,
-            names::JWKS_AGE,
-            names::JWKS_FETCHES,
-            names::JWKS_KEYS,
-        ];
-        if later.iter().any(|known| known.name == definition.name) {
+        // Routes are known only once one was asked for, issuers and hooks by the configuration.
+        let is_later = ["hook", "issuer"].iter().any(|label| definition.labels.contains(label));
+        if definition.name == names::HTTP_DURATION.name || is_later {
             continue;
         }
         let name = definition.name;

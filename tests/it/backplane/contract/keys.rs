@@ -111,7 +111,7 @@ async fn of_two_nodes_that_say_the_same_one_wins(engine: &Engine) {
 /// Tries do not make the window longer, or who tries for ever would never be heard.
 async fn a_key_is_forgotten_after_its_window(engine: &Engine) {
     let window = Duration::from_secs(1);
-    let [a, b] = engine.pair_with(|config| config.rooms.key_window = window).await;
+    let [a, b] = engine.pair_with(|config| config.room.key_window = window).await;
     let lobby = room("lobby");
     let first = new(a.publish_one(&lobby, keyed("ann", "k", "first")).await);
     let second = eventually("the end of the key's window", async || {
