@@ -44,7 +44,7 @@ pub use keys::{KeyProblem, Keys};
 pub(crate) use mint::Guest;
 pub use mint::{MintError, ProviderBroken, mint};
 pub use origin::{Allow, Foreign, OriginVerdict, parse_allow};
-pub use refusals::{AddressLimiter, Refusals};
+pub use refusals::{AddressLimiter, Refusals, UserLimiter};
 pub use revocations::Revocations;
 pub use vouched::NotVouched;
 
@@ -295,19 +295,13 @@ impl Policy {
         Ok(Shown::Token(found.token, found.place))
     }
 
-    /// The third, for a token and nobody else to ask.
+    /// The third, of a token.
     ///
     /// # Errors
     /// No good token: upgrade, then close 1008 with the word.
-    pub fn admit(&self, parts: &Parts, origin: OriginVerdict, now: UnixSeconds) -> Result<Admitted, Denied> {
-        match self.shown(parts, origin)? {
-            Shown::Token(token, place) => Ok(Admitted {
-                verified: self.verify(&token, now)?,
-                place,
-            }),
-            Shown::Ticket(_) => Err(Denied::new(DeniedWord::TicketUsed, "there are no tickets")),
-            Shown::Nothing(denied) => Err(denied),
-        }
+    pub fn admit_token(&self, token: &str, place: Place, now: UnixSeconds) -> Result<Admitted, Denied> {
+        let verified = self.verify(token, now)?;
+        Ok(Admitted { verified, place })
     }
 
     /// Who comes with a ticket: `taken` is what was kept under its name, if anything was.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::request::Parts;
 use tokio::time::timeout;
 
-use crate::auth::{self, Admitted, Denied, NotVerified, OriginVerdict, Shown};
+use crate::auth::{self, Admitted, Denied, DeniedWord, NotVerified, OriginVerdict, Policy, Shown};
 use crate::config::Limits;
 use crate::runtime::Node;
 use crate::telemetry::metrics::{AdmissionRefusal, Limit};
@@ -37,21 +37,34 @@ impl From<NotVerified> for NotAdmitted {
 }
 
 impl Node {
-    /// The verdict on a request whose Origin was found good. At once, unless somebody else has to be asked.
+    /// The verdict on a request for a socket whose Origin was found good. At once, unless somebody else has to be asked.
     ///
     /// # Cancel safety
     /// Dropping it ends the waiting. A ticket may be used up then.
     pub async fn admit(&self, parts: &Parts, origin: OriginVerdict, address: IpAddr) -> Result<Admitted, NotAdmitted> {
-        // A token is judged at once, or waits for keys, in a line and a time of its own.
+        self.identify(parts, origin, address).await
+    }
+
+    /// Who a request is from, whatever it is for.
+    ///
+    /// # Cancel safety
+    /// As [`Node::admit`].
+    pub async fn identify(
+        &self,
+        parts: &Parts,
+        origin: OriginVerdict,
+        address: IpAddr,
+    ) -> Result<Admitted, NotAdmitted> {
         let shown = self.policy.shown(parts, origin)?;
+        // A token is judged at once, or waits for its key, in a line and a time of its own.
         if let Shown::Token(token, place) = shown {
-            return Ok(self.policy.verify_patiently(&token, address).await?.at(place));
+            return self.token(&token, place, address).await;
         }
         let Some(_place) = self.waiting.enter() else {
             self.metrics.limit_hit(Limit::AdmissionsWaiting);
             return Err(NotAdmitted::Unavailable);
         };
-        match timeout(self.waiting.time_max, self.decided(parts, origin, address)).await {
+        match timeout(self.waiting.time_max, self.decided(shown, parts, address)).await {
             Ok(verdict) => verdict,
             Err(_) => {
                 self.metrics.admission_refused(AdmissionRefusal::Unanswered);
@@ -60,8 +73,28 @@ impl Node {
         }
     }
 
-    async fn decided(&self, parts: &Parts, origin: OriginVerdict, _address: IpAddr) -> Result<Admitted, NotAdmitted> {
-        Ok(self.policy.admit(parts, origin, auth::now())?)
+    async fn token(&self, token: &str, place: auth::Place, address: IpAddr) -> Result<Admitted, NotAdmitted> {
+        Ok(self.policy.verify_patiently(token, address).await?.at(place))
+    }
+
+    async fn decided(&self, shown: Shown<'_>, parts: &Parts, address: IpAddr) -> Result<Admitted, NotAdmitted> {
+        match shown {
+            Shown::Token(token, place) => self.token(&token, place, address).await,
+            Shown::Ticket(ticket) => {
+                self.require_patience(address, DeniedWord::TicketUsed)?;
+                let origin = Policy::origin_of(parts);
+                self.tickets.redeem(&ticket, origin.as_deref(), &self.policy).await
+            }
+            Shown::Nothing(denied) => Err(denied.into()),
+        }
+    }
+
+    /// Nobody else is bothered for an address that is refused too often: as if it were refused once more.
+    fn require_patience(&self, address: IpAddr, word: DeniedWord) -> Result<(), NotAdmitted> {
+        if self.refusals.are_used_up(address) {
+            return Err(Denied::new(word, "refused too often to be looked up").into());
+        }
+        Ok(())
     }
 }
 

@@ -13,6 +13,7 @@ use crate::backplane::driver::{self, Seats, Warden};
 use crate::config::Config;
 use crate::http::health::Health;
 use crate::http::session::Sessions;
+use crate::http::ticket::Tickets;
 use crate::hub::Hub;
 use crate::net::admission::{Admission, Load};
 use crate::net::certificates::Certificates;
@@ -35,6 +36,7 @@ pub struct Node {
     pub health: Health,
     pub policy: Arc<Policy>,
     pub sessions: Arc<Sessions>,
+    pub tickets: Tickets,
     /// Who may call the server API; none: nobody may.
     pub api: Option<Arc<Door>>,
     pub refusals: Refusals,
@@ -124,6 +126,7 @@ impl Node {
     pub fn sweep_limiters(&self) {
         self.refusals.sweep();
         self.sessions.sweep();
+        self.tickets.sweep();
         if let Some(door) = &self.api {
             door.sweep();
         }

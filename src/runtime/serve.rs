@@ -20,6 +20,7 @@ use crate::backplane::driver::{Seats, Warden};
 use crate::config::{At, Config, Effective, Listen, Problem, RuntimeKind, Severity, TlsMode};
 use crate::http::health::Health;
 use crate::http::session::Sessions;
+use crate::http::ticket::Tickets;
 use crate::http::{admin, routes};
 use crate::hub::Hub;
 use crate::hub::errands::Errands;
@@ -247,6 +248,7 @@ pub(super) fn build_on(
             )
         })
         .collect();
+    let tickets = Tickets::new(&config.tickets, backplane.clone(), Arc::clone(&metrics));
     let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub, Arc::clone(&seats)));
     let node = Arc::new(Node {
         refusals: Refusals::new(config.auth.refusals_per_second, config.auth.refusals_burst),
@@ -271,6 +273,7 @@ pub(super) fn build_on(
         jwks,
         policy,
         sessions,
+        tickets,
         permits,
         admission,
         certificates,

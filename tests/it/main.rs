@@ -41,5 +41,6 @@ mod shutdown;
 mod slow_reader;
 mod storm;
 mod telemetry;
+mod ticket;
 mod tls;
 mod traces;

@@ -92,6 +92,11 @@ metrics! {
     PROBE_SESSIONS Counter "conclave_probe_sessions_total" []: "Sockets of probes (a token with probe: true); no other metric of clients, rooms or messages counts them.";
 
     ADMITTED Counter "conclave_admitted_total" ["place"]: "Accepted tokens by where they were found.";
+    TICKETS Counter "conclave_tickets_total" ["result"]: "Tickets by what became of them: issued and redeemed; refused when they were used and not good; unavailable when the backplane did not answer.";
+    FORWARD_REQUESTS Counter "conclave_forward_requests_total" ["result"]: "Times the application was to be asked who somebody is (auth.forward), by what it came to.";
+    FORWARD_DURATION Histogram "conclave_forward_duration_seconds" [] in HTTP: "From the question to the application's answer, or the end of patience.";
+    FORWARD_CIRCUIT Gauge "conclave_forward_circuit_open" []: "1 while the application is not asked because it failed too often.";
+    FORWARD_CACHE_HITS Counter "conclave_forward_cache_hits_total" []: "Times an earlier answer of the application counted again.";
     AUTH_FAILURES Counter "conclave_auth_failures_total" ["reason"]: "Refused tokens by reason word.";
     CERTIFICATE_EXPIRY Gauge "conclave_tls_certificate_expiry_timestamp_seconds" []: "When the served certificate expires; 0 until one is loaded.";
     ACME_ORDERS Counter "conclave_acme_orders_total" ["result"]: "Certificates that were asked for from the ACME authority.";
