@@ -54,6 +54,18 @@ use jwks::{Issuer, Waited};
 /// Seconds since the Unix epoch.
 pub type UnixSeconds = u64;
 
+/// A user as an application names it, held to what a token may say.
+///
+/// # Errors
+/// A token could not say it; what is wrong.
+pub fn public_user(
+    id: &str,
+    name: Option<&str>,
+    info: Option<&serde_json::Map<String, serde_json::Value>>,
+) -> Result<crate::hub::User, &'static str> {
+    claims::public_user(id, name, info)
+}
+
 /// The clock as `Policy` wants it.
 pub fn now() -> UnixSeconds {
     SystemTime::now()

@@ -237,8 +237,7 @@ impl Task {
                 Phase::Over(_) => return Poll::Ready(()),
                 Phase::Broken => return self.gone(cx),
             }
-            let (is_held_back, is_removed) = self.life.conn.is_held_back(&self.life.shard.outbox_limits);
-            if is_removed {
+            if self.life.shard.removes() {
                 self.life.leave_removed();
             }
             if let Some(pause) = self.aside.as_mut().and_then(|aside| aside.pause.as_mut()) {
@@ -246,7 +245,7 @@ impl Task {
                 self.aside().pause = None;
                 self.life.conn.heard();
             }
-            if is_held_back || self.life.awaits_backplane() {
+            if self.life.conn.is_held_back(&self.life.shard.outbox_limits) || self.life.awaits_backplane() {
                 return Poll::Pending;
             }
             if self.life.node.is_behind() {
@@ -490,7 +489,6 @@ impl Life {
         if self.awaits_backplane() {
             return;
         }
-        self.conn.is_being_removed();
         for name in self.shard.removals(self.member().slot) {
             self.be_removed(&name, RemovedReason::Kicked);
         }

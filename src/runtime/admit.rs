@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::request::Parts;
 use tokio::time::timeout;
 
-use crate::auth::{self, Admitted, Denied, DeniedWord, NotVerified, OriginVerdict, Policy, Shown};
+use crate::auth::{Admitted, Denied, DeniedWord, NotVerified, OriginVerdict, Policy, Shown};
 use crate::config::Limits;
 use crate::runtime::Node;
 use crate::telemetry::metrics::{AdmissionRefusal, Limit};
@@ -55,38 +55,32 @@ impl Node {
         origin: OriginVerdict,
         address: IpAddr,
     ) -> Result<Admitted, NotAdmitted> {
-        let shown = self.policy.shown(parts, origin)?;
-        // A token is judged at once, or waits for its key, in a line and a time of its own.
-        if let Shown::Token(token, place) = shown {
-            return self.token(&token, place, address).await;
+        match self.policy.shown(parts, origin)? {
+            // A token is judged at once, or waits for keys, in a line and a time of its own.
+            Shown::Token(token, place) => Ok(self.policy.verify_patiently(&token, address).await?.at(place)),
+            Shown::Ticket(ticket) => {
+                self.require_patience(address, DeniedWord::TicketUsed)?;
+                let origin = Policy::origin_of(parts);
+                self.in_line(self.tickets.redeem(&ticket, origin.as_deref(), &self.policy))
+                    .await
+            }
+            Shown::Nothing(denied) => Err(denied.into()),
         }
+    }
+
+    /// Waits for somebody else's word, while there are not too many who do, and not for long.
+    async fn in_line(
+        &self,
+        verdict: impl Future<Output = Result<Admitted, NotAdmitted>>,
+    ) -> Result<Admitted, NotAdmitted> {
         let Some(_place) = self.waiting.enter() else {
             self.metrics.limit_hit(Limit::AdmissionsWaiting);
             return Err(NotAdmitted::Unavailable);
         };
-        match timeout(self.waiting.time_max, self.decided(shown, parts, address)).await {
-            Ok(verdict) => verdict,
-            Err(_) => {
-                self.metrics.admission_refused(AdmissionRefusal::Unanswered);
-                Err(NotAdmitted::Unavailable)
-            }
-        }
-    }
-
-    async fn token(&self, token: &str, place: auth::Place, address: IpAddr) -> Result<Admitted, NotAdmitted> {
-        Ok(self.policy.verify_patiently(token, address).await?.at(place))
-    }
-
-    async fn decided(&self, shown: Shown<'_>, parts: &Parts, address: IpAddr) -> Result<Admitted, NotAdmitted> {
-        match shown {
-            Shown::Token(token, place) => self.token(&token, place, address).await,
-            Shown::Ticket(ticket) => {
-                self.require_patience(address, DeniedWord::TicketUsed)?;
-                let origin = Policy::origin_of(parts);
-                self.tickets.redeem(&ticket, origin.as_deref(), &self.policy).await
-            }
-            Shown::Nothing(denied) => Err(denied.into()),
-        }
+        timeout(self.waiting.time_max, verdict).await.unwrap_or_else(|_| {
+            self.metrics.admission_refused(AdmissionRefusal::Unanswered);
+            Err(NotAdmitted::Unavailable)
+        })
     }
 
     /// Nobody else is bothered for an address that is refused too often: as if it were refused once more.

@@ -33,7 +33,7 @@ use crate::net::permits::Permits;
 use crate::outbound::Outbound;
 use crate::runtime::drain::{self, Listening};
 use crate::runtime::supervisor::{self, Beats};
-use crate::runtime::{Ceilings, Cluster, Drain, Node, Tasks, Waiting, node, now_ms};
+use crate::runtime::{Ceilings, Cluster, Drain, Node, Tasks, TopRooms, Waiting, node, now_ms, top_rooms};
 use crate::shard::inbox::Inbox;
 use crate::shard::{Budgets, Shard};
 use crate::telemetry::logs;
@@ -256,6 +256,7 @@ pub(super) fn build_on(
         ceilings: Ceilings::new(limits),
         hub,
         seats,
+        top_rooms: TopRooms::default(),
         warden,
         cluster,
         health: Health::new(),
@@ -529,6 +530,9 @@ fn keep_house(node: &Arc<Node>) {
             counting.hub.send_counts(now_ms());
         }
     });
+    if node.api.is_some() && node.cluster.is_some() {
+        node.tasks.spawn("top rooms", top_rooms::run(Arc::clone(node)));
+    }
     let looked_at = Arc::clone(node);
     node.admission.watch(&node.tasks, move || looked_at.is_behind());
     let sweeping = Arc::clone(node);
