@@ -67,7 +67,17 @@ impl Node {
                 let origin = Policy::origin_of(parts);
                 self.tickets.redeem(&ticket, origin.as_deref(), &self.policy).await
             }
-            Shown::Nothing(denied) => Err(denied.into()),
+            Shown::Nothing(denied) => {
+                let Some(forward) = &self.forward else {
+                    return Err(denied.into());
+                };
+                let Some(question) = forward.question(parts, origin)? else {
+                    return Err(denied.into());
+                };
+                self.require_patience(address, DeniedWord::TokenMissing)?;
+                let verified = forward.ask(question, &self.policy).await?;
+                Ok(self.policy.admit_vouched(verified, auth::now())?)
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::auth::keys::Keys;
-use crate::auth::{Policy, Refusals};
+use crate::auth::{Forward, Policy, Refusals};
 use crate::backplane;
 use crate::backplane::contract::Backplane;
 use crate::backplane::driver::{Seats, Warden};
@@ -246,6 +246,7 @@ pub(super) fn build_on(
             )
         })
         .collect();
+    let forward = Forward::new(&config.auth, &outbound, Arc::clone(&metrics))?;
     let tickets = Tickets::new(&config.tickets, backplane.clone(), Arc::clone(&metrics));
     let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub, Arc::clone(&seats)));
     let node = Arc::new(Node {
@@ -271,6 +272,7 @@ pub(super) fn build_on(
         policy,
         sessions,
         tickets,
+        forward,
         permits,
         admission,
         certificates,
