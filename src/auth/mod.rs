@@ -6,6 +6,7 @@
 //! that stands for a token, and the word of the application.
 
 mod algorithm;
+mod amend;
 mod claims;
 mod denied;
 mod diagnose;
@@ -37,6 +38,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ::http::request::Parts;
 use parking_lot::RwLock;
 
+pub use amend::Amendment;
 pub use denied::{Denied, DeniedWord, NotVerified};
 pub use diagnose::diagnose;
 pub use grants::{Grants, Verb};
@@ -79,13 +81,15 @@ pub struct Identity {
     /// `{"id":"u7","name":"Ann","info":{…}}`
     pub user_json: Arc<str>,
     /// None: everything.
-    pub grants: Option<Grants>,
+    pub grants: Option<Box<Grants>>,
     /// `jti`
     pub token_id: Option<Box<str>>,
     /// `iat`
     pub issued_at: IssuedAt,
     /// A synthetic client (`"probe": true`): it is in shadow rooms only, see [`crate::hub::shadow`].
     pub is_probe: bool,
+    /// What the application has changed of it, for as long as the connection.
+    pub amendment: Option<Arc<Amendment>>,
 }
 
 /// `iat`, or that there is none, in the room of a number: there is one per connection.
@@ -111,16 +115,22 @@ impl Identity {
         Self {
             user_json: claims.user_json(&user_id),
             user_id: user_id.into(),
-            grants: claims.rooms,
+            grants: claims.rooms.map(Box::new),
             token_id: claims.jti,
             issued_at: claims.iat.into(),
             is_probe: claims.probe,
+            amendment: None,
         }
     }
 
     /// Whether the token allows `verb` in `room`.
     pub fn allows(&self, room: &str, verb: Verb) -> bool {
-        self.grants.as_ref().is_none_or(|grants| grants.allows(room, verb))
+        let by_token = self.grants.as_ref().is_none_or(|grants| grants.allows(room, verb));
+        by_token
+            && self
+                .amendment
+                .as_ref()
+                .is_none_or(|amendment| amendment.allows(room, verb))
     }
 }
 

@@ -10,8 +10,8 @@ pub mod shared;
 mod told;
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -140,6 +140,8 @@ pub struct Room {
     pub name: Arc<str>,
     /// The name as JSON, as clients say it.
     pub name_json: Box<str>,
+    /// Which hook is asked about what is said in it; settled by the first to join, and by nobody without such hooks.
+    pub chat_hook: OnceLock<Option<u16>>,
     rules: Arc<Rules>,
     inboxes: Arc<[Arc<Inbox>]>,
     /// None if no hook is told of it, or the backplane sees to that.
@@ -248,6 +250,7 @@ impl Room {
             id,
             name,
             name_json,
+            chat_hook: OnceLock::new(),
             rules,
             inboxes,
             told: None,

@@ -1,6 +1,7 @@
 //! Who a request is from, where that may take somebody else's word: bounded in number and in time.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::time::timeout;
 
 use crate::auth::{Admitted, Denied, DeniedWord, NotVerified, OriginVerdict, Policy, Shown};
 use crate::config::Limits;
+use crate::hooks::{About, Event, Outcome};
 use crate::runtime::Node;
 use crate::telemetry::metrics::{AdmissionRefusal, Limit};
 
@@ -42,7 +44,8 @@ impl Node {
     /// # Cancel safety
     /// Dropping it ends the waiting. A ticket may be used up then.
     pub async fn admit(&self, parts: &Parts, origin: OriginVerdict, address: IpAddr) -> Result<Admitted, NotAdmitted> {
-        self.identify(parts, origin, address).await
+        let admitted = self.identify(parts, origin, address).await?;
+        self.asked_to_open(parts, admitted).await
     }
 
     /// Who a request is from, whatever it is for.
@@ -81,6 +84,39 @@ impl Node {
             self.metrics.admission_refused(AdmissionRefusal::Unanswered);
             Err(NotAdmitted::Unavailable)
         })
+    }
+
+    /// What the application says to a client with a good token, where it is asked.
+    async fn asked_to_open(&self, parts: &Parts, admitted: Admitted) -> Result<Admitted, NotAdmitted> {
+        let Some(asking) = &self.hooks.asking else {
+            return Ok(admitted);
+        };
+        let Some(hook) = asking.of_open().filter(|_| !admitted.identity().is_probe) else {
+            return Ok(admitted);
+        };
+        let about = About {
+            user_json: &admitted.identity().user_json,
+            session: None,
+            upgrade: None,
+            // The span of the upgrade is the current one.
+            traceparent: None,
+        };
+        let origin = Policy::origin_of(parts);
+        let place = admitted.place().as_str();
+        let question = asking.question(hook, Event::Open, &about, |event| {
+            event.optional("origin", origin.as_deref()).text("place", place)
+        });
+        match question.answer().await {
+            Outcome::Allowed(changes) => Ok(match changes.amendment {
+                Some(amendment) => admitted.amended(Arc::new(amendment)),
+                None => admitted,
+            }),
+            Outcome::Denied(_) => {
+                let detail = "the application does not let it in";
+                Err(Denied::new(DeniedWord::Kicked, detail).into())
+            }
+            Outcome::Unavailable(_) => Err(NotAdmitted::Unavailable),
+        }
     }
 
     /// Nobody else is bothered for an address that is refused too often: as if it were refused once more.

@@ -11,6 +11,7 @@ use crate::auth::{Identity, Policy, Refusals};
 use crate::backplane::directory::NodeFacts;
 use crate::backplane::driver::{self, Seats, Warden};
 use crate::config::Config;
+use crate::hooks::Hooks;
 use crate::hooks::tell::Teller;
 use crate::http::health::Health;
 use crate::http::session::Sessions;
@@ -32,6 +33,8 @@ pub struct Node {
     pub traces: Traces,
     /// The one way to call somebody else.
     pub outbound: Outbound,
+    /// What is asked of the application and told to it.
+    pub hooks: Hooks,
     /// Issuers whose keys come by URL.
     pub jwks: Jwks,
     pub health: Health,

@@ -18,6 +18,7 @@ use crate::backplane;
 use crate::backplane::contract::Backplane;
 use crate::backplane::driver::{Seats, Warden};
 use crate::config::{At, Config, Effective, Listen, Problem, RuntimeKind, Severity, TlsMode};
+use crate::hooks::Hooks;
 use crate::hooks::tell::Teller;
 use crate::http::health::Health;
 use crate::http::session::Sessions;
@@ -211,6 +212,7 @@ pub(super) fn build_on(
     };
     let outbound = Outbound::new(&config.outbound);
     metrics.register_outbound(outbound.counts());
+    let hooks = Hooks::new(&config, &outbound, &metrics, &traces)?;
     let keys = Keys::from_config(&config)
         .map_err(|problems| anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     let policy = Arc::new(Policy::new(&config, keys).map_err(|problems| anyhow::anyhow!(problems.join("\n")))?);
@@ -278,6 +280,7 @@ pub(super) fn build_on(
         metrics,
         traces,
         outbound,
+        hooks,
         jwks,
         policy,
         sessions,

@@ -26,6 +26,7 @@ mod drain;
 mod echo;
 mod heartbeat;
 mod history;
+mod hooks;
 mod hostile;
 mod http;
 mod limits;
