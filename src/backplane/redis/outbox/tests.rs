@@ -377,7 +377,16 @@ async fn done_commands(server: &Server) -> Vec<String> {
 async fn without_hooks_scripts_do_no_more_than_before() {
     // As they were before there were outboxes.
     let expected = [
-        "exists 2", "get 1", "hexists 2", "hget 6", "hmget 1", "hset 6", "llen 2", "pexpire 3", "rpush 1", "spublish 3",
+        "exists 2",
+        "get 1",
+        "hexists 2",
+        "hget 6",
+        "hmget 1",
+        "hset 6",
+        "llen 2",
+        "pexpire 3",
+        "rpush 1",
+        "spublish 3",
     ];
     // The second has a hook, for other rooms.
     for hooks in [vec![], vec![hook("some", &Event::ALL, &["other"], 100)]] {
