@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::caller::{Caller, Scope};
-use super::extract::Json;
+use super::extract::{Json, whole_or_none};
 use super::problem::{self, Problem};
 use super::speak;
 use crate::auth;
@@ -41,10 +41,12 @@ pub struct Revoke {
     pub jti: Option<String>,
     /// Unix seconds; now, if it is not said. For `user` only.
     #[schema(minimum = 0, maximum = 253_402_300_799_u64)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub issued_before: Option<u64>,
     /// Unix seconds at which the last such token has ended, after which this may be forgotten. If it is not said: in 30
     /// days, or 20 years where tokens need not expire.
     #[schema(minimum = 0, maximum = 253_402_300_799_u64)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub expires: Option<u64>,
 }
 
