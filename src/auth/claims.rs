@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::UnixSeconds;
 use super::grants::Grants;
+use crate::hub::User;
 
 /// User id, token id and name each.
 const WORD_BYTES_MAX: usize = 256;
@@ -82,6 +83,26 @@ impl Claims {
         json.push('}');
         json.into()
     }
+}
+
+/// A user as an application names it, held to what a token may say.
+pub(super) fn public_user(
+    id: &str,
+    name_said: Option<&str>,
+    info_said: Option<&Map<String, Value>>,
+) -> Result<User, &'static str> {
+    if !is_user_id(id) {
+        return Err("id is empty, longer than 256 bytes, or has control characters");
+    }
+    let claims = Claims {
+        name: name_said.map(|said| name(Value::from(said))).transpose()?,
+        info: info_said.map(|said| info(Value::Object(said.clone()))).transpose()?,
+        ..Claims::default()
+    };
+    Ok(User {
+        id: id.into(),
+        json: claims.user_json(id),
+    })
 }
 
 /// Whether `text` may be a user id: 1 to 256 bytes, no control characters.

@@ -17,6 +17,7 @@ use crate::config;
 use crate::connection::asking::Asks;
 use crate::connection::limits::{Bucket, Patience};
 use crate::connection::{Conn, Gate, Phase, Session};
+use crate::hooks::tell::{End, Teller};
 use crate::hub::{MemberId, Room, User};
 use crate::limits::{CLOSE_LINGER, HARD_LIMIT_FACTOR, READ_PAUSE_MAX};
 use crate::net::limit_key;
@@ -208,6 +209,9 @@ impl Task {
         };
         tracing::debug!(session = %life.session(), user = %life.identity.user_id, "connected");
         life.node.traces.session_started(life.trace.as_deref());
+        if let Some(teller) = life.told() {
+            teller.opened(life.session(), &life.identity);
+        }
         let aside = (!early.is_empty()).then(|| {
             Box::new(Aside {
                 early,
@@ -246,8 +250,7 @@ impl Task {
                 Phase::Over(_) => return Poll::Ready(()),
                 Phase::Broken => return self.gone(cx),
             }
-            let (is_held_back, is_removed) = self.life.conn.is_held_back(&self.life.shard.outbox_limits);
-            if is_removed {
+            if self.life.shard.removes() {
                 self.life.leave_removed();
             }
             if self.life.asks.is_some() && self.life.poll_asks(cx) {
@@ -258,7 +261,7 @@ impl Task {
                 self.aside().pause = None;
                 self.life.conn.heard();
             }
-            if is_held_back || self.life.awaits_answer() {
+            if self.life.conn.is_held_back(&self.life.shard.outbox_limits) || self.life.awaits_answer() {
                 return Poll::Pending;
             }
             if self.life.node.is_behind() {
@@ -457,6 +460,11 @@ impl Life {
         self.conn.session
     }
 
+    /// Who tells hooks of it; nobody of a probe.
+    fn told(&self) -> Option<&Teller> {
+        self.node.teller.as_deref().filter(|_| !self.identity.is_probe)
+    }
+
     /// Where it is counted what this connection does.
     pub(super) fn counters(&self) -> &ShardCounters {
         self.shard.counters.of(self.identity.is_probe)
@@ -507,7 +515,6 @@ impl Life {
         if self.awaits_backplane() {
             return;
         }
-        self.conn.is_being_removed();
         for name in self.shard.removals(self.member().slot) {
             self.be_removed(&name, RemovedReason::Kicked);
         }
@@ -647,6 +654,14 @@ impl Drop for Life {
             Some(code) => (code, "none", Initiator::Client),
             None => (close.code, close.reason, Initiator::Server),
         };
+        if let Some(teller) = self.told() {
+            let end = End {
+                code,
+                reason,
+                duration: lifetime,
+            };
+            teller.closed(self.session(), &self.identity, &end);
+        }
         self.node
             .hub
             .taps()

@@ -367,6 +367,14 @@ fn check_surrogates(what: &'static str, json: &str) -> Result<(), Fault> {
     Ok(())
 }
 
+/// `Ok`, or the sentence for what a client could not have said as the `content` of a `chat`.
+pub fn check_content(content: &RawValue) -> Result<(), Cow<'static, str>> {
+    if scan::nests_over(NESTING_MAX - 1, content.get()) {
+        return Err("`content` is nested more than 31 deep".into());
+    }
+    check_surrogates("`content`", content.get()).map_err(|fault| fault.message)
+}
+
 fn key<'a>(fields: &Fields<'a>) -> Result<Option<Cow<'a, str>>, Fault> {
     let Some(raw) = fields.raw(Field::Key) else {
         return Ok(None);

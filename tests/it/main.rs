@@ -17,6 +17,7 @@ mod acme;
 mod activation;
 mod admin;
 mod admission;
+mod api_door;
 mod backplane;
 mod behind;
 mod check_config;

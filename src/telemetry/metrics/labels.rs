@@ -75,6 +75,7 @@ labels! {
         Refusals = "refusals_per_second", SignIns = "sign_ins_per_minute",
         HandshakesPerAddress = "handshakes_per_address_per_second",
         Tickets = "tickets_per_minute", AddressTickets = "address_tickets_per_minute",
+        ApiRequests = "api_requests_per_second", ApiWrongKeys = "api_wrong_keys_per_second",
     }
     /// A size or count that was exceeded; the words are those of the configuration.
     Limit {
@@ -85,6 +86,7 @@ labels! {
         Fragments = "fragments", RoomsPerConnection = "rooms_per_connection",
         JwksWaiting = "jwks_waiting", JwksKidsPerAddress = "jwks_kids_per_address",
         RoomMembers = "room_members", Rooms = "rooms", HeaderBytes = "header_bytes",
+        ApiBodyBytes = "api_body_bytes", ApiInFlight = "api_in_flight", ApiIdempotencyBytes = "api_idempotency_bytes",
         CallsPerConnection = "calls_per_connection",
     }
     /// Why a client is not let in: before TLS the line was full, or its address had more than its share of it or came too
