@@ -7,11 +7,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::door::Door;
 use crate::auth::jwks::Jwks;
-use crate::auth::{Identity, Policy, Refusals};
+use crate::auth::{Forward, Identity, Policy, Refusals};
 use crate::backplane::directory::NodeFacts;
 use crate::backplane::driver::{self, Seats, Warden};
 use crate::config::Config;
 use crate::hooks::Hooks;
+use crate::hooks::tell::Teller;
 use crate::http::health::Health;
 use crate::http::session::Sessions;
 use crate::http::ticket::Tickets;
@@ -40,6 +41,8 @@ pub struct Node {
     pub policy: Arc<Policy>,
     pub sessions: Arc<Sessions>,
     pub tickets: Tickets,
+    /// Who else knows who a client is; none: nobody does.
+    pub forward: Option<Forward>,
     /// Who may call the server API; none: nobody may.
     pub api: Option<Arc<Door>>,
     pub refusals: Refusals,
@@ -51,6 +54,8 @@ pub struct Node {
     /// None with `tls.mode = "off"`.
     pub certificates: Option<Arc<Certificates>>,
     pub hub: Arc<Hub>,
+    /// Hooks that are told of things; none if there are none.
+    pub teller: Option<Arc<Teller>>,
     /// Who may no longer be here.
     pub warden: Arc<Warden>,
     /// What the server API says of the largest and busiest rooms.
@@ -141,6 +146,9 @@ impl Node {
         self.refusals.sweep();
         self.sessions.sweep();
         self.tickets.sweep();
+        if let Some(forward) = &self.forward {
+            forward.sweep();
+        }
         if let Some(door) = &self.api {
             door.sweep();
         }
