@@ -29,6 +29,7 @@ mod history;
 mod hooks;
 mod hostile;
 mod http;
+mod jwks;
 mod limits;
 mod presence;
 mod probe;
