@@ -30,6 +30,7 @@ mod history;
 mod hooks;
 mod hostile;
 mod http;
+mod jwks;
 mod limits;
 mod presence;
 mod probe;
