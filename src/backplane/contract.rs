@@ -563,6 +563,9 @@ pub trait Backplane: Send + Sync {
     /// Keeps a value under a name for a while; false if the name was taken.
     fn put<'a>(&'a self, name: &'a str, value: &'a [u8], lifetime: Duration) -> Call<'a, bool>;
 
+    /// The value of a name, which stays.
+    fn get<'a>(&'a self, name: &'a str) -> Call<'a, Option<Bytes>>;
+
     /// Takes the value of a name, which is gone then: of two takers one gets it.
     fn take<'a>(&'a self, name: &'a str) -> Call<'a, Option<Bytes>>;
 

@@ -7,6 +7,11 @@
 pub mod record;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Notify;
+
+use super::contract::PARTITIONS;
 
 /// Hooks that can be told. Sets of them are the bits of a number that scripts can count with.
 pub const HOOKS_MAX: usize = 32;
@@ -121,12 +126,49 @@ fn matches(pattern: &str, room: &str) -> bool {
     }
 }
 
-/// Every hook that is told of things, and how this node signs what it writes.
-#[derive(Debug, Clone)]
+/// Every hook that is told of things, and what this node is called in the events that it writes.
+#[derive(Debug)]
 pub struct Outboxes {
-    /// What this node is called, in the events that it writes.
     pub node: Arc<str>,
-    pub hooks: Arc<[Hook]>,
+    pub hooks: Box<[Hook]>,
+    /// What this node wrote lately.
+    pub written: Written,
+}
+
+/// Partitions in whose outboxes this node has put something: whoever sees to them need not wait until it looks again.
+#[derive(Debug, Default)]
+pub struct Written {
+    partitions: [AtomicU64; PARTITIONS as usize / 64],
+    some: Notify,
+}
+
+impl Written {
+    pub fn note(&self, partition: u16) {
+        let (at, bit) = (usize::from(partition) / 64, partition % 64);
+        let before = self.partitions[at].fetch_or(1 << bit, Ordering::Relaxed);
+        if before & (1 << bit) == 0 {
+            self.some.notify_one();
+        }
+    }
+
+    /// Waits until there are some that [`Written::take`] has not had.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn noted(&self) {
+        self.some.notified().await;
+    }
+
+    /// Those since the last call.
+    #[must_use]
+    pub fn take(&self) -> Vec<u16> {
+        let mut taken = Vec::new();
+        for (word, from) in self.partitions.iter().zip((0_u16..).step_by(64)) {
+            let bits = word.swap(0, Ordering::Relaxed);
+            taken.extend((0..64).filter(|bit| bits & (1 << bit) != 0).map(|bit| from + bit));
+        }
+        taken
+    }
 }
 
 impl Outboxes {
@@ -137,6 +179,7 @@ impl Outboxes {
         Self {
             node: node.into(),
             hooks: hooks.into(),
+            written: Written::default(),
         }
     }
 
@@ -197,6 +240,17 @@ mod tests {
         assert_eq!(wanting(Event::Join, "team-7"), [0]);
         assert_eq!(wanting(Event::Close, ""), [0, 1], "a session is in no room");
         assert!(wanting(Event::Chat, &crate::protocol::room::shadow_of("lobby")).is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_was_written_is_taken_once() {
+        let written = Written::default();
+        for partition in [0, 63, 64, 1_023, 64] {
+            written.note(partition);
+        }
+        written.noted().await;
+        assert_eq!(written.take(), [0, 63, 64, 1_023]);
+        assert!(written.take().is_empty());
     }
 
     #[test]

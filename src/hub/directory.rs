@@ -174,6 +174,18 @@ impl Hub {
         });
     }
 
+    /// As [`Hub::visit`], and lets others run between two maps.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the rest is not visited.
+    pub async fn visit_gently(&self, mut visit: impl FnMut(&Arc<Room>)) {
+        for map in &self.maps {
+            let rooms: Vec<Arc<Room>> = map.lock().values().cloned().collect();
+            rooms.iter().filter(|room| !room.is_shadow()).for_each(&mut visit);
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Visits every room, those of probes too: for the backplane, to which they are rooms like others.
     pub fn visit_all(&self, mut visit: impl FnMut(&Arc<Room>)) {
         for map in &self.maps {

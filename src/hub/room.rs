@@ -9,8 +9,8 @@ mod outside;
 pub mod shared;
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -139,6 +139,8 @@ pub struct Room {
     pub name: Arc<str>,
     /// The name as JSON, as clients say it.
     pub name_json: Box<str>,
+    /// Which hook is asked about what is said in it; settled by the first to join, and by nobody without such hooks.
+    pub chat_hook: OnceLock<Option<u16>>,
     rules: Arc<Rules>,
     inboxes: Arc<[Arc<Inbox>]>,
     state: Mutex<State>,
@@ -245,6 +247,7 @@ impl Room {
             id,
             name,
             name_json,
+            chat_hook: OnceLock::new(),
             rules,
             inboxes,
             state: Mutex::new(state),

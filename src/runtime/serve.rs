@@ -11,12 +11,14 @@ use hyper_util::rt::TokioTimer;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::auth::jwks::Jwks;
 use crate::auth::keys::Keys;
 use crate::auth::{Forward, Policy, Refusals};
 use crate::backplane;
 use crate::backplane::contract::Backplane;
 use crate::backplane::driver::{Seats, Warden};
 use crate::config::{At, Config, Effective, Listen, Problem, RuntimeKind, Severity, TlsMode};
+use crate::hooks::Hooks;
 use crate::http::health::Health;
 use crate::http::session::Sessions;
 use crate::http::ticket::Tickets;
@@ -32,7 +34,7 @@ use crate::net::permits::Permits;
 use crate::outbound::Outbound;
 use crate::runtime::drain::{self, Listening};
 use crate::runtime::supervisor::{self, Beats};
-use crate::runtime::{Ceilings, Cluster, Drain, Node, Tasks, Waiting, node, now_ms};
+use crate::runtime::{Ceilings, Cluster, Drain, Node, Tasks, TopRooms, Waiting, node, now_ms, top_rooms};
 use crate::shard::inbox::Inbox;
 use crate::shard::{Budgets, Shard};
 use crate::telemetry::logs;
@@ -206,9 +208,11 @@ pub(super) fn build_on(
     };
     let outbound = Outbound::new(&config.outbound);
     metrics.register_outbound(outbound.counts());
+    let hooks = Hooks::new(&config, &outbound, &metrics, &traces)?;
     let keys = Keys::from_config(&config)
         .map_err(|problems| anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     let policy = Arc::new(Policy::new(&config, keys).map_err(|problems| anyhow::anyhow!(problems.join("\n")))?);
+    let jwks = Jwks::new(&policy, &outbound)?;
     let names = certificates.clone();
     let sessions = Arc::new(Sessions::new(
         &config,
@@ -255,6 +259,7 @@ pub(super) fn build_on(
         ceilings: Ceilings::new(limits),
         hub,
         seats,
+        top_rooms: TopRooms::default(),
         warden,
         cluster,
         health: Health::new(),
@@ -269,6 +274,8 @@ pub(super) fn build_on(
         metrics,
         traces,
         outbound,
+        hooks,
+        jwks,
         policy,
         sessions,
         tickets,
@@ -432,11 +439,13 @@ fn control(
         let mut interrupt = signal(SignalKind::interrupt())?;
         // Before anything is waited for: whoever asks for a reload must never end the process.
         reload_when_asked(node)?;
+        node.jwks.start(&node.tasks, &node.metrics);
         node.warden.start(&node.tasks);
         if let Some(cluster) = &node.cluster {
             supervisor::status("waiting for the backplane");
             cluster.start(node).await?;
         }
+        node.jwks.tried().await;
         node.open.cancel();
         if let Some(certificates) = &node.certificates {
             certificates.keep(&node.tasks, &node.health);
@@ -526,6 +535,9 @@ fn keep_house(node: &Arc<Node>) {
             counting.hub.send_counts(now_ms());
         }
     });
+    if node.api.is_some() && node.cluster.is_some() {
+        node.tasks.spawn("top rooms", top_rooms::run(Arc::clone(node)));
+    }
     let looked_at = Arc::clone(node);
     node.admission.watch(&node.tasks, move || looked_at.is_behind());
     let sweeping = Arc::clone(node);

@@ -26,7 +26,8 @@ use parking_lot::Mutex;
 
 pub use self::backplane::{Backplane, Presence, Revocation};
 pub use self::forward::Forward;
-use self::handles::{Counters, Registrar, Words};
+pub use self::handles::Counters;
+use self::handles::{Registrar, Words};
 pub use self::hooks::{HOOK_RESULTS, HookMetrics};
 pub use self::labels::*;
 pub use self::scrape::Gauges;
@@ -95,6 +96,16 @@ pub struct Metrics {
     presence: Presence,
     revocation: Revocation,
     _upkeep: Upkeep,
+}
+
+/// `conclave_jwks_*` of one issuer.
+pub struct Jwks {
+    /// Since its keys were last read.
+    pub age: metrics::Gauge,
+    /// Those that vouch.
+    pub keys: metrics::Gauge,
+    /// Readings by result.
+    pub fetches: Counters<JwksResult>,
 }
 
 impl Metrics {
@@ -183,6 +194,16 @@ impl Metrics {
     /// Has the calls of others counted.
     pub fn register_outbound(&self, counts: Arc<outbound::Counts>) {
         self.sources.set_outbound(counts);
+    }
+
+    /// Handles for an issuer of the configuration, which is asked for its keys.
+    pub fn jwks(&self, issuer: &str) -> Jwks {
+        let new = Registrar(&self.recorder);
+        Jwks {
+            age: new.gauge(&names::JWKS_AGE, &[issuer]),
+            keys: new.gauge(&names::JWKS_KEYS, &[issuer]),
+            fetches: new.counters_of(&names::JWKS_FETCHES, issuer),
+        }
     }
 
     /// Has `read` asked at each scrape. It runs on the admin thread and must not wait for a shard:

@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_chat_reads_as_the_backend_wants_it() {
-        let text = r#"c e-1 1700000000000 E1 7 1 a7 lob"by3 k 1{"v":1,"from":{"id":"u7"},"content":{"a":1}}"#;
+        let text = r#"c e-1 1700000000000 E1 7 1 a6 lob"by3 k 1{"v":1,"from":{"id":"u7"},"content":{"a":1}}"#;
         assert_eq!(
             json(text),
             serde_json::json!({

@@ -75,6 +75,7 @@ labels! {
         Refusals = "refusals_per_second", SignIns = "sign_ins_per_minute",
         HandshakesPerAddress = "handshakes_per_address_per_second",
         Tickets = "tickets_per_minute", AddressTickets = "address_tickets_per_minute",
+        ApiRequests = "api_requests_per_second", ApiWrongKeys = "api_wrong_keys_per_second",
     }
     /// A size or count that was exceeded; the words are those of the configuration.
     Limit {
@@ -83,7 +84,9 @@ labels! {
         HandshakesInFlight = "handshakes_in_flight", HandshakeWait = "handshake_wait",
         TurnAways = "turn_aways", AdmissionsWaiting = "admissions_waiting", TicketsOutstanding = "tickets_outstanding", NodeInboundBytes = "node_inbound_bytes", MessageBytes = "message_bytes",
         Fragments = "fragments", RoomsPerConnection = "rooms_per_connection",
+        JwksWaiting = "jwks_waiting", JwksKidsPerAddress = "jwks_kids_per_address",
         RoomMembers = "room_members", Rooms = "rooms", HeaderBytes = "header_bytes",
+        ApiBodyBytes = "api_body_bytes", ApiInFlight = "api_in_flight", ApiIdempotencyBytes = "api_idempotency_bytes",
         CallsPerConnection = "calls_per_connection",
     }
     /// Why a client is not let in: before TLS the line was full, or its address had more than its share of it or came too
@@ -132,7 +135,7 @@ labels! {
     CallKind {
         Publish = "publish", Attach = "attach", Range = "range", Before = "before", Heads = "heads",
         Users = "users", Present = "present", Renew = "renew", Reap = "reap", Control = "control",
-        Canary = "canary", Wait = "wait",
+        Canary = "canary", Wait = "wait", Outbox = "outbox",
     }
     /// What the log answered to a room that asked what it had missed.
     RepairResult { Ok = "ok", Trimmed = "trimmed", Rewound = "rewound", Epoch = "epoch", None = "none" }
@@ -172,6 +175,11 @@ labels! {
     ApiOperation {
         Chat = "chat", Message = "message", Users = "users", History = "history", Remove = "remove", Kick = "kick",
         Revoke = "revoke", Rooms = "rooms", Nodes = "nodes", Batch = "batch", Openapi = "openapi", Other = "other",
+    }
+    /// What reading an issuer's keys came to.
+    JwksResult {
+        Ok = "ok", NotModified = "not_modified", Status = "status", BadSet = "bad_set", Forbidden = "forbidden",
+        Connect = "connect", Tls = "tls", Timeout = "timeout", TooLarge = "too_large", Protocol = "protocol",
     }
     /// What became of a finished span.
     SpanFate { Exported = "exported", Failed = "failed", Dropped = "dropped" }

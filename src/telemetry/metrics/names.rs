@@ -182,6 +182,10 @@ metrics! {
     PANICS Counter "conclave_panics_total" []: "Panics in this process.";
     PANICS_CAUGHT Counter "conclave_panics_caught_total" ["place"]: "Panics that ended only the work at hand.";
     LOG_LINES_DROPPED Counter "conclave_log_lines_dropped_total" []: "Log lines lost because their reader was too slow.";
+    JWKS_AGE Gauge "conclave_jwks_age_seconds" ["issuer"]: "Since an issuer's keys were last read, or since the start.";
+    JWKS_FETCHES Counter "conclave_jwks_fetches_total" ["issuer", "result"]: "Readings of an issuer's keys by what they came to.";
+    JWKS_KEYS Gauge "conclave_jwks_keys" ["issuer"]: "Keys of an issuer that vouch for tokens now.";
+    JWKS_WAITING Gauge "conclave_jwks_waiting" []: "Sign-ins that wait for a key that is not known yet.";
     OUTBOUND_REQUESTS Counter "conclave_outbound_requests_total" ["purpose", "result"]: "Calls of issuers and of the application; any answer is ok.";
     TRACE_SPANS Counter "conclave_trace_spans_total" ["result"]: "Sampled spans by what became of them.";
 
