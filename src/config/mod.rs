@@ -648,6 +648,8 @@ pub struct TellHook {
     pub retry_max: Duration,
     /// Events that may wait.
     pub queue_events: usize,
+    /// Bytes of them.
+    pub queue_bytes: usize,
 }
 
 #[derive(Debug, Clone)]

@@ -17,6 +17,7 @@ use crate::config;
 use crate::connection::asking::Asks;
 use crate::connection::limits::{Bucket, Patience};
 use crate::connection::{Conn, Gate, Phase, Session};
+use crate::hooks::tell::{End, Teller};
 use crate::hub::{MemberId, Room, User};
 use crate::limits::{CLOSE_LINGER, HARD_LIMIT_FACTOR, READ_PAUSE_MAX};
 use crate::net::limit_key;
@@ -208,6 +209,9 @@ impl Task {
         };
         tracing::debug!(session = %life.session(), user = %life.identity.user_id, "connected");
         life.node.traces.session_started(life.trace.as_deref());
+        if let Some(teller) = life.told() {
+            teller.opened(life.session(), &life.identity);
+        }
         let aside = (!early.is_empty()).then(|| {
             Box::new(Aside {
                 early,
@@ -456,6 +460,11 @@ impl Life {
         self.conn.session
     }
 
+    /// Who tells hooks of it; nobody of a probe.
+    fn told(&self) -> Option<&Teller> {
+        self.node.teller.as_deref().filter(|_| !self.identity.is_probe)
+    }
+
     /// Where it is counted what this connection does.
     pub(super) fn counters(&self) -> &ShardCounters {
         self.shard.counters.of(self.identity.is_probe)
@@ -645,6 +654,14 @@ impl Drop for Life {
             Some(code) => (code, "none", Initiator::Client),
             None => (close.code, close.reason, Initiator::Server),
         };
+        if let Some(teller) = self.told() {
+            let end = End {
+                code,
+                reason,
+                duration: lifetime,
+            };
+            teller.closed(self.session(), &self.identity, &end);
+        }
         self.node
             .hub
             .taps()

@@ -2,7 +2,7 @@
 //!
 //! `event` is what is sent, `sign` vouches for it, `endpoint` sends it, bounded in time, number and size, and leaves a
 //! backend alone that keeps failing (`circuit`). `pattern` says which hook is for which room or call. `ask` puts
-//! questions, and `answer` reads what comes back.
+//! questions, and `answer` reads what comes back. `tell` sees that everything that happened gets there.
 
 pub mod answer;
 pub mod ask;
@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod event;
 pub mod pattern;
 pub mod sign;
+pub mod tell;
 
 use std::sync::Arc;
 

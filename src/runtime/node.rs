@@ -12,6 +12,7 @@ use crate::backplane::directory::NodeFacts;
 use crate::backplane::driver::{self, Seats, Warden};
 use crate::config::Config;
 use crate::hooks::Hooks;
+use crate::hooks::tell::Teller;
 use crate::http::health::Health;
 use crate::http::session::Sessions;
 use crate::http::ticket::Tickets;
@@ -53,6 +54,8 @@ pub struct Node {
     /// None with `tls.mode = "off"`.
     pub certificates: Option<Arc<Certificates>>,
     pub hub: Arc<Hub>,
+    /// Hooks that are told of things; none if there are none.
+    pub teller: Option<Arc<Teller>>,
     /// Who may no longer be here.
     pub warden: Arc<Warden>,
     /// What the server API says of the largest and busiest rooms.

@@ -28,7 +28,7 @@ pub use self::backplane::{Backplane, Presence, Revocation};
 pub use self::forward::Forward;
 pub use self::handles::Counters;
 use self::handles::{Registrar, Words};
-pub use self::hooks::{HOOK_RESULTS, HookMetrics};
+pub use self::hooks::{HOOK_RESULTS, HookMetrics, TellMetrics};
 pub use self::labels::*;
 pub use self::scrape::Gauges;
 use self::scrape::Sources;

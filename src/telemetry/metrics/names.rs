@@ -168,6 +168,11 @@ metrics! {
     HOOK_DURATION Histogram "conclave_hook_duration_seconds" ["hook"] in HTTP: "Requests to hooks, whatever they came to.";
     HOOK_CIRCUIT_OPEN Gauge "conclave_hook_circuit_open" ["hook"]: "1 while a hook is left alone because it kept failing.";
     HOOK_WAITING Gauge "conclave_hook_waiting" ["hook"]: "Requests to a hook that are under way.";
+    HOOK_DELIVERED_EVENTS Counter "conclave_hook_delivered_events_total" ["hook"]: "Events that a hook was told and took; some may be told again after a fault.";
+    HOOK_LOST_EVENTS Counter "conclave_hook_lost_events_total" ["hook"]: "Events that a hook is never told because too many waited for it; with Redis counted when its lost event is taken.";
+    HOOK_BACKLOG_EVENTS Gauge "conclave_hook_backlog_events" ["hook"]: "Events that wait for a hook; with Redis those of the partitions that this node sees to.";
+    HOOK_LAG Gauge "conclave_hook_lag_seconds" ["hook"]: "Age of the oldest event that this node is about to tell a hook; 0 when there is none.";
+    HOOK_RETRIES Counter "conclave_hook_retries_total" ["hook"]: "Batches that a hook was offered after one that it did not take.";
 
     ADMIN_REQUESTS Counter "conclave_admin_requests_total" ["action", "result"]: "Requests for the operator's page and its API.";
     API_REQUESTS Counter "conclave_api_requests_total" ["operation", "result"]: "Requests for the server API.";
