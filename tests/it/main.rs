@@ -25,6 +25,7 @@ mod check_config;
 mod client_certificates;
 mod drain;
 mod echo;
+mod forward;
 mod heartbeat;
 mod history;
 mod hooks;
