@@ -26,6 +26,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
+use axum::routing::any;
 use axum::{Extension, Router, middleware};
 use http::StatusCode;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -64,7 +65,7 @@ pub fn routes(node: &Arc<Node>) -> Router {
     };
     let (operations, document) = operations().split_for_parts();
     let api = operations
-        .fallback(async || Problem::not_found("there is nothing at this path", "/api/v1/openapi.json has all paths"))
+        .fallback(async || nothing())
         .layer(Extension(Document::new(&document)))
         .layer(CatchPanicLayer::custom(panicked(Arc::clone(&node.metrics))))
         .layer(middleware::from_fn_with_state(
@@ -72,7 +73,12 @@ pub fn routes(node: &Arc<Node>) -> Router {
             enter::enter,
         ))
         .with_state(Arc::clone(node));
-    Router::new().nest(PATH, api)
+    // The one path below it that is not the nested router's.
+    Router::new().nest(PATH, api).route("/api/v1/", any(async || nothing()))
+}
+
+fn nothing() -> Problem {
+    Problem::not_found("there is nothing at this path", "/api/v1/openapi.json has all paths")
 }
 
 /// What the door needs, if anybody may come in.
