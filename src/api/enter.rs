@@ -197,7 +197,7 @@ fn uniform(response: Response) -> Response {
 }
 
 /// The name of what a route does.
-fn operation(method: &Method, path: &str) -> ApiOperation {
+pub(super) fn operation(method: &Method, path: &str) -> ApiOperation {
     let path = path.strip_prefix(super::PATH).unwrap_or(path);
     match (method.as_str(), path) {
         ("POST", "/rooms/{room}/chat") => ApiOperation::Chat,

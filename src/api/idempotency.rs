@@ -34,7 +34,7 @@ pub const REPLAYED: &str = "idempotency-replayed";
 pub const FULL: &str = "idempotency_full";
 
 /// Longest key.
-const KEY_BYTES_MAX: usize = 255;
+pub const KEY_BYTES_MAX: usize = 255;
 /// How long one who claimed a key may take; longer than any answer does.
 const CLAIM: Duration = Duration::from_secs(20);
 /// When one who found a key claimed may come again.

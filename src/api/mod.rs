@@ -26,7 +26,8 @@ use std::any::Any;
 use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
-use axum::{Router, middleware};
+use axum::routing::any;
+use axum::{Extension, Router, middleware};
 use http::StatusCode;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
@@ -35,6 +36,7 @@ use utoipa_axum::routes;
 use crate::runtime::Node;
 use crate::telemetry::metrics::{Metrics, PanicPlace};
 use door::Door;
+use openapi::Document;
 use problem::Problem;
 
 /// Where everything of it is.
@@ -53,6 +55,7 @@ fn operations() -> OpenApiRouter<Arc<Node>> {
         .routes(routes!(revocations::revoke))
         .routes(routes!(nodes::nodes))
         .routes(routes!(batch::batch))
+        .routes(routes!(openapi::openapi))
 }
 
 /// The routes, if anybody may call them.
@@ -62,15 +65,20 @@ pub fn routes(node: &Arc<Node>) -> Router {
     };
     let (operations, document) = operations().split_for_parts();
     let api = operations
-        .merge(openapi::routes(document))
-        .fallback(async || Problem::not_found("there is nothing at this path", "/api/v1/openapi.json has all paths"))
+        .fallback(async || nothing())
+        .layer(Extension(Document::new(&document)))
         .layer(CatchPanicLayer::custom(panicked(Arc::clone(&node.metrics))))
         .layer(middleware::from_fn_with_state(
             (Arc::clone(node), Arc::clone(door)),
             enter::enter,
         ))
         .with_state(Arc::clone(node));
-    Router::new().nest(PATH, api)
+    // The one path below it that is not the nested router's.
+    Router::new().nest(PATH, api).route("/api/v1/", any(async || nothing()))
+}
+
+fn nothing() -> Problem {
+    Problem::not_found("there is nothing at this path", "/api/v1/openapi.json has all paths")
 }
 
 /// What the door needs, if anybody may come in.

@@ -160,14 +160,14 @@ fn jti(value: Value) -> Result<Box<str>, &'static str> {
     }
 }
 
-fn name(value: Value) -> Result<String, &'static str> {
+pub(super) fn name(value: Value) -> Result<String, &'static str> {
     match value {
         Value::String(text) if text.len() <= WORD_BYTES_MAX && !text.contains(char::is_control) => Ok(text),
         _ => Err("name is not a string of at most 256 bytes without control characters"),
     }
 }
 
-fn info(value: Value) -> Result<Value, &'static str> {
+pub(super) fn info(value: Value) -> Result<Value, &'static str> {
     if value.is_object() && value.to_string().len() <= INFO_BYTES_MAX {
         Ok(value)
     } else {

@@ -6,6 +6,7 @@
 //! that stands for a token, and the word of the application.
 
 mod algorithm;
+mod amend;
 mod claims;
 mod denied;
 mod diagnose;
@@ -15,6 +16,7 @@ pub(crate) mod fixtures;
 mod grants;
 mod json;
 mod jwk;
+pub mod jwks;
 pub mod keys;
 mod mint;
 mod origin;
@@ -28,6 +30,7 @@ mod vouched;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -35,18 +38,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ::http::request::Parts;
 use parking_lot::RwLock;
 
-pub use denied::{Denied, DeniedWord};
+pub use amend::Amendment;
+pub use denied::{Denied, DeniedWord, NotVerified};
 pub use diagnose::diagnose;
 pub use grants::{Grants, Verb};
 pub use keys::{KeyProblem, Keys};
 pub(crate) use mint::Guest;
 pub use mint::{MintError, ProviderBroken, mint};
 pub use origin::{Allow, Foreign, OriginVerdict, parse_allow};
-pub use refusals::{AddressLimiter, Refusals};
+pub use refusals::{AddressLimiter, Refusals, UserLimiter};
 pub use revocations::Revocations;
 pub use vouched::NotVouched;
 
 use crate::config::{self, Config};
+use jwks::{Issuer, Waited};
 
 /// Seconds since the Unix epoch.
 pub type UnixSeconds = u64;
@@ -76,13 +81,15 @@ pub struct Identity {
     /// `{"id":"u7","name":"Ann","info":{…}}`
     pub user_json: Arc<str>,
     /// None: everything.
-    pub grants: Option<Grants>,
+    pub grants: Option<Box<Grants>>,
     /// `jti`
     pub token_id: Option<Box<str>>,
     /// `iat`
     pub issued_at: IssuedAt,
     /// A synthetic client (`"probe": true`): it is in shadow rooms only, see [`crate::hub::shadow`].
     pub is_probe: bool,
+    /// What the application has changed of it, for as long as the connection.
+    pub amendment: Option<Arc<Amendment>>,
 }
 
 /// `iat`, or that there is none, in the room of a number: there is one per connection.
@@ -108,16 +115,22 @@ impl Identity {
         Self {
             user_json: claims.user_json(&user_id),
             user_id: user_id.into(),
-            grants: claims.rooms,
+            grants: claims.rooms.map(Box::new),
             token_id: claims.jti,
             issued_at: claims.iat.into(),
             is_probe: claims.probe,
+            amendment: None,
         }
     }
 
     /// Whether the token allows `verb` in `room`.
     pub fn allows(&self, room: &str, verb: Verb) -> bool {
-        self.grants.as_ref().is_none_or(|grants| grants.allows(room, verb))
+        let by_token = self.grants.as_ref().is_none_or(|grants| grants.allows(room, verb));
+        by_token
+            && self
+                .amendment
+                .as_ref()
+                .is_none_or(|amendment| amendment.allows(room, verb))
     }
 }
 
@@ -145,6 +158,11 @@ impl Verified {
     /// `exp`, as clients are told.
     pub fn expires_at(&self) -> Option<UnixSeconds> {
         self.expires_at
+    }
+
+    /// Where the token was.
+    pub(crate) fn at(self, place: Place) -> Admitted {
+        Admitted { verified: self, place }
     }
 
     /// When the token stops being good: `exp` and the leeway. A connection that stays longer is closed.
@@ -299,19 +317,13 @@ impl Policy {
         Ok(Shown::Token(found.token, found.place))
     }
 
-    /// The third, for a token and nobody else to ask.
+    /// The third, of a token.
     ///
     /// # Errors
     /// No good token: upgrade, then close 1008 with the word.
-    pub fn admit(&self, parts: &Parts, origin: OriginVerdict, now: UnixSeconds) -> Result<Admitted, Denied> {
-        match self.shown(parts, origin)? {
-            Shown::Token(token, place) => Ok(Admitted {
-                verified: self.verify(&token, now)?,
-                place,
-            }),
-            Shown::Ticket(_) => Err(Denied::new(DeniedWord::TicketUsed, "there are no tickets")),
-            Shown::Nothing(denied) => Err(denied),
-        }
+    pub fn admit_token(&self, token: &str, place: Place, now: UnixSeconds) -> Result<Admitted, Denied> {
+        let verified = self.verify(token, now)?;
+        Ok(Admitted { verified, place })
     }
 
     /// Who comes with a ticket: `taken` is what was kept under its name, if anything was.
@@ -368,6 +380,42 @@ impl Policy {
             return Err(REVOKED);
         }
         Ok(verified)
+    }
+
+    /// As [`Policy::verify`], now; a token whose key is not known yet waits for it (see [`jwks`]), so that no rotation
+    /// refuses a good one. Bounded in number and time.
+    ///
+    /// # Errors
+    /// It is not good, or nobody can say.
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn verify_patiently(&self, token: &str, address: IpAddr) -> Result<Verified, NotVerified> {
+        let denied = match self.verify(token, now()) {
+            Err(denied) if denied.word() == DeniedWord::TokenSignature => denied,
+            verdict => return Ok(verdict?),
+        };
+        let Some((issuer, kid)) = self.awaited(token) else {
+            return Err(denied.into());
+        };
+        match issuer.wait_for(kid.as_deref(), address).await {
+            Waited::Again => Ok(self.verify(token, now())?),
+            Waited::Unknown => Err(denied.into()),
+            Waited::Unanswered => Err(NotVerified::Unavailable),
+        }
+    }
+
+    /// Whose keys, and which of them, could yet vouch for a token for which no known key does.
+    fn awaited(&self, token: &str) -> Option<(&Arc<Issuer>, Option<String>)> {
+        if self.keys.issuers().is_empty() {
+            return None;
+        }
+        let token = token::Unverified::parse(token, self.rules).ok()?;
+        let issuer = token.awaited(&self.keys, self.rules, now())?;
+        Some((issuer, token.header.kid))
+    }
+
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// Whether a token that was good is revoked by now.

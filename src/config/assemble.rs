@@ -2,6 +2,7 @@
 //! something harmless, so that the checks can go on and all problems are told at once.
 
 mod hooks;
+mod keys;
 
 use secrecy::ExposeSecret;
 
@@ -9,12 +10,12 @@ use super::api::api;
 use super::check;
 use super::problem::Problem;
 use super::read::Read;
-use super::schema::{KEYS, ROOMS};
+use super::schema::ROOMS;
 use super::settings::Settings;
 use super::{
     Acme, Admin, Auth, Backplane, BackplaneKind, ClientAuth, Config, Drain, Echo, Forward, Heartbeat, History, Kept,
-    Key, KeySource, Limits, Log, LogFormat, OnStale, Origin, Outbound, Room, RoomClass, RuntimeKind, Server, Session,
-    Tickets, Tls, TlsMode, Traces, Who,
+    Limits, Log, LogFormat, OnStale, Origin, Outbound, Room, RoomClass, RuntimeKind, Server, Session, Tickets, Tls,
+    TlsMode, Traces, Who,
 };
 use crate::backplane::url::BackplaneUrl;
 
@@ -22,15 +23,12 @@ const NETWORKS: &str = "outbound.networks";
 const TOKEN_FILE: &str = "admin.token_file";
 const SENTINEL_PASSWORD_FILE: &str = "backplane.sentinel_password_file";
 
-/// Where the key of an entry of `auth.keys` may come from: exactly one of these.
-const KEY_SOURCES: [&str; 4] = ["secret_file", "secret", "public_key_file", "jwks_file"];
-
 /// Builds the configuration, reading the files that hold secrets of our own.
 pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config {
     let secret = one_of(settings, ["session.secret", "session.secret_file"], problems);
     let headers = one_of(settings, ["traces.headers", "traces.headers_file"], problems);
     let url = one_of(settings, ["backplane.url", "backplane.url_file"], problems);
-    let keys = keys(settings, problems);
+    let keys = keys::keys(settings, problems);
     let api = api(settings, problems);
     let rooms = rooms(settings, problems);
     let hooks = hooks::assemble(settings, problems);
@@ -74,6 +72,8 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
             require_expiry: read.flag("auth.require_expiry"),
             refusals_per_second: read.number("auth.refusals_per_second"),
             refusals_burst: read.number("auth.refusals_burst"),
+            jwks_waiting: read.number("auth.jwks_waiting"),
+            jwks_kids_per_address: read.number("auth.jwks_kids_per_address"),
             query_token: read.flag("auth.query_token"),
             forward: forward(&read),
         },
@@ -286,6 +286,7 @@ fn limits(read: &Read) -> Limits {
         room_bytes_per_second: read.size("limits.room_bytes_per_second") as u64,
         node_messages_per_second: read.number("limits.node_messages_per_second"),
         node_bytes_per_second: read.size("limits.node_bytes_per_second") as u64,
+        calls_per_connection: read.number("limits.calls_per_connection"),
         rooms_per_connection: read.number("limits.rooms_per_connection"),
         room_members: read.number("limits.room_members"),
         rooms: read.number("limits.rooms"),
@@ -348,14 +349,6 @@ fn one_of(settings: &mut Settings, pair: [&str; 2], problems: &mut Vec<Problem>)
     kept.into_iter().next()
 }
 
-fn keys(settings: &mut Settings, problems: &mut Vec<Problem>) -> Vec<Key> {
-    let indexes = entries_of(settings, KEYS, problems);
-    indexes
-        .into_iter()
-        .filter_map(|index| key(settings, index, problems))
-        .collect()
-}
-
 /// The numbers of the entries of an array.
 pub(super) fn entries_of(settings: &Settings, array: &str, problems: &mut Vec<Problem>) -> Vec<usize> {
     let indexes = settings.entries_of(array);
@@ -367,44 +360,4 @@ pub(super) fn entries_of(settings: &Settings, array: &str, problems: &mut Vec<Pr
         ));
     }
     indexes
-}
-
-fn key(settings: &mut Settings, index: usize, problems: &mut Vec<Problem>) -> Option<Key> {
-    let entry = format!("{KEYS}[{index}]");
-    let dotted = |name: &str| format!("{entry}.{name}");
-    let kept = settings.keep_highest(&KEY_SOURCES.map(dotted));
-    let is_told = KEY_SOURCES.map(dotted).iter().any(|key| settings.is_tainted(key));
-    if kept.len() != 1 {
-        if !is_told {
-            let what = match kept.len() {
-                0 => "no key in this entry".to_owned(),
-                _ => format!("{} are set together", kept.join(", ")),
-            };
-            problems.push(Problem::error(
-                &entry,
-                what,
-                format!("set exactly one of {}", KEY_SOURCES.join(", ")),
-            ));
-        }
-        return None;
-    }
-    let read = Read(settings);
-    let path = || read.path(&kept[0]);
-    let source = match kept[0].rsplit('.').next()? {
-        "secret_file" => KeySource::SecretFile(path()),
-        "secret" => KeySource::Secret(read.secret(&kept[0], problems)?),
-        "public_key_file" => KeySource::PublicKeyFile(path()),
-        _ => KeySource::JwksFile(path()),
-    };
-    let key = Key {
-        algorithm: read.text(&dotted("algorithm")),
-        source,
-        kid: read.optional(&dotted("kid")),
-        issuer: read.optional(&dotted("issuer")),
-        audience: read.list(&dotted("audience")),
-        user_prefix: read.text(&dotted("user_prefix")),
-        set_in: settings.at(&entry).map_or_else(String::new, |at| at.short()),
-    };
-    problems.extend(check::keys::check(&entry, &key));
-    Some(key)
 }

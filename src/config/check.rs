@@ -102,6 +102,7 @@ fn identity(config: &Config) -> Vec<Problem> {
         ));
     }
     problems.extend(keys::prefixes(&config.auth.keys));
+    problems.extend(keys::urls(config));
     if !is_token(&config.auth.cookie) {
         let what = "not a name that a cookie can have";
         problems.push(Problem::error(

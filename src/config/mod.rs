@@ -30,6 +30,7 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 
 use crate::backplane::url::BackplaneUrl;
+use crate::outbound::Target;
 
 pub use api::{Api, ApiKey, api_key_problems};
 pub use check::check;
@@ -181,6 +182,10 @@ pub struct Auth {
     /// Refused tokens per second and address before the answer is 429 instead of an upgrade.
     pub refusals_per_second: u32,
     pub refusals_burst: u32,
+    /// Sign-ins that may wait for keys by URL.
+    pub jwks_waiting: usize,
+    /// Unknown key ids for which one address may wait at the same time.
+    pub jwks_kids_per_address: usize,
     /// Whether a JWT may come in the query.
     pub query_token: bool,
     pub forward: Forward,
@@ -229,7 +234,7 @@ pub struct Tickets {
 /// One `[[auth.keys]]` entry, not yet loaded.
 #[derive(Debug, Clone)]
 pub struct Key {
-    /// "HS256" … "EdDSA". Empty only with `jwks_file`, whose keys name their own.
+    /// "HS256" … "EdDSA". Empty only with `jwks_file` and `jwks_url`, whose keys name their own.
     pub algorithm: String,
     pub source: KeySource,
     pub kid: Option<String>,
@@ -248,6 +253,26 @@ pub enum KeySource {
     Secret(SecretString),
     PublicKeyFile(PathBuf),
     JwksFile(PathBuf),
+    JwksUrl(Box<JwksUrl>),
+}
+
+/// Keys that an issuer serves.
+#[derive(Debug, Clone)]
+pub struct JwksUrl {
+    pub target: Target,
+    /// PEM authorities of its certificate; none: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// What its keys may be used with; empty: RS256 and what else a key itself names.
+    pub algorithms: Vec<String>,
+    pub refresh: Duration,
+    /// Over one reading.
+    pub timeout: Duration,
+    /// First pause after a failure.
+    pub minimum_gap: Duration,
+    /// Older keys vouch for nobody; zero: they always do.
+    pub maximum_age: Duration,
+    /// A key that has gone vouches so long.
+    pub grace: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -317,6 +342,8 @@ pub struct Limits {
     /// Over all connections of this node.
     pub node_messages_per_second: u32,
     pub node_bytes_per_second: u64,
+    /// Calls of one connection under way at the same time.
+    pub calls_per_connection: usize,
     /// Rooms one connection may be in.
     pub rooms_per_connection: usize,
     /// Connections in one room on this node.
@@ -621,6 +648,8 @@ pub struct TellHook {
     pub retry_max: Duration,
     /// Events that may wait.
     pub queue_events: usize,
+    /// Bytes of them.
+    pub queue_bytes: usize,
 }
 
 #[derive(Debug, Clone)]

@@ -3,6 +3,7 @@
 //! A task owns the reading ([`task`]); everybody else holds a [`Conn`] that can only push to its outbox or
 //! close it. The flusher of the shard writes, and only ever tries: what the socket refuses, the task finishes.
 
+mod asking;
 mod dispatch;
 pub mod echo;
 pub mod heartbeat;

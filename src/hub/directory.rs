@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::config;
+use crate::hooks::tell::queue::Queues;
 use crate::hub::errands::Errands;
 use crate::hub::post::POST_ID;
 use crate::hub::room::{Joined, Joining, Read, Room, Rules, SHADOW_ID, Spoken, Swept, Words};
@@ -38,6 +39,8 @@ pub struct Hub {
     counts_due: Mutex<Vec<Arc<Room>>>,
     /// In none of the maps: it is there as long as the node.
     post: Arc<Room>,
+    /// Where rooms put down what hooks are told of; none if nobody is told, or the backplane sees to it.
+    queues: Option<Arc<Queues>>,
 }
 
 /// The node holds as many rooms as it may.
@@ -74,6 +77,7 @@ impl Hub {
             rooms: AtomicUsize::new(0),
             next_id: AtomicU64::new(1),
             counts_due: Mutex::default(),
+            queues: None,
         }
     }
 
@@ -127,6 +131,13 @@ impl Hub {
     #[must_use]
     pub fn post(&self) -> &Arc<Room> {
         &self.post
+    }
+
+    /// Has rooms put down what hooks are told of, before there is any room.
+    #[must_use]
+    pub fn telling(mut self, queues: Option<Arc<Queues>>) -> Self {
+        self.queues = queues;
+        self
     }
 
     /// Whether a backplane numbers what is said, for all nodes.
@@ -277,7 +288,7 @@ impl Hub {
         };
         let name: Arc<str> = name.into();
         let room = Room::new(id, Arc::clone(&name), Arc::clone(rules), Arc::clone(&self.inboxes));
-        let room = Arc::new(room);
+        let room = Arc::new(room.telling(self.queues.as_ref()));
         map.insert(name, Arc::clone(&room));
         Ok(room)
     }

@@ -50,6 +50,9 @@ impl Cluster {
             described.upgrade().map(|node| node.facts()).unwrap_or_default()
         }));
         self.driver.start(&node.tasks);
+        if let Some(teller) = &node.teller {
+            teller.start(&node.tasks, Some(&self.driver));
+        }
         node.warden.load().await;
         // Who connects to a node that is ready is reached by what the application tells users.
         if timeout(POST_PATIENCE, self.driver.post_opened()).await.is_err() {

@@ -6,12 +6,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::door::Door;
+use crate::auth::jwks::Jwks;
 use crate::auth::{Identity, Policy, Refusals};
 use crate::backplane::directory::NodeFacts;
 use crate::backplane::driver::{self, Seats, Warden};
 use crate::config::Config;
+use crate::hooks::Hooks;
+use crate::hooks::tell::Teller;
 use crate::http::health::Health;
 use crate::http::session::Sessions;
+use crate::http::ticket::Tickets;
 use crate::hub::Hub;
 use crate::net::admission::{Admission, Load};
 use crate::net::certificates::Certificates;
@@ -29,9 +33,14 @@ pub struct Node {
     pub traces: Traces,
     /// The one way to call somebody else.
     pub outbound: Outbound,
+    /// What is asked of the application and told to it.
+    pub hooks: Hooks,
+    /// Issuers whose keys come by URL.
+    pub jwks: Jwks,
     pub health: Health,
     pub policy: Arc<Policy>,
     pub sessions: Arc<Sessions>,
+    pub tickets: Tickets,
     /// Who may call the server API; none: nobody may.
     pub api: Option<Arc<Door>>,
     pub refusals: Refusals,
@@ -43,6 +52,8 @@ pub struct Node {
     /// None with `tls.mode = "off"`.
     pub certificates: Option<Arc<Certificates>>,
     pub hub: Arc<Hub>,
+    /// Hooks that are told of things; none if there are none.
+    pub teller: Option<Arc<Teller>>,
     /// Who may no longer be here.
     pub warden: Arc<Warden>,
     /// What the server API says of the largest and busiest rooms.
@@ -132,6 +143,7 @@ impl Node {
     pub fn sweep_limiters(&self) {
         self.refusals.sweep();
         self.sessions.sweep();
+        self.tickets.sweep();
         if let Some(door) = &self.api {
             door.sweep();
         }

@@ -11,14 +11,18 @@ use hyper_util::rt::TokioTimer;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::auth::jwks::Jwks;
 use crate::auth::keys::Keys;
 use crate::auth::{Policy, Refusals};
 use crate::backplane;
 use crate::backplane::contract::Backplane;
 use crate::backplane::driver::{Seats, Warden};
 use crate::config::{At, Config, Effective, Listen, Problem, RuntimeKind, Severity, TlsMode};
+use crate::hooks::Hooks;
+use crate::hooks::tell::Teller;
 use crate::http::health::Health;
 use crate::http::session::Sessions;
+use crate::http::ticket::Tickets;
 use crate::http::{admin, routes};
 use crate::hub::Hub;
 use crate::hub::errands::Errands;
@@ -50,6 +54,9 @@ const IO_EVENTS_PER_TICK: usize = 32;
 
 /// How long the last spans may take to leave.
 const TRACES_FLUSH: Duration = Duration::from_secs(3);
+
+/// How long hooks may take to be told the last events of a node that ends.
+const HOOKS_FLUSH: Duration = Duration::from_secs(5);
 
 /// HTTP/2 streams of one connection, sockets among them (RFC 9113 section 6.5.2 recommends 100 or more).
 const H2_STREAMS_MAX: u32 = 200;
@@ -205,9 +212,11 @@ pub(super) fn build_on(
     };
     let outbound = Outbound::new(&config.outbound);
     metrics.register_outbound(outbound.counts());
+    let hooks = Hooks::new(&config, &outbound, &metrics, &traces)?;
     let keys = Keys::from_config(&config)
         .map_err(|problems| anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     let policy = Arc::new(Policy::new(&config, keys).map_err(|problems| anyhow::anyhow!(problems.join("\n")))?);
+    let jwks = Jwks::new(&policy, &outbound)?;
     let names = certificates.clone();
     let sessions = Arc::new(Sessions::new(
         &config,
@@ -231,7 +240,9 @@ pub(super) fn build_on(
         Arc::clone(&metrics),
     );
     let seats = Arc::new(Seats::new(limits.connections_per_user, backplane.is_some()));
-    let hub = Arc::new(Hub::new(&config, Arc::clone(&inboxes), errands));
+    let teller = Teller::new(&config, backplane.as_ref(), &outbound, &metrics)?;
+    let queues = teller.as_ref().and_then(|teller| teller.queues());
+    let hub = Arc::new(Hub::new(&config, Arc::clone(&inboxes), errands).telling(queues.cloned()));
     let budgets = Budgets::new(limits, shards);
     let shards = (inboxes.iter().enumerate())
         .map(|(index, inbox)| {
@@ -245,12 +256,14 @@ pub(super) fn build_on(
             )
         })
         .collect();
+    let tickets = Tickets::new(&config.tickets, backplane.clone(), Arc::clone(&metrics));
     let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub, Arc::clone(&seats)));
     let node = Arc::new(Node {
         refusals: Refusals::new(config.auth.refusals_per_second, config.auth.refusals_burst),
         waiting: Waiting::new(limits),
         ceilings: Ceilings::new(limits),
         hub,
+        teller,
         seats,
         top_rooms: TopRooms::default(),
         warden,
@@ -267,8 +280,11 @@ pub(super) fn build_on(
         metrics,
         traces,
         outbound,
+        hooks,
+        jwks,
         policy,
         sessions,
+        tickets,
         permits,
         admission,
         certificates,
@@ -428,11 +444,15 @@ fn control(
         let mut interrupt = signal(SignalKind::interrupt())?;
         // Before anything is waited for: whoever asks for a reload must never end the process.
         reload_when_asked(node)?;
+        node.jwks.start(&node.tasks, &node.metrics);
         node.warden.start(&node.tasks);
         if let Some(cluster) = &node.cluster {
             supervisor::status("waiting for the backplane");
             cluster.start(node).await?;
+        } else if let Some(teller) = &node.teller {
+            teller.start(&node.tasks, None);
         }
+        node.jwks.tried().await;
         node.open.cancel();
         if let Some(certificates) = &node.certificates {
             certificates.keep(&node.tasks, &node.health);
@@ -478,11 +498,25 @@ fn control(
             _ = terminate.recv() => exit_at_once(),
             _ = interrupt.recv() => exit_at_once(),
         }
+        if let Some(teller) = &node.teller {
+            flush(teller).await;
+        }
         if let Some(cluster) = &node.cluster {
             cluster.stop().await;
         }
         Ok(())
     })
+}
+
+/// The last events leave, if somebody takes them.
+async fn flush(teller: &Teller) {
+    if tokio::time::timeout(HOOKS_FLUSH, teller.flushed()).await.is_err() {
+        let lost = teller.kept_here();
+        tracing::error!(
+            lost,
+            "hooks did not take the last events in time; what this process kept of them is lost"
+        );
+    }
 }
 
 /// SIGHUP reads the certificate again; a node without one says that there is nothing to read.

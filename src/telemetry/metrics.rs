@@ -6,6 +6,7 @@
 //! `Metrics`, so several nodes may live in one process.
 
 mod backplane;
+mod forward;
 mod handles;
 mod hooks;
 pub mod http;
@@ -24,8 +25,10 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 use parking_lot::Mutex;
 
 pub use self::backplane::{Backplane, Presence, Revocation};
-use self::handles::{Counters, Registrar, Words};
-pub use self::hooks::{HOOK_RESULTS, HookMetrics};
+pub use self::forward::Forward;
+pub use self::handles::Counters;
+use self::handles::{Registrar, Words};
+pub use self::hooks::{HOOK_RESULTS, HookMetrics, TellMetrics};
 pub use self::labels::*;
 pub use self::scrape::Gauges;
 use self::scrape::Sources;
@@ -60,6 +63,8 @@ pub struct Metrics {
     upgrades: Counters<UpgradeResult>,
     upgrade_duration: metrics::Histogram,
     admitted: Counters<Place>,
+    tickets: Counters<TicketResult>,
+    forward: Forward,
     auth_failures: Words,
     server_closes: Vec<((u16, &'static str), metrics::Counter)>,
     client_closes: Vec<((u16, &'static str), metrics::Counter)>,
@@ -93,6 +98,16 @@ pub struct Metrics {
     _upkeep: Upkeep,
 }
 
+/// `conclave_jwks_*` of one issuer.
+pub struct Jwks {
+    /// Since its keys were last read.
+    pub age: metrics::Gauge,
+    /// Those that vouch.
+    pub keys: metrics::Gauge,
+    /// Readings by result.
+    pub fetches: Counters<JwksResult>,
+}
+
 impl Metrics {
     /// Registers everything with zeros and starts the upkeep thread, which ends with the value.
     pub fn install(build: BuildInfo) -> Arc<Self> {
@@ -111,6 +126,8 @@ impl Metrics {
             upgrades: new.counters(&names::UPGRADES),
             upgrade_duration: new.histogram(&names::UPGRADE_DURATION, &[]),
             admitted: new.counters(&names::ADMITTED),
+            tickets: new.counters(&names::TICKETS),
+            forward: Forward::register(&new),
             auth_failures: new.words(&names::AUTH_FAILURES, AUTH_REASONS),
             server_closes: new.closes(Initiator::Server, SERVER_CLOSES),
             client_closes: new.closes(Initiator::Client, CLIENT_CLOSES),
@@ -179,6 +196,16 @@ impl Metrics {
         self.sources.set_outbound(counts);
     }
 
+    /// Handles for an issuer of the configuration, which is asked for its keys.
+    pub fn jwks(&self, issuer: &str) -> Jwks {
+        let new = Registrar(&self.recorder);
+        Jwks {
+            age: new.gauge(&names::JWKS_AGE, &[issuer]),
+            keys: new.gauge(&names::JWKS_KEYS, &[issuer]),
+            fetches: new.counters_of(&names::JWKS_FETCHES, issuer),
+        }
+    }
+
     /// Has `read` asked at each scrape. It runs on the admin thread and must not wait for a shard:
     /// the scrape has to answer even while a shard is stuck.
     pub fn on_scrape(&self, read: Box<dyn Fn(&mut Gauges) + Send + Sync>) {
@@ -238,6 +265,16 @@ impl Metrics {
     /// A token was accepted.
     pub fn admitted(&self, place: Place) {
         self.admitted.inc(place);
+    }
+
+    /// A ticket came to this.
+    pub fn ticket(&self, result: TicketResult) {
+        self.tickets.inc(result);
+    }
+
+    /// Sessions of the application.
+    pub fn forward(&self) -> &Forward {
+        &self.forward
     }
 
     /// A token was refused with this reason word.

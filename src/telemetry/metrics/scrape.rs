@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::handles::{Counters, Registrar};
-use super::labels::{Direction, Dropped, Kind, Label, OutboundResult, Purpose, SpanFate};
+use super::labels::{Direction, Dropped, Kind, Label, Limit, OutboundResult, Purpose, SpanFate};
 use super::names;
 use super::process::{Process, Seconds};
 use super::shard::ShardCounters;
@@ -53,12 +53,19 @@ pub struct Gauges {
     pub handshakes_waiting: u64,
     /// Handshakes that may begin per second.
     pub admission_rate: u64,
+    /// Sign-ins that wait for keys.
+    pub jwks_waiting: u64,
+    /// Sign-ins that were refused because too many wait already.
+    pub jwks_full: u64,
+    /// The same, because their address waits for too many keys.
+    pub jwks_over_kids: u64,
     /// CPU time of all handshakes so far.
     pub handshake_cpu_seconds: f64,
 }
 
 type Reader = Box<dyn Fn(&mut Gauges) + Send + Sync>;
 type Sum = (metrics::Counter, fn(&ShardCounters) -> u64);
+type Counted = (metrics::Counter, fn(&Gauges) -> u64);
 type Shown = (metrics::Gauge, fn(&Gauges) -> u64);
 
 /// Everything a scrape reads.
@@ -74,6 +81,7 @@ pub(super) struct Sources {
     sums: Vec<Sum>,
     messages: Vec<(Direction, Kind, metrics::Counter)>,
     gauges: Vec<Shown>,
+    counts: Vec<Counted>,
     span_fates: Counters<SpanFate>,
     /// By purpose.
     calls: Vec<Counters<OutboundResult>>,
@@ -94,6 +102,10 @@ impl Sources {
             sums: sums(new),
             messages: messages(new),
             gauges: gauges(new),
+            counts: vec![
+                (refused(new, Limit::JwksWaiting), |now| now.jwks_full),
+                (refused(new, Limit::JwksKidsPerAddress), |now| now.jwks_over_kids),
+            ],
             span_fates: new.counters(&names::TRACE_SPANS),
             calls: Purpose::ALL
                 .iter()
@@ -147,6 +159,9 @@ impl Sources {
         }
         for (handle, value) in &self.gauges {
             handle.set(value(&gauges) as f64);
+        }
+        for (handle, value) in &self.counts {
+            handle.absolute(value(&gauges));
         }
         seconds.handshake_cpu = gauges.handshake_cpu_seconds;
         seconds
@@ -238,6 +253,11 @@ fn messages(new: &Registrar<'_>) -> Vec<(Direction, Kind, metrics::Counter)> {
     .collect()
 }
 
+/// Of a limit whose own counter is read.
+fn refused(new: &Registrar<'_>, limit: Limit) -> metrics::Counter {
+    new.counter(&names::REFUSED, &[limit.word()])
+}
+
 fn gauges(new: &Registrar<'_>) -> Vec<Shown> {
     let plain = |definition| new.gauge(definition, &[]);
     vec![
@@ -258,5 +278,6 @@ fn gauges(new: &Registrar<'_>) -> Vec<Shown> {
         (plain(&names::DRAIN_DEADLINE), |now| now.drain_deadline),
         (plain(&names::HANDSHAKES_WAITING), |now| now.handshakes_waiting),
         (plain(&names::ADMISSION_RATE), |now| now.admission_rate),
+        (plain(&names::JWKS_WAITING), |now| now.jwks_waiting),
     ]
 }

@@ -94,7 +94,7 @@ async fn what_is_no_name_at_all_is_refused() {
     for (path, expected) in [
         ("/rooms/%FF/chat", 400),
         ("/rooms/%00/chat", 400),
-        ("/rooms//chat", 404),
+        ("/rooms//chat", 400),
         ("/rooms/a/b/chat", 404),
         ("/rooms/a%0Ab/chat", 400),
     ] {

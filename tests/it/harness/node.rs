@@ -26,6 +26,7 @@ pub fn node() -> Builder {
     Builder {
         settings: BTreeMap::new(),
         keys: vec!["algorithm = \"HS256\"\nsecret_file = \"secret\"".to_owned()],
+        entries: Vec::new(),
         environment: Vec::new(),
         files: vec![("secret".to_owned(), token::SECRET.to_vec())],
         certificate: Certificate::new(),
@@ -46,6 +47,8 @@ pub fn node() -> Builder {
 pub struct Builder {
     settings: BTreeMap<String, BTreeMap<String, String>>,
     keys: Vec<String>,
+    /// Arrays of tables, by section.
+    entries: Vec<(String, String)>,
     environment: Vec<(String, String)>,
     files: Vec<(String, Vec<u8>)>,
     certificate: Certificate,
@@ -83,6 +86,12 @@ impl Builder {
     /// This `[[auth.keys]]` instead of all others.
     pub fn only_key(mut self, table: &str) -> Self {
         self.keys = vec![table.to_owned()];
+        self
+    }
+
+    /// One more `[[section]]`, as the lines of its table.
+    pub fn entry(mut self, section: &str, table: &str) -> Self {
+        self.entries.push((section.to_owned(), table.to_owned()));
         self
     }
 
@@ -185,6 +194,9 @@ impl Builder {
         }
         for key in &self.keys {
             text.push_str(&format!("[[auth.keys]]\n{key}\n"));
+        }
+        for (section, table) in &self.entries {
+            text.push_str(&format!("[[{section}]]\n{table}\n"));
         }
         text
     }
