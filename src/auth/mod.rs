@@ -3,7 +3,7 @@
 //! `origin` reads the Origin header, `extract` finds the token in a request, `token` (pure) judges it with the `keys`,
 //! `claims` and `grants` (pure) read what it says, `revocations` (pure) know which no longer count, `denied` says why not,
 //! `refusals` counts who is refused too often. `ticket` and `vouched` (pure) are the other two ways to be known: a ticket
-//! that stands for a token, and the word of the application.
+//! that stands for a token, and the word of the application, which `forward` asks for.
 
 mod algorithm;
 mod amend;
@@ -13,6 +13,7 @@ mod diagnose;
 mod extract;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod forward;
 mod grants;
 mod json;
 mod jwk;
@@ -41,6 +42,7 @@ use parking_lot::RwLock;
 pub use amend::Amendment;
 pub use denied::{Denied, DeniedWord, NotVerified};
 pub use diagnose::diagnose;
+pub use forward::Forward;
 pub use grants::{Grants, Verb};
 pub use keys::{KeyProblem, Keys};
 pub(crate) use mint::Guest;
