@@ -1,9 +1,10 @@
 //! What a client asks for, done: limits and permissions here, the rest in the hub.
 
 use crate::auth::{self, Verb};
+use crate::config::classes::Class;
 use crate::connection::NEVER;
 use crate::connection::task::Life;
-use crate::hub::room::{Joining, Paged, Paging, Said, Saying};
+use crate::hub::room::{Joining, Paged, Paging, Said, Saying, Sees};
 use crate::hub::{Joined, Position, Room};
 use crate::limits::ROOM_BYTES_MAX;
 use crate::protocol::client::{self, ClientMessage, Page, Ref, Request, Since};
@@ -154,7 +155,7 @@ impl Life {
         traceparent: Option<&str>,
     ) -> Result<Done, Failed> {
         let room = self.joined(name)?;
-        self.check_grant(name, Verb::Chat)?;
+        self.check_grant(name, Verb::Chat, room.class())?;
         self.check_room_rate(&room, content.len())?;
         let mut span = self.node.traces.publish(self.trace.as_deref(), traceparent);
         let trace = span
@@ -229,7 +230,9 @@ impl Life {
 
     fn join(&mut self, name: &str, since: Option<&Since<'_>>, reference: Option<Ref<'_>>) -> Result<Done, Failed> {
         check_name(name)?;
-        self.check_grant(name, Verb::Join)?;
+        let node = Arc::clone(&self.node);
+        let class = node.hub.class_of(name);
+        self.check_grant(name, Verb::Join, class)?;
         let again = self.rooms.iter().any(|room| room.called() == name);
         let rooms_max = self.node.config.limits.rooms_per_connection;
         if !again && rooms_max > 0 && self.rooms.len() >= rooms_max {
@@ -249,6 +252,10 @@ impl Life {
             }),
             reference,
             again,
+            sees: Sees {
+                users: self.identity.sees(name, Verb::List, class),
+                past: self.identity.sees(name, Verb::History, class),
+            },
             now_ms: runtime::now_ms(),
         };
         // A probe goes beside the room, where nobody notices it.
@@ -308,14 +315,14 @@ impl Life {
 
     fn list(&mut self, name: &str, reference: Option<Ref<'_>>) -> Result<Done, Failed> {
         let room = self.joined(name)?;
-        self.check_grant(name, Verb::List)?;
+        self.check_grant(name, Verb::List, room.class())?;
         room.list(self.member(), &self.user(), reference, runtime::now_ms());
         Ok(Done::Answered)
     }
 
     fn history(&mut self, name: &str, page: Page, limit: usize, reference: Option<Ref<'_>>) -> Result<Done, Failed> {
         let room = self.joined(name)?;
-        self.check_grant(name, Verb::History)?;
+        self.check_grant(name, Verb::History, room.class())?;
         let paging = Paging {
             member: self.member(),
             page,
@@ -395,7 +402,7 @@ impl Life {
         let ungranted: Vec<_> = self
             .rooms
             .iter()
-            .filter(|room| !self.identity.allows(room.called(), Verb::Join))
+            .filter(|room| !self.identity.may(room.called(), Verb::Join, room.class()))
             .cloned()
             .collect();
         for room in ungranted {
@@ -423,13 +430,13 @@ impl Life {
         }
     }
 
-    fn check_grant(&self, name: &str, verb: Verb) -> Result<(), Failed> {
-        if self.identity.allows(name, verb) {
+    fn check_grant(&self, name: &str, verb: Verb, class: &Class) -> Result<(), Failed> {
+        if self.identity.may(name, verb, class) {
             return Ok(());
         }
         Err(Failed::new(
             ErrorCode::Forbidden,
-            "your token does not allow this in this room",
+            "this is not allowed to you in this room",
         ))
     }
 
@@ -450,7 +457,7 @@ impl Life {
         if self.rates.is_none() {
             return Ok(());
         }
-        let taken = (self.node.ceilings.room).check(&room.name, bytes, self.shard.now_ns());
+        let taken = (self.node.ceilings).check_room(room.class(), &room.name, bytes, self.shard.now_ns());
         taken.map_err(|exceeded| self.over_rate(exceeded))
     }
 

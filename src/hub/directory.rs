@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::config;
+use crate::config::classes::{Class, Classes};
 use crate::hub::errands::Errands;
-use crate::hub::room::{Joined, Joining, Room, Rules, SHADOW_ID, Swept};
+use crate::hub::room::{Joined, Joining, NodeRules, Room, Rules, SHADOW_ID, Swept};
 use crate::protocol;
 use crate::shard::inbox::Inbox;
 use crate::telemetry::taps::Taps;
@@ -22,9 +23,12 @@ type Names = HashMap<Arc<str>, Arc<Room>>;
 
 /// Every room of this node.
 pub struct Hub {
-    rules: Arc<Rules>,
+    classes: Classes,
+    /// By the index of the class.
+    rules: Box<[Arc<Rules>]>,
     /// Of rooms that only probes are in.
-    shadow_rules: Arc<Rules>,
+    shadow_rules: Box<[Arc<Rules>]>,
+    node_rules: Arc<NodeRules>,
     inboxes: Arc<[Arc<Inbox>]>,
     maps: Box<[Mutex<Names>]>,
     hasher: std::hash::RandomState,
@@ -53,9 +57,17 @@ pub struct Totals {
 impl Hub {
     #[must_use]
     pub fn new(config: &config::Config, inboxes: Arc<[Arc<Inbox>]>, errands: Option<Arc<Errands>>) -> Self {
+        let classes = Classes::new(config);
+        // What probes leave behind must not press on what users said.
+        let shadow_rules = NodeRules::new(config, errands.clone());
+        let node_rules = NodeRules::new(config, errands);
+        let by_class =
+            |rules: &dyn Fn(&Arc<Class>) -> Rules| classes.all().iter().map(|class| Arc::new(rules(class))).collect();
         Self {
-            shadow_rules: Arc::new(Rules::of_shadows(config, errands.clone())),
-            rules: Arc::new(Rules::new(config, errands)),
+            rules: by_class(&|class| Rules::new(class, &node_rules)),
+            shadow_rules: by_class(&|class| Rules::of_shadows(class, &shadow_rules)),
+            classes,
+            node_rules,
             inboxes,
             maps: (0..MAPS).map(|_| Mutex::default()).collect(),
             hasher: std::hash::RandomState::new(),
@@ -86,22 +98,28 @@ impl Hub {
         }
     }
 
+    /// The class of the rooms of this name, as clients say it.
+    #[must_use]
+    pub fn class_of(&self, name: &str) -> &Arc<Class> {
+        self.classes.of(name)
+    }
+
     /// Whether a backplane numbers what is said, for all nodes.
     #[must_use]
     pub fn is_shared(&self) -> bool {
-        self.rules.errands.is_some()
+        self.node_rules.errands.is_some()
     }
 
     /// What the rooms want of the backplane.
     #[must_use]
     pub fn errands(&self) -> Option<&Arc<Errands>> {
-        self.rules.errands.as_ref()
+        self.node_rules.errands.as_ref()
     }
 
     /// Who looks on.
     #[must_use]
     pub fn taps(&self) -> &Arc<Taps> {
-        &self.rules.taps
+        &self.node_rules.taps
     }
 
     /// The room of that name, if this node has it.
@@ -159,7 +177,7 @@ impl Hub {
             map.lock().retain(|_, room| match room.sweep(now_ms) {
                 Swept::Inhabited => true,
                 Swept::Deserted { said_ms } => {
-                    if self.rules.node_bytes_over() > 0 {
+                    if self.node_rules.bytes_over() > 0 {
                         deserted.push((said_ms, Arc::clone(room)));
                     }
                     true
@@ -173,7 +191,7 @@ impl Hub {
         }
         deserted.sort_unstable_by_key(|(said_ms, _)| *said_ms);
         for (_, room) in deserted {
-            if self.rules.node_bytes_over() == 0 {
+            if self.node_rules.bytes_over() == 0 {
                 return;
             }
             room.forget(now_ms);
@@ -211,10 +229,11 @@ impl Hub {
         }
         self.rooms.fetch_add(1, Ordering::Relaxed);
         let number = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let class = self.class_of(protocol::room::called(name)).index;
         let (id, rules) = if protocol::room::is_shadow(name) {
-            (number | SHADOW_ID, &self.shadow_rules)
+            (number | SHADOW_ID, &self.shadow_rules[class])
         } else {
-            (number, &self.rules)
+            (number, &self.rules[class])
         };
         let name: Arc<str> = name.into();
         let room = Room::new(id, Arc::clone(&name), Arc::clone(rules), Arc::clone(&self.inboxes));

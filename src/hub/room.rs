@@ -16,7 +16,8 @@ use parking_lot::Mutex;
 use crate::backplane::contract::Position as Place;
 use crate::backplane::lineage::{Lineage, Verdict};
 use crate::backplane::memory::keys::Keys;
-use crate::config;
+use crate::config::classes::Class;
+use crate::config::{self, Who};
 use crate::hub::errands::Errands;
 use crate::hub::history::{History, Kept};
 use crate::hub::presence::Presence;
@@ -29,7 +30,7 @@ use crate::shard::inbox::{Asked, Command, From, Inbox};
 use crate::telemetry::taps::Taps;
 use crate::websocket::encoded::Frame;
 
-pub use asks::{Cursor, Joined, Joining, Paged, Paging, Pending, PieceLimits, Replay, Said, Saying};
+pub use asks::{Cursor, Joined, Joining, Paged, Paging, Pending, PieceLimits, Replay, Said, Saying, Sees};
 use shared::Shared;
 
 /// Bytes of chats in one `history` reply; a page that would be longer ends early and says `more`. Half of the
@@ -43,18 +44,22 @@ pub const COUNT_DELIVERIES_PER_SECOND: u64 = 2_000;
 /// Bytes by which a frame may be longer than the log's entry: the room's name and the names of the fields.
 const FRAME_BYTES_MORE: usize = 6 * crate::limits::ROOM_BYTES_MAX + 64;
 
-/// What rooms are told by the configuration.
+/// What the rooms of one class are told by the configuration.
 #[derive(Debug)]
 pub struct Rules {
+    pub class: Arc<Class>,
+    /// What the class says of history; of rooms that only probes are in, less.
     pub kept: Kept,
+    pub node: Arc<NodeRules>,
+}
+
+/// What is the same for rooms of all classes.
+#[derive(Debug)]
+pub struct NodeRules {
     /// Bytes that all rooms of this node may keep together.
-    pub node_bytes_max: usize,
+    pub bytes_max: usize,
     /// Bytes that they do keep, to within [`REPORT_BYTES`] per room.
-    pub node_bytes: AtomicI64,
-    pub users_shown: usize,
-    pub key_window: std::time::Duration,
-    /// Connections in one room; 0 means no limit.
-    pub members_max: usize,
+    pub bytes: AtomicI64,
     /// Where rooms ask the backplane; none with the memory backplane, whose rooms number by themselves.
     pub errands: Option<Arc<Errands>>,
     /// Who looks on.
@@ -65,49 +70,52 @@ pub struct Rules {
 /// touched for every message.
 const REPORT_BYTES: usize = 64 * 1024;
 
-impl Rules {
+impl NodeRules {
+    #[must_use]
+    pub fn new(config: &config::Config, errands: Option<Arc<Errands>>) -> Arc<Self> {
+        Arc::new(Self {
+            bytes_max: config.history.node_bytes,
+            bytes: AtomicI64::new(0),
+            errands,
+            taps: Arc::default(),
+        })
+    }
+
     /// Bytes that all rooms keep beyond what they may.
     #[must_use]
-    pub fn node_bytes_over(&self) -> usize {
-        let kept = usize::try_from(self.node_bytes.load(Ordering::Relaxed)).unwrap_or(0);
-        kept.saturating_sub(self.node_bytes_max)
+    pub fn bytes_over(&self) -> usize {
+        let kept = usize::try_from(self.bytes.load(Ordering::Relaxed)).unwrap_or(0);
+        kept.saturating_sub(self.bytes_max)
+    }
+}
+
+impl Rules {
+    #[must_use]
+    pub fn new(class: &Arc<Class>, node: &Arc<NodeRules>) -> Self {
+        // The log counts its own entries; the copy of it, whose frames name the room, must not be the shorter one.
+        let shared_bytes = (node.errands.as_ref()).map_or(0, |_| class.history_messages * FRAME_BYTES_MORE);
+        Self {
+            class: Arc::clone(class),
+            kept: Kept {
+                messages: class.history_messages,
+                bytes: class.history_bytes + shared_bytes,
+                age: class.history_age,
+            },
+            node: Arc::clone(node),
+        }
     }
 
     /// Of rooms that only probes are in: they keep little, and not for long.
     #[must_use]
-    pub fn of_shadows(config: &config::Config, errands: Option<Arc<Errands>>) -> Self {
-        let mut rules = Self::new(config, errands);
-        rules.kept = Kept {
-            messages: rules.kept.messages.min(SHADOW_HISTORY_MESSAGES),
-            bytes: rules
-                .kept
-                .bytes
-                .min(SHADOW_HISTORY_BYTES + SHADOW_HISTORY_MESSAGES * FRAME_BYTES_MORE),
-            age: rules.kept.age.min(SHADOW_HISTORY_AGE),
+    pub fn of_shadows(class: &Arc<Class>, node: &Arc<NodeRules>) -> Self {
+        let Self { class, kept, node } = Self::new(class, node);
+        let bytes_max = SHADOW_HISTORY_BYTES + SHADOW_HISTORY_MESSAGES * FRAME_BYTES_MORE;
+        let kept = Kept {
+            messages: kept.messages.min(SHADOW_HISTORY_MESSAGES),
+            bytes: kept.bytes.min(bytes_max),
+            age: kept.age.min(SHADOW_HISTORY_AGE),
         };
-        rules
-    }
-
-    #[must_use]
-    pub fn new(config: &config::Config, errands: Option<Arc<Errands>>) -> Self {
-        // The log counts its own entries; the copy of it, whose frames name the room, must not be the shorter one.
-        let shared_bytes = errands
-            .as_ref()
-            .map_or(0, |_| config.history.messages * FRAME_BYTES_MORE);
-        Self {
-            errands,
-            taps: Arc::default(),
-            kept: Kept {
-                messages: config.history.messages,
-                bytes: config.history.bytes + shared_bytes,
-                age: config.history.age,
-            },
-            node_bytes_max: config.history.node_bytes,
-            node_bytes: AtomicI64::new(0),
-            users_shown: config.room.users_shown,
-            key_window: config.room.key_window,
-            members_max: config.limits.room_members,
-        }
+        Self { class, kept, node }
     }
 }
 
@@ -207,7 +215,7 @@ impl State {
 
 impl Room {
     pub(super) fn new(id: u64, name: Arc<str>, rules: Arc<Rules>, inboxes: Arc<[Arc<Inbox>]>) -> Self {
-        let (lineage, log) = match &rules.errands {
+        let (lineage, log) = match &rules.node.errands {
             None => (Lineage::new(random_word(), 1), Log::Own(Keys::default())),
             Some(_) => (Lineage::default(), Log::Shared(Box::default())),
         };
@@ -240,6 +248,12 @@ impl Room {
         self.id & SHADOW_ID != 0
     }
 
+    /// What holds in rooms like this one.
+    #[must_use]
+    pub fn class(&self) -> &Class {
+        &self.rules.class
+    }
+
     /// What clients call it.
     #[must_use]
     pub fn called(&self) -> &str {
@@ -253,16 +267,20 @@ impl Room {
         if state.gone {
             return Joined::Gone;
         }
-        if !joining.again && self.rules.members_max > 0 && state.members() + state.waiting() >= self.rules.members_max {
+        if !joining.again
+            && self.rules.class.members_max > 0
+            && state.members() + state.waiting() >= self.rules.class.members_max
+        {
             return Joined::Full;
         }
         if let Log::Shared(_) = state.log {
             return self.join_shared(state, joining);
         }
-        let first = !joining.again && state.presence.enter(joining.user, self.rules.users_shown);
+        let first = !joining.again && state.presence.enter(joining.user, self.rules.class.users_shown);
         let count_is_due = first && self.announce(state, true, joining.user, None, joining.now_ms);
         let recovered = joining.since.map(|since| {
-            state.lineage.judge(since.epoch, since.seq, state.history.head()) == Verdict::Good
+            joining.sees.past
+                && state.lineage.judge(since.epoch, since.seq, state.history.head()) == Verdict::Good
                 && state.history.covers(since.seq)
         });
         self.enter(state, joining, recovered);
@@ -285,13 +303,14 @@ impl Room {
             }),
             _ => From::Head,
         };
-        let list = self.list_frame(state, joining.user, joining.reference, recovered, joining.now_ms);
+        let (user, sees_users) = (joining.user, joining.sees.users);
+        let list = self.list_frame(state, user, sees_users, joining.reference, recovered, joining.now_ms);
         self.inbox(joining.member).push(Command::Enter {
             room: Arc::clone(self),
             slot: joining.member.slot,
             list,
             again: (joining.again && from == From::Head)
-                .then(|| Asked::new(joining.user, joining.reference, recovered)),
+                .then(|| Asked::new(user, sees_users, joining.reference, recovered)),
             from,
         });
     }
@@ -315,7 +334,7 @@ impl Room {
             self.leave_shared(state, user, closed, now_ms);
             return false;
         }
-        match state.presence.leave(user, self.rules.users_shown) {
+        match state.presence.leave(user, self.rules.class.users_shown) {
             Some(json) => self.announce(
                 state,
                 false,
@@ -339,7 +358,7 @@ impl Room {
             Log::Shared(shared) => return self.say_shared(shared, saying),
         };
         if let Some(key) = saying.key {
-            keys.trim(saying.now_ms, self.rules.key_window);
+            keys.trim(saying.now_ms, self.rules.class.key_window);
             if let Some(seq) = keys.place_of(&saying.user.id, key) {
                 return Said::Again {
                     epoch: state.lineage.epoch(),
@@ -381,7 +400,7 @@ impl Room {
         state.history.push(seq, time_ms, frame.clone(), &self.rules.kept);
         state.said_ms = time_ms;
         self.report(state, time_ms);
-        self.rules.taps.to_room(&self.name, &frame);
+        self.rules.node.taps.to_room(&self.name, &frame);
         let mut members = 0;
         for (_, inbox, count) in self.with_members(state) {
             members += count as usize;
@@ -396,12 +415,13 @@ impl Room {
     /// Answers `list`, in order with the chats: the reply tells a client where it stands.
     pub fn list(&self, member: MemberId, user: &User, reference: Option<Ref<'_>>, now_ms: u64) {
         let mut state = self.state.lock();
-        let frame = self.list_frame(&mut state, user, reference, None, now_ms);
+        // Who may not see who is here may not ask either.
+        let frame = self.list_frame(&mut state, user, true, reference, None, now_ms);
         self.inbox(member).push(Command::List {
             room: self.id,
             slot: member.slot,
             frame,
-            asked: Asked::new(user, reference, None),
+            asked: Asked::new(user, true, reference, None),
         });
     }
 
@@ -526,8 +546,9 @@ impl Room {
         let at = place(at);
         let now_ms = crate::runtime::now_ms();
         for asked in asked {
+            let (user, sees_users, reference) = (&asked.user, asked.sees_users, asked.reference());
             take(
-                self.list_frame(state, &asked.user, asked.reference(), asked.recovered, now_ms),
+                self.list_frame(state, user, sees_users, reference, asked.recovered, now_ms),
                 false,
             );
         }
@@ -557,12 +578,7 @@ impl Room {
             count: state.presence.count(),
         };
         let frame = Frame::text(|out| count.write(out));
-        self.rules.taps.to_room(&self.name, &frame);
-        self.to_members(&state, |room| Command::Presence {
-            room,
-            frame: frame.clone(),
-            except: None,
-        });
+        self.tell_presence(&state, &frame, None);
         false
     }
 
@@ -576,7 +592,7 @@ impl Room {
             Log::Own(keys) => keys,
             Log::Shared(_) => return self.sweep_shared(state, now_ms),
         };
-        keys.trim(now_ms, self.rules.key_window);
+        keys.trim(now_ms, self.rules.class.key_window);
         if state.presence.count() > 0 {
             return Swept::Inhabited;
         }
@@ -590,7 +606,8 @@ impl Room {
     fn end(&self, state: &mut State) -> Swept {
         state.gone = true;
         self.rules
-            .node_bytes
+            .node
+            .bytes
             .fetch_sub(signed(state.reported_bytes), Ordering::Relaxed);
         Swept::Gone
     }
@@ -616,7 +633,7 @@ impl Room {
     /// Tells the node what this room keeps, if that has changed by much. A node that keeps too much lets the room in
     /// which something is said keep a quarter of what it otherwise might.
     fn report(&self, state: &mut State, now_ms: u64) {
-        if self.rules.node_bytes_over() > 0 {
+        if self.rules.node.bytes_over() > 0 {
             let base = state.history.base();
             state.history.trim(now_ms, &self.rules.kept.pressed());
             if let Log::Shared(shared) = &mut state.log
@@ -629,7 +646,8 @@ impl Room {
         let bytes = state.history.bytes();
         if bytes.abs_diff(state.reported_bytes) >= REPORT_BYTES || bytes == 0 {
             self.rules
-                .node_bytes
+                .node
+                .bytes
                 .fetch_add(signed(bytes) - signed(state.reported_bytes), Ordering::Relaxed);
             state.reported_bytes = bytes;
         }
@@ -661,7 +679,7 @@ impl Room {
         if self.is_shadow() {
             return false;
         }
-        if state.presence.count() > self.rules.users_shown {
+        if state.presence.count() > self.rules.class.users_shown {
             if !std::mem::replace(&mut state.count_is_due, true) {
                 // A room that has just filled up waits like any other of its size.
                 state.count_sent_ms = state.count_sent_ms.max(now_ms.saturating_sub(1_000));
@@ -676,13 +694,24 @@ impl Room {
             time_ms: now_ms,
         };
         let frame = Frame::text(|out| line.write(out));
-        self.rules.taps.to_room(&self.name, &frame);
+        self.tell_presence(state, &frame, except);
+        false
+    }
+
+    /// Hands `join`, `left` or `count` to the members who may see who is here.
+    fn tell_presence(&self, state: &State, frame: &Frame, except: Option<&Arc<str>>) {
+        self.rules.node.taps.to_room(&self.name, frame);
+        let granted = match self.rules.class.list {
+            Who::All => None,
+            Who::Granted => Some(&self.name),
+            Who::None => return,
+        };
         self.to_members(state, |room| Command::Presence {
             room,
             frame: frame.clone(),
             except: except.cloned(),
+            granted: granted.cloned(),
         });
-        false
     }
 
     fn inbox(&self, member: MemberId) -> &Inbox {
@@ -707,20 +736,21 @@ impl Room {
         &self,
         state: &mut State,
         user: &User,
+        sees_users: bool,
         reference: Option<Ref<'_>>,
         recovered: Option<bool>,
         now_ms: u64,
     ) -> Frame {
-        let (users, count) = if self.is_shadow() {
-            // Probes do not see each other either.
+        let (users, count) = if self.is_shadow() || !sees_users {
+            // Oneself alone; probes do not see each other either.
             (Arc::clone(&user.json), 1)
         } else {
-            let users = state.presence.shown_to(user, self.rules.users_shown);
+            let users = state.presence.shown_to(user, self.rules.class.users_shown);
             // Who has just come may not be known to all nodes yet, but always to itself.
             let unknown = usize::from(!state.presence.holds(&user.id));
             (users, state.presence.count() + unknown)
         };
-        let as_of_ms = (self.rules.errands.as_ref()).map_or(now_ms, |errands| errands.as_of_ms(now_ms));
+        let as_of_ms = (self.rules.node.errands.as_ref()).map_or(now_ms, |errands| errands.as_of_ms(now_ms));
         let list = server::List {
             reference,
             room_json: &self.name_json,

@@ -16,6 +16,7 @@ use crate::auth::{Policy, Refusals};
 use crate::backplane;
 use crate::backplane::contract::Backplane;
 use crate::backplane::driver::{Seats, Warden};
+use crate::config::classes::Classes;
 use crate::config::{At, Config, Effective, Listen, Problem, RuntimeKind, Severity, TlsMode};
 use crate::http::health::Health;
 use crate::http::session::Sessions;
@@ -245,7 +246,7 @@ pub(super) fn build_on(
     let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub, Arc::clone(&seats)));
     let node = Arc::new(Node {
         refusals: Refusals::new(config.auth.refusals_per_second, config.auth.refusals_burst),
-        ceilings: Ceilings::new(limits),
+        ceilings: Ceilings::new(limits, &Classes::new(&config)),
         hub,
         seats,
         warden,

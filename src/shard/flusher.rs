@@ -77,7 +77,18 @@ impl Shard {
                     self.queue(local, &conn, frame, now_ms);
                 }
             }
-            Command::Presence { room, frame, except } => self.presence(local, room, &frame, except.as_deref(), now_ms),
+            Command::Presence {
+                room,
+                frame,
+                except,
+                granted,
+            } => {
+                let is_told = |conn: &Conn| {
+                    except.as_deref().is_none_or(|user| !conn.is_of(user))
+                        && granted.as_deref().is_none_or(|room| conn.is_granted_list(room))
+                };
+                self.presence(local, room, &frame, is_told, now_ms);
+            }
             Command::Enter {
                 room,
                 slot,
@@ -253,11 +264,11 @@ impl Shard {
         }
     }
 
-    fn presence(&self, local: &mut Local, room: u64, frame: &Frame, except: Option<&str>, now_ms: u64) {
+    fn presence(&self, local: &mut Local, room: u64, frame: &Frame, is_told: impl Fn(&Conn) -> bool, now_ms: u64) {
         let (members, mut queue) = local.room_and_queue(room);
         let Some(members) = members else { return };
         let replaying = members.replaying.values().map(|(conn, _)| conn);
-        let told = (members.live.values().chain(replaying)).filter(|conn| except.is_none_or(|user| !conn.is_of(user)));
+        let told = (members.live.values().chain(replaying)).filter(|conn| is_told(conn));
         self.queue_all(told, frame, now_ms, &mut queue);
         let late = queue.late;
         self.cut(local, late, now_ms);

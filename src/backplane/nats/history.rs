@@ -6,6 +6,7 @@
 
 use crate::backplane::contract::{Entry, Found, PAGE_ENTRIES_MAX, Page, Position, Range, RoomKey};
 use crate::backplane::lineage::{Lineage, Verdict};
+use crate::config::classes::Class;
 
 use super::Nats;
 use super::api::Scan;
@@ -23,6 +24,7 @@ struct Reader<'a> {
     nats: &'a Nats,
     link: &'a Link,
     room: &'a RoomKey,
+    class: &'a Class,
     stream: String,
     subject: String,
     head: u64,
@@ -83,6 +85,7 @@ impl<'a> Reader<'a> {
             nats,
             link,
             room,
+            class: nats.settings.classes.of(room.called()),
             stream: names.rooms_stream(stream_of(room.partition)),
             subject: names.messages(room),
             head,
@@ -99,10 +102,20 @@ impl<'a> Reader<'a> {
             .collect();
         // Asked after reading: what is dropped meanwhile is older than what shows that nothing is missing.
         let young = entries.first().is_none_or(|first| !self.is_old(first.stored_ms));
-        if !young || !self.is_whole(seq, entries.first()).await? {
+        if !young || !self.is_whole(seq, entries.first()).await? || self.are_too_many(entries.first()).await? {
             return Ok(Found::Trimmed(self.oldest().await?));
         }
         Ok(Found::Entries(self.chain(entries, seq)))
+    }
+
+    /// Whether more follow from this one on than can be read, though the stream still keeps them for other classes.
+    async fn are_too_many(&self, first: Option<&Stored>) -> Result<bool, Problem> {
+        let Some(first) = first.filter(|_| self.class.history_messages < self.nats.settings.stream_messages) else {
+            return Ok(false);
+        };
+        let kept = self.kept().await?;
+        let readable = kept.get(self.readable(&kept));
+        Ok(readable.is_none_or(|(oldest, _)| first.seq < *oldest))
     }
 
     /// Whether nothing between `seq` and the first message after it was dropped.
@@ -112,7 +125,7 @@ impl<'a> Reader<'a> {
         }
         // Nothing is dropped for its number until there is one more than can be read.
         let kept = self.kept().await?;
-        if kept.len() > self.nats.settings.history_messages {
+        if kept.len() > self.nats.settings.stream_messages {
             return Ok(false);
         }
         if first.is_some_and(|first| first.seq == seq + 1 && kept.first().is_some_and(|(kept, _)| *kept == first.seq)) {
@@ -172,15 +185,15 @@ impl<'a> Reader<'a> {
     /// Index of the first of these that is to be read: neither too old nor too many.
     fn readable(&self, kept: &[Kept]) -> usize {
         let young = kept.partition_point(|(_, stored_ms)| self.is_old(*stored_ms));
-        young.max(kept.len().saturating_sub(self.nats.settings.history_messages))
+        young.max(kept.len().saturating_sub(self.class.history_messages))
     }
 
     fn is_old(&self, stored_ms: u64) -> bool {
-        self.nats.clock.now_ms().saturating_sub(stored_ms) > millis(self.nats.settings.history_age)
+        self.nats.clock.now_ms().saturating_sub(stored_ms) > millis(self.class.history_age)
     }
 
     async fn kept(&self) -> Result<Vec<Kept>, Problem> {
-        let all = self.scan(1, self.nats.settings.history_messages + 1, true).await?;
+        let all = self.scan(1, self.nats.settings.stream_messages + 1, true).await?;
         Ok(all.into_iter().map(|stored| (stored.seq, stored.stored_ms)).collect())
     }
 
