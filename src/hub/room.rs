@@ -50,6 +50,8 @@ pub struct Rules {
     pub class: Arc<Class>,
     /// What the class says of history; of rooms that only probes are in, less.
     pub kept: Kept,
+    /// How long a chat may wait for more on its way out; whole milliseconds.
+    pub flush_window_ms: u32,
     pub node: Arc<NodeRules>,
 }
 
@@ -101,6 +103,7 @@ impl Rules {
                 bytes: class.history_bytes + shared_bytes,
                 age: class.history_age,
             },
+            flush_window_ms: u32::try_from(class.flush_window.as_micros().div_ceil(1_000)).unwrap_or(u32::MAX),
             node: Arc::clone(node),
         }
     }
@@ -108,14 +111,14 @@ impl Rules {
     /// Of rooms that only probes are in: they keep little, and not for long.
     #[must_use]
     pub fn of_shadows(class: &Arc<Class>, node: &Arc<NodeRules>) -> Self {
-        let Self { class, kept, node } = Self::new(class, node);
+        let rules = Self::new(class, node);
         let bytes_max = SHADOW_HISTORY_BYTES + SHADOW_HISTORY_MESSAGES * FRAME_BYTES_MORE;
         let kept = Kept {
-            messages: kept.messages.min(SHADOW_HISTORY_MESSAGES),
-            bytes: kept.bytes.min(bytes_max),
-            age: kept.age.min(SHADOW_HISTORY_AGE),
+            messages: rules.kept.messages.min(SHADOW_HISTORY_MESSAGES),
+            bytes: rules.kept.bytes.min(bytes_max),
+            age: rules.kept.age.min(SHADOW_HISTORY_AGE),
         };
-        Self { class, kept, node }
+        Self { kept, ..rules }
     }
 }
 
@@ -407,6 +410,7 @@ impl Room {
             inbox.push(Command::Chat {
                 room: self.id,
                 frame: frame.clone(),
+                window_ms: self.rules.flush_window_ms,
             });
         }
         members

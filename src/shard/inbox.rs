@@ -19,7 +19,12 @@ use crate::websocket::encoded::Frame;
 #[derive(Debug)]
 pub enum Command {
     /// A chat, to the members of the room that are live; replays find it in history.
-    Chat { room: u64, frame: Frame },
+    Chat {
+        room: u64,
+        frame: Frame,
+        /// How long it may wait for more.
+        window_ms: u32,
+    },
     /// A `reset` for one live member of the room, in order with its chats; a replay finds out by itself.
     Reset { room: u64, member: MemberId, frame: Frame },
     /// `join`, `left` or `count`, to every member of the room.

@@ -9,8 +9,9 @@ use indexmap::IndexMap;
 
 use crate::auth::Identity;
 use crate::connection::transport::Transport;
-use crate::connection::{Conn, NEVER};
+use crate::connection::{Conn, NEVER, OutboxLimits};
 use crate::hub::MemberId;
+use crate::shard::held::Holding;
 use crate::telemetry::metrics::SlowConsumer;
 
 /// Rooms and slots are our own consecutive numbers: one multiplication spreads them well enough, and nobody
@@ -40,7 +41,7 @@ impl Hasher for NumberHasher {
     }
 }
 
-type Numbered<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
+pub(super) type Numbered<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
 
 /// By slot. Entries lie side by side, so a broadcast walks an array.
 type BySlot<T> = IndexMap<u32, T, BuildHasherDefault<NumberHasher>>;
@@ -57,7 +58,6 @@ pub(super) struct Members {
 }
 
 /// What only this shard touches.
-#[derive(Default)]
 pub(super) struct Local {
     conns: Vec<Option<Arc<Conn>>>,
     free: Vec<u32>,
@@ -68,6 +68,8 @@ pub(super) struct Local {
     pub dirty: VecDeque<Arc<Conn>>,
     /// Connections whose socket is full, each once; looked over at every tick.
     pub waiting: Vec<Arc<Conn>>,
+    /// Chats that wait for more.
+    pub holding: Holding,
     /// Ends of tokens, soonest first. An entry is stale if the connection has gone or has a newer token.
     expiries: BinaryHeap<Reverse<(u64, u32)>>,
     /// Chats handed to members, for sampling.
@@ -85,6 +87,20 @@ pub(super) struct Queue<'a> {
 const STALE_EXPIRIES: usize = 1_024;
 
 impl Local {
+    pub fn new(limits: &OutboxLimits) -> Self {
+        Self {
+            conns: Vec::new(),
+            free: Vec::new(),
+            lives: 0,
+            rooms: Numbered::default(),
+            dirty: VecDeque::new(),
+            waiting: Vec::new(),
+            holding: Holding::new(limits),
+            expiries: BinaryHeap::new(),
+            broadcasts: 0,
+        }
+    }
+
     pub fn register(
         &mut self,
         shard: u16,

@@ -265,6 +265,7 @@ impl Room {
             inbox.push(Command::Chat {
                 room: self.id,
                 frame: frame.clone(),
+                window_ms: 0,
             });
         }
     }
