@@ -9,18 +9,21 @@
 //!     ─ connection outbox                  ─ net         encrypt, one send()
 //! ```
 //!
-//! Beside the way: `config` (what the operator decided), `limits` (what nobody decides), `telemetry`, `runtime` (threads,
+//! Beside the way: `outbound` (whom we call), `config` (what the operator decided), `limits` (what nobody decides), `telemetry`, `runtime` (threads,
 //! tasks, stopping) and `cli`. README's "How it is built" has the invariants and the reasons.
 
+pub mod api;
 pub mod auth;
 pub mod backplane;
 pub mod cli;
 pub mod config;
 pub mod connection;
+pub mod hooks;
 pub mod http;
 pub mod hub;
 pub mod limits;
 pub mod net;
+pub mod outbound;
 pub mod protocol;
 pub mod runtime;
 pub mod shard;

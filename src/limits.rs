@@ -87,5 +87,14 @@ pub const SHADOW_HISTORY_MESSAGES: usize = 32;
 /// Bytes that a shadow room keeps.
 pub const SHADOW_HISTORY_BYTES: usize = 64 * 1024;
 
+/// Letters that the post keeps in the log: what a node reads that could not hear them for a moment.
+pub const POST_HISTORY_MESSAGES: usize = 4_096;
+
+/// Bytes of letters that the post keeps in the log.
+pub const POST_HISTORY_BYTES: usize = 16 * 1024 * KIB;
+
+/// A letter that is older is for nobody any more: who was away has heard of it otherwise, or never will.
+pub const POST_AGE: Duration = Duration::from_secs(60);
+
 /// How long a shadow room keeps what was said.
 pub const SHADOW_HISTORY_AGE: Duration = Duration::from_secs(60);

@@ -157,3 +157,6 @@ impl Verifier {
         }
     }
 }
+
+#[cfg(test)]
+mod vectors;

@@ -43,3 +43,18 @@ impl fmt::Display for Denied {
 }
 
 impl std::error::Error for Denied {}
+
+/// Why a token is not taken for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotVerified {
+    /// It is not.
+    Denied(Denied),
+    /// Nobody knows: whoever has its keys does not answer.
+    Unavailable,
+}
+
+impl From<Denied> for NotVerified {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
+    }
+}

@@ -61,7 +61,7 @@ fn finding(token: &Unverified<'_>, key: &Key, tried: bool, policy: &Policy) -> S
     if !token.is_signed_by(key) {
         return "tried, did not make the signature".into();
     }
-    match token.user_id(key, policy.keys.have_session()) {
+    match token.user_id(key.terms(), policy.keys.have_session()) {
         Ok(_) => "tried, made the signature".into(),
         Err(denied) => format!("tried, made the signature, but {}", denied.detail()),
     }

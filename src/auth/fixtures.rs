@@ -188,7 +188,9 @@ pub(crate) fn policy(keys: Keys, allow: &[&str]) -> Policy {
         allow: parse_allow(&allow).unwrap(),
         keys,
         cookie: "conclave_token".into(),
+        query_token: true,
         rules,
+        forward: config::default_config().auth.forward,
         revoked: Arc::default(),
     }
 }

@@ -59,6 +59,15 @@ impl Grants {
         Ok(Self(grants.into_boxed_slice()))
     }
 
+    /// What [`Grants::from_claim`] reads as the same grants.
+    pub(super) fn to_claim(&self) -> Map<String, Value> {
+        let claim = self.0.iter().map(|grant| {
+            let star = if grant.prefix { "*" } else { "" };
+            (format!("{}{star}", grant.literal), verbs_of(grant.verbs))
+        });
+        claim.collect()
+    }
+
     /// Whether the most specific pattern for `room` names `verb`. No pattern, no permission.
     pub fn allows(&self, room: &str, verb: Verb) -> bool {
         self.0
@@ -108,6 +117,17 @@ fn verb_bits(verb: &Value) -> Result<u8, &'static str> {
     }
 }
 
+fn verbs_of(bits: u8) -> Value {
+    let words = [
+        (Verb::Join, "join"),
+        (Verb::Chat, "chat"),
+        (Verb::List, "list"),
+        (Verb::History, "history"),
+    ];
+    let named = words.into_iter().filter(|(verb, _)| bits & *verb as u8 != 0);
+    named.map(|(_, word)| word).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +156,18 @@ mod tests {
         check("team/secret", Verb::Join, false);
         check("team/secrets", Verb::History, false);
         check("team/secrets", Verb::Join, false);
+    }
+
+    #[test]
+    fn a_claim_made_of_grants_grants_the_same() {
+        for claim in [
+            json!({}),
+            json!({"*": ["*"]}),
+            json!({"lobby": [], "lobby*": ["join"], "team/*": ["join", "chat"], "t": ["list", "history"]}),
+        ] {
+            let granted = grants(claim).unwrap();
+            assert_eq!(Grants::from_claim(&granted.to_claim()), Ok(granted));
+        }
     }
 
     #[test]

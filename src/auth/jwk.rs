@@ -1,5 +1,9 @@
-//! Keys out of a JWK set file (RFC 7517). The set says which algorithm a key has; what we cannot use is skipped.
+//! Keys out of a JWK set (RFC 7517). The set says which algorithm a key has; what we cannot use is skipped.
+//!
+//! A file is the operator's: what is wrong with it is told at once. A URL is somebody else's, and one bad key in it must
+//! not take the others with it.
 
+use aws_lc_rs::digest;
 use aws_lc_rs::signature::RsaPublicKeyComponents;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,6 +14,103 @@ use super::json;
 use super::keys::{Flaw, Loaded, flaw_of};
 
 type Jwk = Map<String, Value>;
+
+/// Most keys of a set by URL, those that we cannot use included.
+const KEYS_MAX: usize = 64;
+
+/// One key of a set by URL.
+pub(super) struct Listed {
+    /// Of its whole entry: another digest is another key, whatever its name.
+    pub digest: [u8; 32],
+    pub loaded: Loaded,
+}
+
+/// A set by URL.
+#[derive(Default)]
+pub(super) struct SetRead {
+    pub keys: Vec<Listed>,
+    /// Sentences about keys that should not be there, or are damaged. No key material.
+    pub ignored: Vec<String>,
+}
+
+/// Why an answer is no set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BadSet {
+    NotASet,
+    TooMany,
+}
+
+impl BadSet {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotASet => "the answer is not a JWK set: {\"keys\":[{\"kty\":…}]}",
+            Self::TooMany => "the set has more than 64 keys",
+        }
+    }
+}
+
+/// The keys of a set by URL that may be used with `allowed`; with none named: the algorithm that a key names, else that of
+/// its curve, else RS256.
+pub(super) fn read_set(body: &[u8], allowed: &[Algorithm]) -> Result<SetRead, BadSet> {
+    let mut set = json::object(body).map_err(|_| BadSet::NotASet)?;
+    let Some(Value::Array(keys)) = set.remove("keys") else {
+        return Err(BadSet::NotASet);
+    };
+    if keys.len() > KEYS_MAX {
+        return Err(BadSet::TooMany);
+    }
+    let mut read = SetRead::default();
+    for (index, key) in keys.iter().enumerate() {
+        match listed(key, allowed) {
+            Ok(listed) => read.keys.extend(listed),
+            Err(what) => read.ignored.push(format!("key {index} of the set: {what}")),
+        }
+    }
+    Ok(read)
+}
+
+fn listed(key: &Value, allowed: &[Algorithm]) -> Result<Vec<Listed>, &'static str> {
+    let jwk = key.as_object().ok_or("not an object")?;
+    if text(jwk, "kty") == Some("oct") || jwk.contains_key("k") {
+        return Err("a secret, which everybody can read there who can read the URL");
+    }
+    if jwk.contains_key("d") {
+        return Err("a private key, which everybody can read there who can read the URL");
+    }
+    if !is_for_verifying(jwk) {
+        return Ok(Vec::new());
+    }
+    let mut digest = [0; 32];
+    digest.copy_from_slice(digest::digest(&digest::SHA256, key.to_string().as_bytes()).as_ref());
+    let load = |algorithm| {
+        let verifier = verifier(jwk, algorithm).map_err(|_| "damaged, or an RSA key of less than 2048 bits")?;
+        let kid = text(jwk, "kid").map(str::to_owned);
+        let loaded = Loaded {
+            algorithm,
+            kid,
+            verifier,
+        };
+        Ok(Listed { digest, loaded })
+    };
+    usable(jwk, allowed).into_iter().map(load).collect()
+}
+
+/// What a key of a set by URL is used with.
+fn usable(jwk: &Jwk, allowed: &[Algorithm]) -> Vec<Algorithm> {
+    let Some(own) = algorithm(jwk, None) else {
+        return Vec::new();
+    };
+    let is_open = own.family() == Family::Rsa && !jwk.contains_key("alg");
+    match allowed {
+        [] => vec![own],
+        allowed if is_open => allowed
+            .iter()
+            .copied()
+            .filter(|one| one.family() == Family::Rsa)
+            .collect(),
+        allowed => allowed.iter().copied().filter(|one| *one == own).collect(),
+    }
+}
 
 /// The keys of the set, or the one key, in `file`. `wanted` and `kid` keep only keys of that algorithm and name.
 pub(super) fn load(file: &[u8], wanted: Option<Algorithm>, kid: Option<&str>) -> Result<Vec<Loaded>, Flaw> {

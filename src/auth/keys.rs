@@ -8,13 +8,14 @@ use std::sync::Arc;
 use secrecy::ExposeSecret;
 
 use super::algorithm::{Algorithm, Verifier};
+use super::jwks::{Issuer, Line};
 use super::token::Header;
 use crate::config;
 
 pub use super::mint::install_provider;
 pub use load::KeyProblem;
-pub(super) use load::{Flaw, Loaded, flaw_of, secret_file};
-use load::{load_entry, short_secret};
+pub(super) use load::{Flaw, Loaded, flaw_of, secret_file, unknown_algorithm};
+use load::{check_prefix, load_entry, short_secret};
 
 /// `iss` of the tokens that we mint for guests.
 pub const SESSION_ISSUER: &str = "conclave-session";
@@ -22,13 +23,18 @@ pub const SESSION_ISSUER: &str = "conclave-session";
 pub const GUEST_PREFIX: &str = "guest:";
 /// Signatures checked for one token: as many keys of one algorithm may be configured.
 const KEYS_TRIED_MAX: usize = 16;
+/// Where no configuration is at hand: `auth.jwks_waiting` and `auth.jwks_kids_per_address` as they are by default.
+const JWKS_WAITING: usize = 2048;
+const JWKS_KIDS_PER_ADDRESS: usize = 2;
 /// The shortest secret for guests' tokens (HS256).
 const SESSION_SECRET_BYTES_MIN: usize = 32;
 
 /// Every key, ready to verify.
-#[derive(Default)]
 pub struct Keys {
     keys: Vec<Key>,
+    /// Those whose keys come by URL, each once.
+    issuers: Vec<Arc<Issuer>>,
+    line: Arc<Line>,
     session_secret: Option<jsonwebtoken::EncodingKey>,
 }
 
@@ -41,12 +47,13 @@ pub(super) struct Key {
 }
 
 /// What one `[[auth.keys]]` entry says about all of its keys.
-struct Terms {
-    issuer: Option<String>,
-    audience: Vec<String>,
-    user_prefix: String,
-    set_in: String,
-    session: bool,
+pub(super) struct Terms {
+    pub issuer: Option<String>,
+    pub audience: Vec<String>,
+    pub user_prefix: String,
+    pub set_in: String,
+    /// Guests' own.
+    pub session: bool,
 }
 
 impl Keys {
@@ -55,15 +62,27 @@ impl Keys {
     /// # Errors
     /// All problems of all entries.
     pub fn load(entries: &[config::Key]) -> Result<Self, Vec<KeyProblem>> {
-        let (mut keys, mut problems) = (Self::default(), Vec::new());
+        Self::load_with(entries, Line::new(JWKS_WAITING, JWKS_KIDS_PER_ADDRESS))
+    }
+
+    fn load_with(entries: &[config::Key], line: Line) -> Result<Self, Vec<KeyProblem>> {
+        let (mut keys, mut problems) = (Self::empty(line), Vec::new());
         for entry in entries {
-            match load_entry(entry) {
-                Ok(loaded) => keys.add(entry, loaded),
-                Err(flaw) => problems.push(flaw.at(&entry.set_in)),
+            if let Err(flaw) = keys.add_entry(entry) {
+                problems.push(flaw.at(&entry.set_in));
             }
         }
         problems.extend(keys.too_many());
         if problems.is_empty() { Ok(keys) } else { Err(problems) }
+    }
+
+    fn empty(line: Line) -> Self {
+        Self {
+            keys: Vec::new(),
+            issuers: Vec::new(),
+            line: Arc::new(line),
+            session_secret: None,
+        }
     }
 
     /// As `load`, and with `[session] enabled` the guests' key too: the configured secret or a random one.
@@ -71,7 +90,8 @@ impl Keys {
     /// # Errors
     /// All problems of all entries.
     pub fn from_config(config: &config::Config) -> Result<Self, Vec<KeyProblem>> {
-        let mut keys = Self::load(&config.auth.keys)?;
+        let line = Line::new(config.auth.jwks_waiting, config.auth.jwks_kids_per_address);
+        let mut keys = Self::load_with(&config.auth.keys, line)?;
         if config.session.enabled {
             match &config.session.secret {
                 Some(secret) => keys.add_session(secret.expose_secret().as_bytes()),
@@ -118,7 +138,8 @@ impl Keys {
         self.add_session(&secret)
     }
 
-    fn add(&mut self, entry: &config::Key, loaded: Vec<Loaded>) {
+    fn add_entry(&mut self, entry: &config::Key) -> Result<(), Flaw> {
+        check_prefix(entry)?;
         let terms = Arc::new(Terms {
             issuer: entry.issuer.clone(),
             audience: entry.audience.clone(),
@@ -126,6 +147,12 @@ impl Keys {
             set_in: entry.set_in.clone(),
             session: false,
         });
+        if let config::KeySource::JwksUrl(url) = &entry.source {
+            let issuer = Issuer::new(url, terms, Arc::clone(&self.line))?;
+            self.issuers.push(Arc::new(issuer));
+            return Ok(());
+        }
+        let loaded = load_entry(entry)?;
         self.keys.extend(loaded.into_iter().map(
             |Loaded {
                  algorithm,
@@ -138,6 +165,7 @@ impl Keys {
                 terms: Arc::clone(&terms),
             },
         ));
+        Ok(())
     }
 
     /// A token without `kid` is tried with every key of its algorithm, so their number bounds what a refusal costs.
@@ -150,15 +178,24 @@ impl Keys {
         })
     }
 
-    /// Keys that may have signed a token with this header: those of its name, else those without a name.
+    /// Keys of our own configuration that may have signed a token with this header.
     pub(super) fn candidates<'k>(&'k self, header: &'k Header) -> impl Iterator<Item = &'k Key> {
-        let kid = header.kid.as_deref();
-        let named = kid.is_some() && self.keys.iter().any(|key| key.kid.as_deref() == kid);
-        self.keys
-            .iter()
-            .filter(move |key| key.algorithm.as_str() == header.alg)
-            .filter(move |key| kid.is_none() || key.kid.as_deref() == kid.filter(|_| named))
-            .take(KEYS_TRIED_MAX)
+        fitting(self.keys.iter(), header)
+    }
+
+    /// Whose keys come by URL, if `iss` names one. It only selects among those that are configured.
+    pub(super) fn issuer(&self, iss: Option<&str>) -> Option<&Arc<Issuer>> {
+        let iss = iss.filter(|_| !self.issuers.is_empty())?;
+        self.issuers.iter().find(|issuer| issuer.name() == iss)
+    }
+
+    pub(super) fn issuers(&self) -> &[Arc<Issuer>] {
+        &self.issuers
+    }
+
+    /// Where sign-ins wait for those.
+    pub(super) fn line(&self) -> &Arc<Line> {
+        &self.line
     }
 
     pub(super) fn all(&self) -> &[Key] {
@@ -175,9 +212,39 @@ impl Keys {
     }
 }
 
+impl Default for Keys {
+    fn default() -> Self {
+        Self::empty(Line::new(JWKS_WAITING, JWKS_KIDS_PER_ADDRESS))
+    }
+}
+
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.keys.iter().map(Key::describe)).finish()
+        let urls = self
+            .issuers
+            .iter()
+            .map(|issuer| format!("keys of {:?} by URL", issuer.name()));
+        f.debug_list()
+            .entries(self.keys.iter().map(Key::describe).chain(urls))
+            .finish()
+    }
+}
+
+/// Those of `keys` that may have signed a token with this header: those of its name, else those without a name.
+pub(super) fn fitting<'k>(
+    keys: impl Iterator<Item = &'k Key> + Clone,
+    header: &'k Header,
+) -> impl Iterator<Item = &'k Key> {
+    let kid = header.kid.as_deref();
+    let named = kid.is_some() && keys.clone().any(|key| key.kid() == kid);
+    keys.filter(move |key| key.algorithm.as_str() == header.alg)
+        .filter(move |key| kid.is_none() || key.kid() == kid.filter(|_| named))
+        .take(KEYS_TRIED_MAX)
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.describe())
     }
 }
 
@@ -186,32 +253,31 @@ impl Key {
         self.algorithm
     }
 
+    /// One that an issuer serves.
+    pub fn of_issuer(loaded: Loaded, terms: &Arc<Terms>) -> Self {
+        Self {
+            verifier: loaded.verifier,
+            algorithm: loaded.algorithm,
+            kid: loaded.kid.map(Into::into),
+            terms: Arc::clone(terms),
+        }
+    }
+
+    pub fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
         self.verifier.verify(message, signature)
     }
 
-    pub fn issuer(&self) -> Option<&str> {
-        self.terms.issuer.as_deref()
-    }
-
-    pub fn audience(&self) -> &[String] {
-        &self.terms.audience
-    }
-
-    pub fn user_prefix(&self) -> &str {
-        &self.terms.user_prefix
-    }
-
-    pub fn is_session(&self) -> bool {
-        self.terms.session
-    }
-
     /// `ES256 key "2026-a" (conclave.toml:12)`
     pub fn describe(&self) -> String {
-        let kid = self
-            .kid
-            .as_deref()
-            .map_or("without kid".into(), |kid| format!("{kid:?}"));
+        let kid = self.kid().map_or("without kid".into(), |kid| format!("{kid:?}"));
         format!("{} key {kid} ({})", self.algorithm.as_str(), self.terms.set_in)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! `origin` reads the Origin header, `extract` finds the token in a request, `token` (pure) judges it with the `keys`,
 //! `claims` and `grants` (pure) read what it says, `revocations` (pure) know which no longer count, `denied` says why not,
-//! `refusals` counts who is refused too often.
+//! `refusals` counts who is refused too often. `ticket` and `vouched` (pure) are the other two ways to be known: a ticket
+//! that stands for a token, and the word of the application.
 
 mod algorithm;
 mod claims;
@@ -14,15 +15,21 @@ pub(crate) mod fixtures;
 mod grants;
 mod json;
 mod jwk;
+pub mod jwks;
 pub mod keys;
 mod mint;
 mod origin;
 mod pem;
 mod refusals;
 pub mod revocations;
+pub mod scope;
+pub mod ticket;
 mod token;
+mod vouched;
 
+use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -30,7 +37,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ::http::request::Parts;
 use parking_lot::RwLock;
 
-pub use denied::{Denied, DeniedWord};
+pub use denied::{Denied, DeniedWord, NotVerified};
 pub use diagnose::diagnose;
 pub use grants::{Grants, Verb};
 pub use keys::{KeyProblem, Keys};
@@ -39,9 +46,11 @@ pub use mint::{MintError, ProviderBroken, mint};
 pub use origin::{Allow, Foreign, OriginVerdict, parse_allow};
 pub use refusals::{AddressLimiter, Refusals};
 pub use revocations::Revocations;
+pub use vouched::NotVouched;
 
 use crate::config::classes::Class;
-use crate::config::{Config, Who};
+use crate::config::{self, Config, Who};
+use jwks::{Issuer, Waited};
 
 /// Seconds since the Unix epoch.
 pub type UnixSeconds = u64;
@@ -87,6 +96,17 @@ impl IssuedAt {
 }
 
 impl Identity {
+    fn from_claims(claims: claims::Claims, user_id: String) -> Self {
+        Self {
+            user_json: claims.user_json(&user_id),
+            user_id: user_id.into(),
+            grants: claims.rooms,
+            token_id: claims.jti,
+            issued_at: claims.iat.into(),
+            is_probe: claims.probe,
+        }
+    }
+
     /// Whether its holder may do this in `room`, which is of this class.
     ///
     /// A token with a `rooms` claim decides by itself, one without has what the class gives to all, and what it gives to
@@ -150,6 +170,11 @@ impl Verified {
         self.expires_at
     }
 
+    /// Where the token was.
+    pub(crate) fn at(self, place: Place) -> Admitted {
+        Admitted { verified: self, place }
+    }
+
     /// When the token stops being good: `exp` and the leeway. A connection that stays longer is closed.
     pub fn ends_at(&self) -> Option<UnixSeconds> {
         self.expires_at
@@ -184,6 +209,11 @@ impl Admitted {
         self.identity().is_guest()
     }
 
+    /// What a ticket may stand for.
+    pub fn verified(&self) -> &Verified {
+        &self.verified
+    }
+
     /// Where the token was.
     pub fn place(&self) -> Place {
         self.place
@@ -196,6 +226,10 @@ pub enum Place {
     Query,
     Bearer,
     Cookie,
+    /// A single-use ticket in the query.
+    Ticket,
+    /// The application said who it is (`[forward]`).
+    Forward,
 }
 
 impl Place {
@@ -205,8 +239,21 @@ impl Place {
             Self::Query => "query",
             Self::Bearer => "bearer",
             Self::Cookie => "cookie",
+            Self::Ticket => "ticket",
+            Self::Forward => "forward",
         }
     }
+}
+
+/// What a request shows of who it is from.
+#[derive(Debug)]
+pub enum Shown<'r> {
+    /// A token, which [`Policy::verify`] judges, and where it was.
+    Token(Cow<'r, str>, Place),
+    /// A ticket in the query.
+    Ticket(Cow<'r, str>),
+    /// Nothing in any place.
+    Nothing(Denied),
 }
 
 /// Who may come in: the allowed origins, the keys, and what is asked of a token. Built once.
@@ -215,7 +262,9 @@ pub struct Policy {
     allow: Allow,
     keys: Keys,
     cookie: String,
+    query_token: bool,
     rules: token::Rules,
+    forward: config::Forward,
     /// Read at every sign-in, written when something is revoked.
     revoked: Arc<RwLock<Revocations>>,
 }
@@ -232,7 +281,9 @@ impl Policy {
             allow: parse_allow(&config.origin.allow)?,
             keys,
             cookie: config.auth.cookie.clone(),
+            query_token: config.auth.query_token,
             rules,
+            forward: config.auth.forward.clone(),
             revoked: Arc::default(),
         })
     }
@@ -245,22 +296,94 @@ impl Policy {
         self.allow.judge(parts, host_is_ours)
     }
 
-    /// The second: the token, from the first place that has one.
+    /// The Origin of a request that passed [`Policy::origin`], as a ticket is bound to it.
+    pub fn origin_of(parts: &Parts) -> Option<String> {
+        origin::of(parts)
+    }
+
+    /// The second: what it shows, in the first place that has something.
+    ///
+    /// # Errors
+    /// It may not be shown there, or not like that; no other place rescues it.
+    pub fn shown<'r>(&self, parts: &'r Parts, origin: OriginVerdict) -> Result<Shown<'r>, Denied> {
+        let found = match extract::token(parts, &self.cookie) {
+            Ok(found) => found,
+            Err(denied) if denied.word() == DeniedWord::TokenMissing => return Ok(Shown::Nothing(denied)),
+            Err(denied) => return Err(denied),
+        };
+        if found.place == Place::Query {
+            if ticket::is_ticket(&found.token) {
+                return Ok(Shown::Ticket(found.token));
+            }
+            if !self.query_token {
+                return Err(Denied::malformed(
+                    "auth.query_token is off: a token in the query is not looked at",
+                ));
+            }
+        }
+        if found.place == Place::Cookie {
+            require_named(origin)?;
+        }
+        Ok(Shown::Token(found.token, found.place))
+    }
+
+    /// The third, for a token and nobody else to ask.
     ///
     /// # Errors
     /// No good token: upgrade, then close 1008 with the word.
     pub fn admit(&self, parts: &Parts, origin: OriginVerdict, now: UnixSeconds) -> Result<Admitted, Denied> {
-        let found = extract::token(parts, &self.cookie)?;
-        if found.place == Place::Cookie && !origin.allows_cookie() {
+        match self.shown(parts, origin)? {
+            Shown::Token(token, place) => Ok(Admitted {
+                verified: self.verify(&token, now)?,
+                place,
+            }),
+            Shown::Ticket(_) => Err(Denied::new(DeniedWord::TicketUsed, "there are no tickets")),
+            Shown::Nothing(denied) => Err(denied),
+        }
+    }
+
+    /// Who comes with a ticket: `taken` is what was kept under its name, if anything was.
+    ///
+    /// # Errors
+    /// It is not good, or what it stands for is not any more.
+    pub fn redeem(&self, taken: Option<&[u8]>, origin: Option<&str>, now: UnixSeconds) -> Result<Admitted, Denied> {
+        let verified = ticket::redeem(taken, origin, self.rules, now)?;
+        self.unrevoked(verified, now, Place::Ticket)
+    }
+
+    /// Whom the application named in `body`.
+    ///
+    /// # Errors
+    /// Nobody.
+    pub fn vouched(&self, body: &[u8], now: UnixSeconds) -> Result<Verified, NotVouched> {
+        let terms = vouched::Terms {
+            rules: self.rules,
+            lifetime_max: self.forward.lifetime_max,
+            user_prefix: &self.forward.user_prefix,
+            guests: self.keys.have_session(),
+        };
+        vouched::read(body, terms, now)
+    }
+
+    /// Lets somebody in whom the application named, at least a moment ago.
+    ///
+    /// # Errors
+    /// It is over, or revoked.
+    pub fn admit_vouched(&self, verified: Verified, now: UnixSeconds) -> Result<Admitted, Denied> {
+        if verified.ends_at().is_some_and(|ends_at| now >= ends_at) {
             return Err(Denied::new(
-                DeniedWord::CookieOrigin,
-                "a cookie needs an Origin that is ours or listed exactly",
+                DeniedWord::TokenExpired,
+                "what the application said is over",
             ));
         }
-        Ok(Admitted {
-            verified: self.verify(&found.token, now)?,
-            place: found.place,
-        })
+        self.unrevoked(verified, now, Place::Forward)
+    }
+
+    fn unrevoked(&self, verified: Verified, now: UnixSeconds, place: Place) -> Result<Admitted, Denied> {
+        if self.is_revoked(verified.identity(), now) {
+            return Err(REVOKED);
+        }
+        Ok(Admitted { verified, place })
     }
 
     /// The verdict on a token by itself, as for the `auth` message.
@@ -270,12 +393,45 @@ impl Policy {
     pub fn verify(&self, token: &str, now: UnixSeconds) -> Result<Verified, Denied> {
         let verified = token::verify(token, &self.keys, self.rules, now)?;
         if self.is_revoked(verified.identity(), now) {
-            return Err(Denied::new(
-                DeniedWord::TokenRevoked,
-                "the user or the token is revoked",
-            ));
+            return Err(REVOKED);
         }
         Ok(verified)
+    }
+
+    /// As [`Policy::verify`], now; a token whose key is not known yet waits for it (see [`jwks`]), so that no rotation
+    /// refuses a good one. Bounded in number and time.
+    ///
+    /// # Errors
+    /// It is not good, or nobody can say.
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn verify_patiently(&self, token: &str, address: IpAddr) -> Result<Verified, NotVerified> {
+        let denied = match self.verify(token, now()) {
+            Err(denied) if denied.word() == DeniedWord::TokenSignature => denied,
+            verdict => return Ok(verdict?),
+        };
+        let Some((issuer, kid)) = self.awaited(token) else {
+            return Err(denied.into());
+        };
+        match issuer.wait_for(kid.as_deref(), address).await {
+            Waited::Again => Ok(self.verify(token, now())?),
+            Waited::Unknown => Err(denied.into()),
+            Waited::Unanswered => Err(NotVerified::Unavailable),
+        }
+    }
+
+    /// Whose keys, and which of them, could yet vouch for a token for which no known key does.
+    fn awaited(&self, token: &str) -> Option<(&Arc<Issuer>, Option<String>)> {
+        if self.keys.issuers().is_empty() {
+            return None;
+        }
+        let token = token::Unverified::parse(token, self.rules).ok()?;
+        let issuer = token.awaited(&self.keys, self.rules, now())?;
+        Some((issuer, token.header.kid))
+    }
+
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// Whether a token that was good is revoked by now.
@@ -300,6 +456,22 @@ impl Policy {
     pub(crate) fn cookie_name(&self) -> &str {
         &self.cookie
     }
+}
+
+const REVOKED: Denied = Denied::new(DeniedWord::TokenRevoked, "the user or the token is revoked");
+
+/// PROTOCOL.md section 1, rule 3.
+///
+/// # Errors
+/// The browser may have been made to send its cookie by anybody's page.
+pub fn require_named(origin: OriginVerdict) -> Result<(), Denied> {
+    if origin.allows_cookie() {
+        return Ok(());
+    }
+    Err(Denied::new(
+        DeniedWord::CookieOrigin,
+        "a cookie needs an Origin that is ours or listed exactly",
+    ))
 }
 
 #[cfg(test)]

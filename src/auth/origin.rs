@@ -133,6 +133,15 @@ impl Allow {
     }
 }
 
+/// The one Origin that a request has, as it is compared.
+pub(super) fn of(parts: &Parts) -> Option<String> {
+    let mut headers = parts.headers.get_all(ORIGIN).iter();
+    match (headers.next(), headers.next()) {
+        (Some(one), None) => normal(one.to_str().ok()?),
+        _ => None,
+    }
+}
+
 impl Wildcard {
     fn matches(&self, origin: &str) -> bool {
         let label = origin

@@ -1,7 +1,7 @@
 //! One token: its form, then its signature, then its times, issuer and audience. Pure.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,7 +9,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::claims::{Claims, is_user_id};
 use super::denied::{Denied, DeniedWord};
 use super::json::{self, Flaw};
-use super::keys::{GUEST_PREFIX, Key, Keys};
+use super::jwks::Issuer;
+use super::keys::{GUEST_PREFIX, Key, Keys, Terms};
 use super::{Identity, UnixSeconds, Verified};
 
 /// Longest token that is looked at.
@@ -78,19 +79,16 @@ impl<'t> Unverified<'t> {
 
     /// `exp` and `nbf` against the clock.
     pub fn check_times(&self, rules: Rules, now: UnixSeconds) -> Result<(), Denied> {
-        let leeway = rules.leeway.as_secs();
-        if self.claims.exp.is_some_and(|exp| now >= exp.saturating_add(leeway)) {
-            return Err(Denied::new(DeniedWord::TokenExpired, "exp has passed"));
-        }
-        if self.claims.nbf.is_some_and(|nbf| now.saturating_add(leeway) < nbf) {
-            return Err(Denied::new(DeniedWord::TokenNotYetValid, "nbf has not come"));
-        }
-        Ok(())
+        check_times(&self.claims, rules, now)
     }
 
     /// Whose token it is, if a key vouches for it and it is good now.
     fn user_of(&self, keys: &Keys, rules: Rules, now: UnixSeconds) -> Result<String, Denied> {
-        let mut signers = keys.candidates(&self.header).filter(|key| self.is_signed_by(key));
+        let theirs = keys.issuer(self.claims.iss.as_deref()).map(|issuer| issuer.set());
+        let by_url = theirs
+            .iter()
+            .flat_map(|set| set.candidates(&self.header, Instant::now()));
+        let mut signers = (keys.candidates(&self.header).chain(by_url)).filter(|key| self.is_signed_by(key));
         let first = signers.next().ok_or(Denied::new(
             DeniedWord::TokenSignature,
             "no key vouches for the signature",
@@ -98,19 +96,27 @@ impl<'t> Unverified<'t> {
         self.check_times(rules, now)?;
         // One key may serve several issuers: an entry that fits wins, else the first one's complaint stands.
         let guests = keys.have_session();
-        self.user_id(first, guests)
-            .or_else(|complaint| signers.find_map(|key| self.user_id(key, guests).ok()).ok_or(complaint))
+        self.user_id(first.terms(), guests).or_else(|complaint| {
+            let other = signers.find_map(|key| self.user_id(key.terms(), guests).ok());
+            other.ok_or(complaint)
+        })
     }
 
-    /// Issuer and audience as `key` wants them, and a user id that is this key's to give.
-    pub fn user_id(&self, key: &Key, guests: bool) -> Result<String, Denied> {
-        if key
-            .issuer()
-            .is_some_and(|issuer| self.claims.iss.as_deref() != Some(issuer))
-        {
+    /// The issuer whose next reading may bring the key of this token, if everything else about it is good.
+    pub fn awaited<'k>(&self, keys: &'k Keys, rules: Rules, now: UnixSeconds) -> Option<&'k Arc<Issuer>> {
+        let issuer = keys.issuer(self.claims.iss.as_deref())?;
+        let may_learn = issuer.may_learn(&self.header.alg, self.header.kid.as_deref());
+        let is_good =
+            || self.check_times(rules, now).is_ok() && self.user_id(issuer.terms(), keys.have_session()).is_ok();
+        (may_learn && is_good()).then_some(issuer)
+    }
+
+    /// Issuer and audience as `terms` want them, and a user id that is theirs to give.
+    pub fn user_id(&self, terms: &Terms, guests: bool) -> Result<String, Denied> {
+        if (terms.issuer.as_deref()).is_some_and(|issuer| self.claims.iss.as_deref() != Some(issuer)) {
             return Err(Denied::new(DeniedWord::TokenIssuer, "iss is not the key's issuer"));
         }
-        let wanted = key.audience();
+        let wanted = &terms.audience;
         match &self.claims.aud {
             Some(_) if wanted.is_empty() => {
                 return Err(Denied::new(
@@ -126,13 +132,13 @@ impl<'t> Unverified<'t> {
             }
             _ => {}
         }
-        let id = [key.user_prefix(), &self.claims.sub].concat();
+        let id = [terms.user_prefix.as_str(), &self.claims.sub].concat();
         if !is_user_id(&id) {
             return Err(Denied::malformed(
                 "sub with its issuer's prefix is longer than 256 bytes",
             ));
         }
-        match (key.is_session(), id.starts_with(GUEST_PREFIX)) {
+        match (terms.session, id.starts_with(GUEST_PREFIX)) {
             (true, false) => Err(Denied::malformed("a guest's sub does not begin with guest:")),
             (false, true) if guests => Err(Denied::malformed("sub uses the guest prefix")),
             _ => Ok(id),
@@ -140,17 +146,9 @@ impl<'t> Unverified<'t> {
     }
 
     fn into_verified(self, user_id: String, rules: Rules) -> Verified {
-        let identity = Identity {
-            user_json: self.claims.user_json(&user_id),
-            user_id: user_id.into(),
-            grants: self.claims.rooms,
-            token_id: self.claims.jti,
-            issued_at: self.claims.iat.into(),
-            is_probe: self.claims.probe,
-        };
         let expires_at = self.claims.exp;
         Verified {
-            identity: Arc::new(identity),
+            identity: Arc::new(Identity::from_claims(self.claims, user_id)),
             expires_at,
             leeway_s: rules.leeway.as_secs(),
         }
@@ -171,6 +169,18 @@ impl Header {
         };
         Ok(Self { alg, kid })
     }
+}
+
+/// `exp` and `nbf` of `claims` against the clock.
+pub(super) fn check_times(claims: &Claims, rules: Rules, now: UnixSeconds) -> Result<(), Denied> {
+    let leeway = rules.leeway.as_secs();
+    if claims.exp.is_some_and(|exp| now >= exp.saturating_add(leeway)) {
+        return Err(Denied::new(DeniedWord::TokenExpired, "exp has passed"));
+    }
+    if claims.nbf.is_some_and(|nbf| now.saturating_add(leeway) < nbf) {
+        return Err(Denied::new(DeniedWord::TokenNotYetValid, "nbf has not come"));
+    }
+    Ok(())
 }
 
 /// The whole verdict on `token`.

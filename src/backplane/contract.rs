@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::lineage::Lineage;
+use super::outbox::{Backlog, HookSet, Outboxes, Place};
 
 /// What a call comes to.
 pub type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failed>> + Send + 'a>>;
@@ -103,6 +104,12 @@ impl RoomKey {
     #[must_use]
     pub fn is_shadow(&self) -> bool {
         crate::protocol::room::is_shadow(&self.name)
+    }
+
+    /// Whether it carries what is for users: its log has bounds of its own.
+    #[must_use]
+    pub fn is_post(&self) -> bool {
+        *self.name == *crate::protocol::room::POST
     }
 }
 
@@ -321,6 +328,75 @@ pub enum Control {
     },
 }
 
+/// A connection begins or ends, for the hooks that are told so.
+#[derive(Debug, Clone)]
+pub struct SessionChange {
+    /// Decides the partition: what is told of one user's sessions is in order.
+    pub user: Arc<str>,
+    /// `s-…`
+    pub session: Arc<str>,
+    pub begins: bool,
+    /// Who is told.
+    pub hooks: HookSet,
+    /// The event, see [`super::outbox::record`].
+    pub record: Bytes,
+    /// What its end would be told as if its node died, without time and id: members of a JSON object. Of a session that
+    /// begins, if anybody wants to hear of ends.
+    pub end: Option<Bytes>,
+    /// When it began, in ms since the Unix epoch.
+    pub since_ms: u64,
+}
+
+/// Asks for what waits in one outbox.
+#[derive(Debug, Clone)]
+pub struct OutboxAsk {
+    pub place: Place,
+    /// Whom the asker knows to be dead, and takes the outbox from.
+    pub instead_of: Option<Incarnation>,
+}
+
+/// How much of an outbox is read at once, and for how long it belongs to who read it.
+#[derive(Debug, Clone, Copy)]
+pub struct OutboxPiece {
+    pub events: usize,
+    /// Unless a single one is larger.
+    pub bytes: usize,
+    pub hold: Duration,
+}
+
+/// What an outbox answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OutboxAnswer {
+    Page(OutboxPage),
+    /// Another incarnation has it in hand.
+    Busy(Incarnation),
+}
+
+/// The oldest of what waits in an outbox, which belongs to who asked until its time is over or another takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxPage {
+    /// The number of the lease: a word that was never used before. [`Backplane::outbox_done`] without it does nothing.
+    pub lease: Arc<str>,
+    /// The number of the first record; they are dense.
+    pub first: u64,
+    /// See [`super::outbox::record`].
+    pub records: Vec<Bytes>,
+}
+
+/// What need not be told any more.
+#[derive(Debug, Clone)]
+pub struct OutboxDone {
+    pub place: Place,
+    pub lease: Arc<str>,
+    /// This record and all before it.
+    pub upto: u64,
+    /// Whoever wants it next may have it at once.
+    pub release: bool,
+}
+
+/// Which incarnation sees to outboxes, and what waits in those that are its own, by hook.
+pub type OutboxReport = (Incarnation, Vec<Backlog>);
+
 /// What an engine cannot do is left out of its suite by these, and named in README.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "separate promises")]
@@ -337,6 +413,8 @@ pub struct Capabilities {
     pub fenced_presence: bool,
     /// Of connections that are counted at the same moment exactly as many are refused as are too many; else perhaps more.
     pub exact_counts: bool,
+    /// What hooks are to be told is kept in the same step as what happened ([`Backplane::keep_outboxes`]).
+    pub outbox: bool,
 }
 
 /// Which rooms an engine is not sure of any more.
@@ -493,4 +571,60 @@ pub trait Backplane: Send + Sync {
 
     /// Takes the value of a name, which is gone then: of two takers one gets it.
     fn take<'a>(&'a self, name: &'a str) -> Call<'a, Option<Bytes>>;
+
+    /// From now on every message and every change of presence goes into the outboxes of the hooks that want it, in the
+    /// step that makes it true; also those of dead nodes that this one reaps. Called at most once, before the start.
+    ///
+    /// An outbox is bounded ([`super::outbox::Hook`]): what finds it full is counted, and a record in its place says how many
+    /// there were.
+    fn keep_outboxes(&self, outboxes: Arc<Outboxes>) {
+        let _ = outboxes;
+    }
+
+    /// Puts sessions' beginnings and ends into the outboxes of the hooks that want them, in order, and keeps an index of
+    /// those that began, so that whoever reaps this incarnation tells of their ends. A session that is in the index does not
+    /// begin again, and one that is not does not end.
+    fn outbox_sessions<'a>(
+        &'a self,
+        incarnation: &'a Incarnation,
+        changes: &'a [SessionChange],
+    ) -> Call<'a, Presented> {
+        let _ = (incarnation, changes);
+        no_outboxes()
+    }
+
+    /// Says that this incarnation sees to outboxes, and what waits in its own; reads what all that live say. Hooks for
+    /// which too much waits take nothing more until it is less.
+    fn outbox_report<'a>(&'a self, incarnation: &'a Incarnation, own: &'a [Backlog]) -> Call<'a, Vec<OutboxReport>> {
+        let _ = (incarnation, own);
+        no_outboxes()
+    }
+
+    /// What waits in which outboxes of these partitions; empty ones are left out, and cost next to nothing.
+    fn outbox_waiting<'a>(&'a self, partitions: &'a [u16]) -> Call<'a, Vec<(Place, Backlog)>> {
+        let _ = partitions;
+        no_outboxes()
+    }
+
+    /// Reads the oldest of what waits, and takes the outbox in hand. An answer each, in order.
+    fn outbox_read<'a>(
+        &'a self,
+        incarnation: &'a Incarnation,
+        asks: &'a [OutboxAsk],
+        piece: OutboxPiece,
+    ) -> Call<'a, Vec<Result<OutboxAnswer, Failed>>> {
+        let _ = (incarnation, asks, piece);
+        no_outboxes()
+    }
+
+    /// Forgets what was told; false where another has the outbox in hand by now, and nothing was done.
+    fn outbox_done<'a>(&'a self, done: &'a [OutboxDone]) -> Call<'a, Vec<Result<bool, Failed>>> {
+        let _ = done;
+        no_outboxes()
+    }
+}
+
+/// The answer of an engine without [`Capabilities::outbox`].
+fn no_outboxes<'a, T>() -> Call<'a, T> {
+    Box::pin(async { Err(Failed::Refused(Refusal::Forbidden)) })
 }

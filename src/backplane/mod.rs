@@ -8,6 +8,7 @@ pub mod envelope;
 pub mod lineage;
 pub mod memory;
 pub mod nats;
+pub mod outbox;
 pub mod partition;
 pub mod redis;
 pub mod url;

@@ -55,6 +55,9 @@ pub enum Verb {
     Dev(Dev),
     /// Mint a token, or say why one is bad
     Token(Token),
+    /// Make keys for the server API
+    #[command(subcommand)]
+    ApiKey(ApiKeyVerb),
     /// List every problem of a configuration
     CheckConfig(CheckConfig),
     /// Write a configuration to start from
@@ -163,6 +166,36 @@ pub struct Token {
     /// Say why this token is good or bad ("-" reads it from stdin); exit code 1 when it is bad
     #[arg(long, value_name = "TOKEN|-", conflicts_with_all = ["sub", "name", "claim", "room", "probe", "kid"])]
     pub check: Option<String>,
+}
+
+/// `conclave api-key`
+#[derive(Debug, Subcommand)]
+pub enum ApiKeyVerb {
+    /// Make a key, and the entry of conclave.toml that lets it in
+    #[command(
+        after_help = "Examples:\n  conclave api-key new --name backend --scope publish --scope read\n  conclave api-key new --name backend --scope publish > backend.key 2>> conclave.toml\n  conclave api-key new --name bot --scope publish --room 'team/*' --expires 2027-01-31\n\nThe key goes to stdout and is kept nowhere; its entry, which has only its hash, goes to stderr."
+    )]
+    New(ApiKeyNew),
+}
+
+/// `conclave api-key new`
+#[derive(Debug, Args)]
+pub struct ApiKeyNew {
+    /// Whose key it is, for the audit log
+    #[arg(long)]
+    pub name: String,
+    /// What it may do: publish, message, read, kick, revoke, nodes, or * for all; may be repeated
+    #[arg(long, required = true)]
+    pub scope: Vec<String>,
+    /// A room, or the beginning of rooms' names with a * after it; without it all; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    pub room: Vec<String>,
+    /// How often it may ask; without it api.requests_per_second
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub requests_per_second: Option<u32>,
+    /// When it ends: a date, or a moment of RFC 3339; without it never
+    #[arg(long, value_name = "TIME")]
+    pub expires: Option<String>,
 }
 
 /// `conclave check-config`

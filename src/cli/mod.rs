@@ -1,6 +1,7 @@
 //! The command line: one file or folder per verb. Catch-all errors exist here and no deeper.
 
 mod admin;
+pub mod api_key;
 mod args;
 pub mod bench;
 pub mod check_config;
@@ -30,7 +31,7 @@ use std::ffi::OsString;
 
 use clap::Parser;
 
-use args::{Arguments, ConfigVerb, Loudness, Verb};
+use args::{ApiKeyVerb, Arguments, ConfigVerb, Loudness, Verb};
 pub use environment::Environment;
 pub use failure::Failure;
 pub use version::{COMMIT, RUSTC};
@@ -69,6 +70,7 @@ fn dispatch(verb: Verb, loudness: Loudness, environment: &Environment) -> Result
         Verb::Serve(args) => serve::run(&args, loudness, environment),
         Verb::Dev(args) => dev::run(&args, loudness, environment),
         Verb::Token(args) => token::run(&args, loudness, environment),
+        Verb::ApiKey(ApiKeyVerb::New(args)) => api_key::new(&args, loudness),
         Verb::CheckConfig(args) => {
             let mut sources = environment.sources(args.config.clone());
             sources.facts = Some(check_config::facts(&args));

@@ -1,33 +1,37 @@
 //! From settings to the typed `Config`. Every value is in range by now; what is missing keeps its place with
 //! something harmless, so that the checks can go on and all problems are told at once.
 
+mod hooks;
+mod keys;
+
 use secrecy::ExposeSecret;
 
+use super::api::api;
 use super::check;
 use super::problem::Problem;
 use super::read::Read;
-use super::schema::{KEYS, ROOMS};
+use super::schema::ROOMS;
 use super::settings::Settings;
 use super::{
-    Acme, Admin, Auth, Backplane, BackplaneKind, ClientAuth, Config, Drain, Echo, Heartbeat, History, Kept, Key,
-    KeySource, Limits, Log, LogFormat, OnStale, Origin, Room, RoomClass, RuntimeKind, Server, Session, Tls, TlsMode,
-    Traces, Who,
+    Acme, Admin, Auth, Backplane, BackplaneKind, ClientAuth, Config, Drain, Echo, Forward, Heartbeat, History, Kept,
+    Limits, Log, LogFormat, OnStale, Origin, Outbound, Room, RoomClass, RuntimeKind, Server, Session, Tickets, Tls,
+    TlsMode, Traces, Who,
 };
 use crate::backplane::url::BackplaneUrl;
 
+const NETWORKS: &str = "outbound.networks";
 const TOKEN_FILE: &str = "admin.token_file";
 const SENTINEL_PASSWORD_FILE: &str = "backplane.sentinel_password_file";
-
-/// Where the key of an entry of `auth.keys` may come from: exactly one of these.
-const KEY_SOURCES: [&str; 4] = ["secret_file", "secret", "public_key_file", "jwks_file"];
 
 /// Builds the configuration, reading the files that hold secrets of our own.
 pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config {
     let secret = one_of(settings, ["session.secret", "session.secret_file"], problems);
     let headers = one_of(settings, ["traces.headers", "traces.headers_file"], problems);
     let url = one_of(settings, ["backplane.url", "backplane.url_file"], problems);
-    let keys = keys(settings, problems);
+    let keys = keys::keys(settings, problems);
+    let api = api(settings, problems);
     let rooms = rooms(settings, problems);
+    let hooks = hooks::assemble(settings, problems);
     let read = Read(settings);
     Config {
         server: server(&read, problems),
@@ -68,6 +72,17 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
             require_expiry: read.flag("auth.require_expiry"),
             refusals_per_second: read.number("auth.refusals_per_second"),
             refusals_burst: read.number("auth.refusals_burst"),
+            jwks_waiting: read.number("auth.jwks_waiting"),
+            jwks_kids_per_address: read.number("auth.jwks_kids_per_address"),
+            query_token: read.flag("auth.query_token"),
+            forward: forward(&read),
+        },
+        tickets: Tickets {
+            enabled: read.flag("tickets.enabled"),
+            lifetime: read.duration("tickets.lifetime"),
+            per_minute: read.number("tickets.per_minute"),
+            address_per_minute: read.number("tickets.address_per_minute"),
+            outstanding: read.number("tickets.outstanding"),
         },
         session: Session {
             enabled: read.flag("session.enabled"),
@@ -75,6 +90,7 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
             ttl: read.duration("session.ttl"),
             per_minute: read.number("session.per_minute"),
         },
+        outbound: outbound(&read, problems),
         heartbeat: Heartbeat {
             interval: read.duration("heartbeat.interval"),
         },
@@ -98,6 +114,8 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
             fragments: read.number("echo.fragments"),
         },
         admin: admin(&read, problems),
+        api,
+        hooks,
         drain: Drain {
             grace: read.duration("drain.grace"),
             time: read.duration("drain.time"),
@@ -137,6 +155,34 @@ fn server(read: &Read, problems: &mut Vec<Problem>) -> Server {
         header_timeout: read.duration("server.header_timeout"),
         header_bytes: read.size("server.header_bytes"),
         http_idle: read.duration("server.http_idle"),
+    }
+}
+
+fn outbound(read: &Read, problems: &mut Vec<Problem>) -> Outbound {
+    let networks = read.networks(NETWORKS, problems);
+    if networks.unix {
+        let what = "\"unix\" is not a network that can be called";
+        problems.push(Problem::error(NETWORKS, what, "leave it out"));
+    }
+    Outbound {
+        networks: networks.networks,
+    }
+}
+
+fn forward(read: &Read) -> Forward {
+    Forward {
+        url: read.optional("auth.forward.url"),
+        ca_file: read.optional("auth.forward.ca_file").map(Into::into),
+        cookies: read.list("auth.forward.cookies"),
+        headers: read.list("auth.forward.headers"),
+        timeout: read.duration("auth.forward.timeout"),
+        cache: read.duration("auth.forward.cache"),
+        cache_entries: read.number("auth.forward.cache_entries"),
+        in_flight: read.number("auth.forward.in_flight"),
+        failures: read.number("auth.forward.failures"),
+        pause: read.duration("auth.forward.pause"),
+        lifetime_max: read.duration("auth.forward.lifetime_max"),
+        user_prefix: read.text("auth.forward.user_prefix"),
     }
 }
 
@@ -225,6 +271,8 @@ fn limits(read: &Read) -> Limits {
         handshakes_per_address_per_second: read.number("limits.handshakes_per_address_per_second"),
         returning_share: read.float("limits.returning_share"),
         turn_aways: read.number("limits.turn_aways"),
+        admissions_waiting: read.number("limits.admissions_waiting"),
+        admission_time: read.duration("limits.admission_time"),
         message_bytes: read.size("limits.message_bytes"),
         fragments: read.number("limits.fragments"),
         messages_per_second: read.number("limits.messages_per_second"),
@@ -300,16 +348,8 @@ fn one_of(settings: &mut Settings, pair: [&str; 2], problems: &mut Vec<Problem>)
     kept.into_iter().next()
 }
 
-fn keys(settings: &mut Settings, problems: &mut Vec<Problem>) -> Vec<Key> {
-    let indexes = entries_of(settings, KEYS, problems);
-    indexes
-        .into_iter()
-        .filter_map(|index| key(settings, index, problems))
-        .collect()
-}
-
 /// The numbers of the entries of an array.
-fn entries_of(settings: &Settings, array: &str, problems: &mut Vec<Problem>) -> Vec<usize> {
+pub(super) fn entries_of(settings: &Settings, array: &str, problems: &mut Vec<Problem>) -> Vec<usize> {
     let indexes = settings.entries_of(array);
     if let Some((expected, found)) = indexes.iter().enumerate().find(|(expected, found)| expected != *found) {
         problems.push(Problem::error(
@@ -319,44 +359,4 @@ fn entries_of(settings: &Settings, array: &str, problems: &mut Vec<Problem>) -> 
         ));
     }
     indexes
-}
-
-fn key(settings: &mut Settings, index: usize, problems: &mut Vec<Problem>) -> Option<Key> {
-    let entry = format!("{KEYS}[{index}]");
-    let dotted = |name: &str| format!("{entry}.{name}");
-    let kept = settings.keep_highest(&KEY_SOURCES.map(dotted));
-    let is_told = KEY_SOURCES.map(dotted).iter().any(|key| settings.is_tainted(key));
-    if kept.len() != 1 {
-        if !is_told {
-            let what = match kept.len() {
-                0 => "no key in this entry".to_owned(),
-                _ => format!("{} are set together", kept.join(", ")),
-            };
-            problems.push(Problem::error(
-                &entry,
-                what,
-                format!("set exactly one of {}", KEY_SOURCES.join(", ")),
-            ));
-        }
-        return None;
-    }
-    let read = Read(settings);
-    let path = || read.path(&kept[0]);
-    let source = match kept[0].rsplit('.').next()? {
-        "secret_file" => KeySource::SecretFile(path()),
-        "secret" => KeySource::Secret(read.secret(&kept[0], problems)?),
-        "public_key_file" => KeySource::PublicKeyFile(path()),
-        _ => KeySource::JwksFile(path()),
-    };
-    let key = Key {
-        algorithm: read.text(&dotted("algorithm")),
-        source,
-        kid: read.optional(&dotted("kid")),
-        issuer: read.optional(&dotted("issuer")),
-        audience: read.list(&dotted("audience")),
-        user_prefix: read.text(&dotted("user_prefix")),
-        set_in: settings.at(&entry).map_or_else(String::new, |at| at.short()),
-    };
-    problems.extend(check::keys::check(&entry, &key));
-    Some(key)
 }

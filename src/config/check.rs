@@ -4,6 +4,8 @@ mod acme;
 pub mod admin;
 mod backplane;
 mod clients;
+mod forward;
+mod hooks;
 pub mod keys;
 mod origin;
 mod proxies;
@@ -31,14 +33,16 @@ pub fn check(config: &Config, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Ve
     if config.tls.mode == TlsMode::On {
         problems.extend(tls::check(config));
     }
-    problems.extend(origin::check(&config.origin.allow, config.session.enabled));
+    problems.extend(origin::check(config));
     problems.extend(identity(config));
+    problems.extend(forward::check(config));
     problems.extend(outboxes(&config.limits));
     problems.extend(rates(&config.limits));
     problems.extend(history(config));
     problems.extend(rooms::check(config));
     problems.extend(backplane::check(config));
     problems.extend(admin::check(config));
+    problems.extend(hooks::check(&config.hooks));
     problems.extend(telemetry::check(&config.log, &config.traces));
     problems.extend(extra(config));
     problems
@@ -88,8 +92,9 @@ fn do_collide(one: SocketAddr, other: SocketAddr) -> bool {
 
 fn identity(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
-    if config.auth.keys.is_empty() && !config.session.enabled {
-        let remedy = "add [[auth.keys]] with the key that your application signs its tokens with, or set session.enabled for guests";
+    if config.auth.keys.is_empty() && !config.session.enabled && config.auth.forward.url.is_none() {
+        let remedy = "add [[auth.keys]] with the key that your application signs its tokens with, name your application's own \
+                      sessions in auth.forward.url, or set session.enabled for guests";
         problems.push(Problem::error(
             "auth.keys",
             "no key, and no sign-in: nobody could ever connect",
@@ -97,8 +102,8 @@ fn identity(config: &Config) -> Vec<Problem> {
         ));
     }
     problems.extend(keys::prefixes(&config.auth.keys));
-    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if config.auth.cookie.is_empty() || !config.auth.cookie.bytes().all(is_name) {
+    problems.extend(keys::urls(config));
+    if !is_token(&config.auth.cookie) {
         let what = "not a name that a cookie can have";
         problems.push(Problem::error(
             "auth.cookie",
@@ -123,6 +128,12 @@ fn identity(config: &Config) -> Vec<Problem> {
         None => {}
     }
     problems
+}
+
+/// A name that a cookie or a header can have (RFC 9110 section 5.6.2).
+fn is_token(name: &str) -> bool {
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_good)
 }
 
 fn outboxes(limits: &Limits) -> Vec<Problem> {

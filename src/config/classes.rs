@@ -84,15 +84,25 @@ impl Classes {
         Self(Arc::new(table))
     }
 
-    /// The class of a room, by the name that clients say: that of its own name, else that of the longest beginning.
+    /// The class of a room, by the name that clients say: that of its own name, else that of the longest beginning. Rooms
+    /// that no client can name match no pattern.
     #[must_use]
     pub fn of(&self, room: &str) -> &Arc<Class> {
         let table = &*self.0;
+        if crate::protocol::room::is_shadow(room) {
+            return self.rest();
+        }
         let prefixed = || {
             let mut beginnings = table.lengths.iter().filter_map(|length| room.get(..*length));
             beginnings.find_map(|beginning| table.prefixes.get(beginning))
         };
-        table.exact.get(room).or_else(prefixed).unwrap_or(&table.all[0])
+        table.exact.get(room).or_else(prefixed).unwrap_or_else(|| self.rest())
+    }
+
+    /// That of the rooms that no pattern matches.
+    #[must_use]
+    pub fn rest(&self) -> &Arc<Class> {
+        &self.0.all[0]
     }
 
     /// All of them, by `Class::index`.

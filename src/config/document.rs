@@ -56,6 +56,12 @@ impl Reader<'_> {
                 self.array(&inner, key, item);
                 continue;
             }
+            if SCHEMA.has_section(&inner)
+                && let Some(table) = item.as_table_like()
+            {
+                self.section(&inner, None, table);
+                continue;
+            }
             let at = self.at(key);
             match (SCHEMA.find(section, name), item.as_value()) {
                 (None, _) => self.unknown_key(section, index, name, at),
@@ -219,8 +225,9 @@ fn may_be_shown(line: &str) -> bool {
     match line.split_once('=') {
         Some((name, _)) => {
             let name = name.trim().rsplit('.').next().unwrap_or_default();
-            let mut known = SCHEMA.entries.iter().filter(|entry| entry.name == name);
-            known.next().is_some_and(|entry| !entry.kind.is_secret())
+            let known = || SCHEMA.entries.iter().filter(|entry| entry.name == name);
+            // Whichever section it is in: `headers` of one holds secrets, of another only names.
+            known().next().is_some() && known().all(|entry| !entry.kind.is_secret())
         }
         None => line.starts_with('[') && !line.contains(['"', '\'']),
     }

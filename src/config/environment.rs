@@ -80,7 +80,7 @@ fn find(rest: &str) -> Option<(&'static Entry, Option<usize>)> {
         let (number, name) = key.split_once("__")?;
         return Some((SCHEMA.find(array, name)?, Some(number.parse().ok()?)));
     }
-    let (section, name) = rest.split_once("__")?;
+    let (section, name) = in_section(&rest)?;
     Some((SCHEMA.find(section, name)?, None))
 }
 
@@ -90,6 +90,15 @@ fn in_array(rest: &str) -> Option<(&'static str, &str)> {
         let key = rest.strip_prefix(&array.replace('.', "__"))?.strip_prefix("__")?;
         Some((array, key))
     })
+}
+
+/// `auth.forward` and `url` for `auth__forward__url`: the longest section counts.
+fn in_section(rest: &str) -> Option<(&'static str, &str)> {
+    let known = SCHEMA.sections().filter_map(|section| {
+        let key = rest.strip_prefix(&section.replace('.', "__"))?.strip_prefix("__")?;
+        Some((section, key))
+    });
+    known.max_by_key(|(section, _)| section.len())
 }
 
 fn find_dotted(key: &str) -> Option<&'static Entry> {

@@ -1,5 +1,6 @@
 //! What the operator decided, checked: parsed once, reported whole, never read again from outside.
 
+mod api;
 mod assemble;
 mod check;
 pub mod classes;
@@ -25,10 +26,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::SecretString;
 
 use crate::backplane::url::BackplaneUrl;
+use crate::outbound::Target;
 
+pub use api::{Api, ApiKey, api_key_problems};
 pub use check::check;
 pub use facts::Facts;
 pub use listen::{Listen, Networks};
@@ -44,7 +48,9 @@ pub struct Config {
     pub acme: Acme,
     pub origin: Origin,
     pub auth: Auth,
+    pub tickets: Tickets,
     pub session: Session,
+    pub outbound: Outbound,
     pub heartbeat: Heartbeat,
     pub limits: Limits,
     pub history: History,
@@ -54,6 +60,8 @@ pub struct Config {
     pub backplane: Backplane,
     pub echo: Echo,
     pub admin: Admin,
+    pub api: Api,
+    pub hooks: Hooks,
     pub drain: Drain,
     pub log: Log,
     pub traces: Traces,
@@ -174,12 +182,59 @@ pub struct Auth {
     /// Refused tokens per second and address before the answer is 429 instead of an upgrade.
     pub refusals_per_second: u32,
     pub refusals_burst: u32,
+    /// Sign-ins that may wait for keys by URL.
+    pub jwks_waiting: usize,
+    /// Unknown key ids for which one address may wait at the same time.
+    pub jwks_kids_per_address: usize,
+    /// Whether a JWT may come in the query.
+    pub query_token: bool,
+    pub forward: Forward,
+}
+
+/// Sessions of the application.
+#[derive(Debug, Clone)]
+pub struct Forward {
+    /// Who is asked; none: nobody.
+    pub url: Option<String>,
+    /// PEM roots of its server; none: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Cookies that are passed on; `*`: all but our own.
+    pub cookies: Vec<String>,
+    /// Headers that are passed on.
+    pub headers: Vec<String>,
+    /// Of one question.
+    pub timeout: Duration,
+    /// How long a good answer counts again; 0: not at all.
+    pub cache: Duration,
+    pub cache_entries: usize,
+    /// Questions under way.
+    pub in_flight: usize,
+    /// In a row, after which nobody is asked for `pause`.
+    pub failures: u32,
+    pub pause: Duration,
+    /// Of what an answer says.
+    pub lifetime_max: Duration,
+    pub user_prefix: String,
+}
+
+/// Single-use tickets.
+#[derive(Debug, Clone)]
+pub struct Tickets {
+    /// `POST /ticket`
+    pub enabled: bool,
+    pub lifetime: Duration,
+    /// Per user.
+    pub per_minute: u32,
+    /// Per address.
+    pub address_per_minute: u32,
+    /// Given out by this node within one lifetime.
+    pub outstanding: usize,
 }
 
 /// One `[[auth.keys]]` entry, not yet loaded.
 #[derive(Debug, Clone)]
 pub struct Key {
-    /// "HS256" … "EdDSA". Empty only with `jwks_file`, whose keys name their own.
+    /// "HS256" … "EdDSA". Empty only with `jwks_file` and `jwks_url`, whose keys name their own.
     pub algorithm: String,
     pub source: KeySource,
     pub kid: Option<String>,
@@ -198,6 +253,26 @@ pub enum KeySource {
     Secret(SecretString),
     PublicKeyFile(PathBuf),
     JwksFile(PathBuf),
+    JwksUrl(Box<JwksUrl>),
+}
+
+/// Keys that an issuer serves.
+#[derive(Debug, Clone)]
+pub struct JwksUrl {
+    pub target: Target,
+    /// PEM authorities of its certificate; none: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// What its keys may be used with; empty: RS256 and what else a key itself names.
+    pub algorithms: Vec<String>,
+    pub refresh: Duration,
+    /// Over one reading.
+    pub timeout: Duration,
+    /// First pause after a failure.
+    pub minimum_gap: Duration,
+    /// Older keys vouch for nobody; zero: they always do.
+    pub maximum_age: Duration,
+    /// A key that has gone vouches so long.
+    pub grace: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -209,6 +284,13 @@ pub struct Session {
     pub ttl: Duration,
     /// Sign-ins per minute and address.
     pub per_minute: u32,
+}
+
+/// What holds for everything that we call.
+#[derive(Debug, Clone, Default)]
+pub struct Outbound {
+    /// Allowed whatever is there.
+    pub networks: Vec<IpNet>,
 }
 
 #[derive(Debug, Clone)]
@@ -235,6 +317,10 @@ pub struct Limits {
     pub returning_share: f64,
     /// Sockets that are told at once that they may not stay.
     pub turn_aways: usize,
+    /// Clients of whom it is not known yet who they are, because somebody else is asked.
+    pub admissions_waiting: usize,
+    /// How long that may take.
+    pub admission_time: Duration,
     pub message_bytes: usize,
     /// Fragments of one message.
     pub fragments: usize,
@@ -492,6 +578,74 @@ pub struct AdminToken {
     /// For the audit log.
     pub name: String,
     pub secret: SecretString,
+}
+
+/// What is asked of the application and told to it.
+#[derive(Debug, Clone, Default)]
+pub struct Hooks {
+    /// Signs; there is one whenever there is a hook.
+    pub secret: Option<SecretString>,
+    /// Signs too, while receivers change over.
+    pub previous_secret: Option<SecretString>,
+    /// PEM roots of the hooks' servers; none: the system's.
+    pub ca_file: Option<PathBuf>,
+    pub ask: Vec<AskHook>,
+    pub tell: Vec<TellHook>,
+}
+
+impl Hooks {
+    /// Whether anybody is asked or told.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !self.ask.is_empty() || !self.tell.is_empty()
+    }
+}
+
+/// One `[[hooks.ask]]`.
+#[derive(Debug, Clone)]
+pub struct AskHook {
+    /// Label of its metrics; no two hooks share one.
+    pub name: String,
+    pub url: String,
+    /// Words of [`crate::hooks::Event`], each once.
+    pub events: Vec<String>,
+    /// Patterns of rooms.
+    pub rooms: Vec<String>,
+    /// Patterns of names of calls.
+    pub calls: Vec<String>,
+    pub timeout: Duration,
+    pub when_down: WhenDown,
+    pub in_flight: usize,
+    /// Failures in a row that open the circuit; 0: it never opens.
+    pub circuit_failures: u32,
+    pub circuit_pause: Duration,
+    pub answer_bytes: usize,
+}
+
+/// What holds when a hook that is to be asked gives no good answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenDown {
+    Deny,
+    Allow,
+}
+
+/// One `[[hooks.tell]]`.
+#[derive(Debug, Clone)]
+pub struct TellHook {
+    /// Label of its metrics; no two hooks share one.
+    pub name: String,
+    pub url: String,
+    /// Words of [`crate::hooks::Event`], each once.
+    pub events: Vec<String>,
+    /// Patterns of rooms.
+    pub rooms: Vec<String>,
+    pub batch_events: usize,
+    pub batch_wait: Duration,
+    pub timeout: Duration,
+    /// Longest pause between two tries.
+    pub retry_max: Duration,
+    /// Events that may wait.
+    pub queue_events: usize,
 }
 
 #[derive(Debug, Clone)]

@@ -155,6 +155,10 @@ fn read_section(section: &str, is_repeated: bool, table: &Table, entries: &mut V
             read_section(&format!("{section}.{name}"), true, template, entries)?;
             continue;
         }
+        if let (false, Some(table)) = (is_repeated, item.as_table()) {
+            read_section(&format!("{section}.{name}"), false, table, entries)?;
+            continue;
+        }
         let comment = table
             .key(name)
             .and_then(|key| key.leaf_decor().prefix())

@@ -10,6 +10,7 @@ use crate::limits::ROOM_BYTES_MAX;
 use crate::protocol::client::{self, ClientMessage, Page, Ref, Request, Since};
 use crate::protocol::close::{Close, DeniedWord};
 use crate::protocol::error::ErrorCode;
+use crate::protocol::server::RemovedReason;
 use crate::protocol::{room, server};
 use crate::runtime::{self, Exceeded};
 use crate::telemetry::metrics::{Limit, RateLimit, Recovery};
@@ -89,6 +90,7 @@ impl Life {
             ClientMessage::Leave { room } => self.leave(&room),
             ClientMessage::List { room } => self.list(&room, reference),
             ClientMessage::History { room, page, limit } => self.history(&room, page, limit, reference),
+            ClientMessage::Call { .. } => Err(Failed::new(ErrorCode::UnknownType, "nobody here takes calls")),
             ClientMessage::Auth { token } => self.reauthenticate(&token, reference),
             ClientMessage::Ping => {
                 let pong = server::Pong {
@@ -131,6 +133,7 @@ impl Life {
             ClientMessage::Leave { room } => ("leave", Some(room), None),
             ClientMessage::List { room } => ("list", Some(room), None),
             ClientMessage::History { room, .. } => ("history", Some(room), None),
+            ClientMessage::Call { data, .. } => ("call", None, Some(*data)),
             ClientMessage::Auth { .. } => ("auth", None, None),
             ClientMessage::Ping => ("ping", None, None),
         };
@@ -406,13 +409,21 @@ impl Life {
             .cloned()
             .collect();
         for room in ungranted {
-            self.go_out(&room);
-            let removed = server::Removed {
-                room_json: &room.name_json,
-                reason: server::RemovedReason::Grant,
-            };
-            self.reply(Frame::text(|out| removed.write(out)));
+            self.be_removed(&room.name, RemovedReason::Grant);
         }
+    }
+
+    /// Leaves the room of this name, if it is in it, and says why.
+    pub(super) fn be_removed(&mut self, name: &str, reason: RemovedReason) {
+        let Some(room) = self.rooms.iter().find(|room| *room.name == *name).cloned() else {
+            return;
+        };
+        self.go_out(&room);
+        let removed = server::Removed {
+            room_json: &room.name_json,
+            reason,
+        };
+        self.reply(Frame::text(|out| removed.write(out)));
     }
 
     fn go_out(&mut self, room: &Arc<Room>) {

@@ -23,15 +23,15 @@ pub struct Outbox {
         reason = "8 bytes for the many that have none, where 32 would be kept for ever"
     )]
     rest: Option<Box<VecDeque<Queued>>>,
-    /// Bytes of the first frame that have been taken.
-    first_taken: usize,
-    /// Bytes still to take.
-    bytes: usize,
+    /// Bytes of the first frame that have been taken. No frame has 4 GiB: the longest message has a quarter of that.
+    first_taken: u32,
+    /// Bytes still to take: `limits.outbox_bytes`, at most 1 GiB, and a replay or a close beyond it.
+    bytes: u32,
 }
 
 impl Outbox {
     pub fn push(&mut self, frame: Frame, now_ms: u64) {
-        self.bytes += frame.bytes().len();
+        self.bytes = self.bytes.saturating_add(narrow(frame.bytes().len()));
         let queued = Queued {
             frame,
             since_ms: now_ms,
@@ -55,7 +55,7 @@ impl Outbox {
 
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes as usize
     }
 
     /// Since when the first frame waits.
@@ -71,13 +71,13 @@ impl Outbox {
         while room > 0
             && let Some(queued) = &self.first
         {
-            let left = &queued.frame.bytes()[self.first_taken..];
+            let left = &queued.frame.bytes()[self.first_taken as usize..];
             let taken = left.len().min(room);
             piece.extend_from_slice(&left[..taken]);
             room -= taken;
-            self.bytes -= taken;
+            self.bytes = self.bytes.saturating_sub(narrow(taken));
             if taken < left.len() {
-                self.first_taken += taken;
+                self.first_taken += narrow(taken);
                 return;
             }
             whole(&queued.frame);
@@ -98,9 +98,14 @@ impl Outbox {
             self.first = None;
         }
         let left = self.first.as_ref();
-        self.bytes = left.map_or(0, |queued| queued.frame.bytes().len() - self.first_taken);
+        self.bytes = left.map_or(0, |queued| narrow(queued.frame.bytes().len()) - self.first_taken);
         before - self.frames()
     }
+}
+
+/// There is one outbox per connection, and nothing in it comes near 4 GiB.
+fn narrow(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

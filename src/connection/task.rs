@@ -20,7 +20,7 @@ use crate::hub::{MemberId, Room, User};
 use crate::limits::{CLOSE_LINGER, HARD_LIMIT_FACTOR, READ_PAUSE_MAX};
 use crate::net::limit_key;
 use crate::protocol::close::Close;
-use crate::protocol::server;
+use crate::protocol::server::{self, RemovedReason};
 use crate::runtime::{Ceilings, Node};
 use crate::shard::Shard;
 use crate::shard::inbox::Command;
@@ -237,12 +237,16 @@ impl Task {
                 Phase::Over(_) => return Poll::Ready(()),
                 Phase::Broken => return self.gone(cx),
             }
+            let (is_held_back, is_removed) = self.life.conn.is_held_back(&self.life.shard.outbox_limits);
+            if is_removed {
+                self.life.leave_removed();
+            }
             if let Some(pause) = self.aside.as_mut().and_then(|aside| aside.pause.as_mut()) {
                 ready!(pause.as_mut().poll(cx));
                 self.aside().pause = None;
                 self.life.conn.heard();
             }
-            if self.life.conn.is_held_back(&self.life.shard.outbox_limits) || self.life.awaits_backplane() {
+            if is_held_back || self.life.awaits_backplane() {
                 return Poll::Pending;
             }
             if self.life.node.is_behind() {
@@ -477,6 +481,18 @@ impl Life {
                 }
                 false
             }
+        }
+    }
+
+    /// Leaves the rooms that the application took this connection out of. One that it still waits to be let into is left as
+    /// soon as it is in.
+    fn leave_removed(&mut self) {
+        if self.awaits_backplane() {
+            return;
+        }
+        self.conn.is_being_removed();
+        for name in self.shard.removals(self.member().slot) {
+            self.be_removed(&name, RemovedReason::Kicked);
         }
     }
 

@@ -11,6 +11,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::timeout::TimeoutLayer;
 
+use crate::api;
 use crate::http::{health, overloaded, pages, session, upgrade};
 use crate::runtime::Node;
 use crate::telemetry::metrics::{self, RateLimit};
@@ -27,6 +28,8 @@ pub fn router(node: &Arc<Node>) -> Router {
     // Not for health: a balancer that is told 503 sends everybody to the next node, which has no less to do.
     let shed = middleware::from_fn_with_state(Arc::clone(node), overloaded::shed);
     let plain = plain.route_layer(shed).merge(health::routes(node.health.clone()));
+    // Nor for the server API: when there is much to do it is what ends some of it.
+    let plain = plain.merge(api::routes(node));
     // One of our own: axum would merge its own with that of the sockets, and then nobody counts those who are lost.
     let plain = plain.fallback(async || StatusCode::NOT_FOUND);
     let plain = metrics::http::measured(plain, Arc::clone(&node.metrics))

@@ -13,7 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
 
-use crate::auth::{self, Admitted, Place};
+use crate::auth::{self, Admitted, Denied, Place};
 use crate::connection::echo::Echo;
 use crate::connection::task::{Entrance, Task, greeting};
 use crate::connection::transport::{StreamIo, Transport};
@@ -26,7 +26,7 @@ use crate::net::admission::Telling;
 use crate::net::client_io::{self, ClientIo};
 use crate::net::permits::{self, Permit};
 use crate::protocol::close::Close;
-use crate::runtime::Node;
+use crate::runtime::{Node, NotAdmitted};
 use crate::shard::inbox::Command;
 use crate::telemetry::metrics::{self, Limit, RateLimit, UpgradeResult};
 use crate::telemetry::traces::{TraceContext, UpgradeInfo, UpgradeSpan};
@@ -88,7 +88,7 @@ async fn enter(State(node): State<Arc<Node>>, Extension(kind): Extension<Kind>, 
             tls: peer.tls_version,
         },
     );
-    let decided = span.run(async { decide(&node, &parts, &peer) }).await;
+    let decided = span.run(decide(&node, &parts, &peer)).await;
     let (response, result, word) = match decided {
         Ok((handshake, verdict)) => {
             let (result, word) = match &verdict {
@@ -117,7 +117,7 @@ async fn enter(State(node): State<Arc<Node>>, Extension(kind): Extension<Kind>, 
     response
 }
 
-fn decide(node: &Node, parts: &Parts, peer: &Peer) -> Result<(Handshake, Verdict), Refused> {
+async fn decide(node: &Node, parts: &Parts, peer: &Peer) -> Result<(Handshake, Verdict), Refused> {
     let handshake = handshake::check(parts).map_err(Refused::Handshake)?;
     let ours = |host: &str| node.names_host(host);
     let origin = node.policy.origin(parts, &ours).map_err(|_| {
@@ -133,34 +133,43 @@ fn decide(node: &Node, parts: &Parts, peer: &Peer) -> Result<(Handshake, Verdict
         node.metrics.admission_refused(refusal);
         return Ok((handshake, turned_away(node, Close::OVERLOADED)?));
     }
-    match node.policy.admit(parts, origin, auth::now()) {
-        // Who is already known to be revoked is told so; nobody else can be vouched for.
-        Ok(_) if node.warden.turns_away() => Ok((handshake, turned_away(node, Close::OVERLOADED)?)),
-        Ok(admitted) => {
-            if let Err(refusal) = node.admission.overload.admit(node.load(), is_returning) {
-                node.metrics.admission_refused(refusal);
-                return Ok((handshake, turned_away(node, Close::OVERLOADED)?));
-            }
-            if !admitted.identity().is_probe {
-                if is_returning {
-                    node.metrics.socket_resumed();
-                }
-                node.metrics.admitted(place_label(node, &admitted));
-            }
-            Ok((handshake, Verdict::Welcome(admitted)))
-        }
-        Err(denied) => {
-            let word = denied.word();
-            node.metrics.auth_failure(word.as_str());
-            if !node.refusals.check(peer.address.0.ip()) {
-                node.metrics.rate_limited(RateLimit::Refusals);
-                return Err(Refused::Throttled);
-            }
-            let address = peer.address.0.ip();
-            tracing::info!(reason = word.as_str(), detail = denied.detail(), %address, "connection refused");
-            Ok((handshake, turned_away(node, word.close())?))
-        }
+    let verdict = match node.admit(parts, origin, peer.address.0.ip()).await {
+        Ok(admitted) => welcome(node, admitted, is_returning)?,
+        Err(NotAdmitted::Denied(denied)) => refuse(node, denied, peer)?,
+        Err(NotAdmitted::Unavailable) => turned_away(node, Close::OVERLOADED)?,
+    };
+    Ok((handshake, verdict))
+}
+
+/// Whoever has a good token still needs a node that has room, and that knows who is revoked.
+fn welcome(node: &Node, admitted: Admitted, is_returning: bool) -> Result<Verdict, Refused> {
+    // Who is already known to be revoked was told so; nobody else can be vouched for.
+    if node.warden.turns_away() {
+        return turned_away(node, Close::OVERLOADED);
     }
+    if let Err(refusal) = node.admission.overload.admit(node.load(), is_returning) {
+        node.metrics.admission_refused(refusal);
+        return turned_away(node, Close::OVERLOADED);
+    }
+    if !admitted.identity().is_probe {
+        if is_returning {
+            node.metrics.socket_resumed();
+        }
+        node.metrics.admitted(place_label(node, &admitted));
+    }
+    Ok(Verdict::Welcome(admitted))
+}
+
+fn refuse(node: &Node, denied: Denied, peer: &Peer) -> Result<Verdict, Refused> {
+    let word = denied.word();
+    let address = peer.address.0.ip();
+    node.metrics.auth_failure(word.as_str());
+    if !node.refusals.check(address) {
+        node.metrics.rate_limited(RateLimit::Refusals);
+        return Err(Refused::Throttled);
+    }
+    tracing::info!(reason = word.as_str(), detail = denied.detail(), %address, "connection refused");
+    turned_away(node, word.close())
 }
 
 /// Upgraded only to be told why it may not stay, while there are not too many of those.
@@ -183,6 +192,8 @@ fn place_label(node: &Node, admitted: &Admitted) -> metrics::Place {
         Place::Bearer => metrics::Place::Bearer,
         Place::Cookie if node.config.session.enabled && admitted.is_guest() => metrics::Place::Session,
         Place::Cookie => metrics::Place::Cookie,
+        Place::Ticket => metrics::Place::Ticket,
+        Place::Forward => metrics::Place::Forward,
     }
 }
 

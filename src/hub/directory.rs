@@ -10,8 +10,10 @@ use parking_lot::Mutex;
 use crate::config;
 use crate::config::classes::{Class, Classes};
 use crate::hub::errands::Errands;
-use crate::hub::room::{Joined, Joining, NodeRules, Room, Rules, SHADOW_ID, Swept};
+use crate::hub::post::POST_ID;
+use crate::hub::room::{Joined, Joining, NodeRules, Read, Room, Rules, SHADOW_ID, Spoken, Swept, Words};
 use crate::protocol;
+use crate::protocol::client::Page;
 use crate::shard::inbox::Inbox;
 use crate::telemetry::taps::Taps;
 
@@ -38,6 +40,8 @@ pub struct Hub {
     next_id: AtomicU64,
     /// Rooms whose `count` is due at the next tick.
     counts_due: Mutex<Vec<Arc<Room>>>,
+    /// In none of the maps: it is there as long as the node.
+    post: Arc<Room>,
 }
 
 /// The node holds as many rooms as it may.
@@ -63,7 +67,14 @@ impl Hub {
         let node_rules = NodeRules::new(config, errands);
         let by_class =
             |rules: &dyn Fn(&Arc<Class>) -> Rules| classes.all().iter().map(|class| Arc::new(rules(class))).collect();
+        let post_rules = Arc::new(Rules::of_post(classes.rest(), &node_rules));
         Self {
+            post: Arc::new(Room::new(
+                SHADOW_ID | POST_ID,
+                protocol::room::POST.into(),
+                post_rules,
+                Arc::clone(&inboxes),
+            )),
             rules: by_class(&|class| Rules::new(class, &node_rules)),
             shadow_rules: by_class(&|class| Rules::of_shadows(class, &shadow_rules)),
             classes,
@@ -104,6 +115,38 @@ impl Hub {
         self.classes.of(name)
     }
 
+    /// Says something in the room of that name, which begins to exist if it must, without being in it.
+    ///
+    /// # Errors
+    /// [`TooManyRooms`]: the room is new and the node is full of rooms.
+    pub fn speak(&self, name: &str, words: &Words<'_>) -> Result<Spoken, TooManyRooms> {
+        loop {
+            match self.room(name)?.speak(words) {
+                Spoken::Gone => {}
+                spoken => return Ok(spoken),
+            }
+        }
+    }
+
+    /// Reads a page of what was said in a room that exists, be it on another node.
+    ///
+    /// # Errors
+    /// [`TooManyRooms`]: this node does not have the room and is full of rooms.
+    pub fn read(&self, name: &str, page: Page, limit: usize, now_ms: u64) -> Result<Read, TooManyRooms> {
+        loop {
+            match self.room(name)?.read(page, limit, now_ms) {
+                Read::Gone => {}
+                read => return Ok(read),
+            }
+        }
+    }
+
+    /// What carries letters to users: see [`crate::hub::post`].
+    #[must_use]
+    pub fn post(&self) -> &Arc<Room> {
+        &self.post
+    }
+
     /// Whether a backplane numbers what is said, for all nodes.
     #[must_use]
     pub fn is_shared(&self) -> bool {
@@ -125,6 +168,9 @@ impl Hub {
     /// The room of that name, if this node has it.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Arc<Room>> {
+        if name == protocol::room::POST {
+            return Some(Arc::clone(&self.post));
+        }
         self.map_of(name).lock().get(name).cloned()
     }
 
@@ -152,6 +198,7 @@ impl Hub {
             let rooms: Vec<Arc<Room>> = map.lock().values().cloned().collect();
             rooms.iter().for_each(&mut visit);
         }
+        visit(&self.post);
     }
 
     /// Has the room's `count` sent at the next tick.

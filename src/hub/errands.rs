@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::backplane::contract::Change;
 use crate::config;
@@ -77,6 +77,8 @@ pub struct Errands {
     up: AtomicBool,
     /// When presence was last known to be right; 0 while it is.
     stale_since_ms: AtomicU64,
+    /// Whether letters to users reach this node.
+    post_is_open: watch::Sender<bool>,
 }
 
 impl std::fmt::Debug for Errands {
@@ -117,7 +119,23 @@ impl Errands {
             crowded: AtomicBool::new(false),
             up: AtomicBool::new(false),
             stale_since_ms: AtomicU64::new(1),
+            post_is_open: watch::Sender::default(),
         }
+    }
+
+    /// The post follows its log from now on.
+    pub fn open_post(&self) {
+        self.post_is_open.send_replace(true);
+    }
+
+    /// Waits until it does.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn post_opened(&self) {
+        let mut is_open = self.post_is_open.subscribe();
+        // The sender lives as long as we do.
+        let _ = is_open.wait_for(|is_open| *is_open).await;
     }
 
     /// Whether the backplane can be reached.

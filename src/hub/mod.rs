@@ -6,6 +6,7 @@
 pub mod directory;
 pub mod errands;
 pub mod history;
+pub mod post;
 pub mod presence;
 pub mod room;
 #[cfg(test)]

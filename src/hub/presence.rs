@@ -44,6 +44,11 @@ impl Presence {
         self.users.contains_key(user)
     }
 
+    /// Everybody who is here, with their JSON.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, &Arc<str>)> {
+        self.users.iter().map(|(id, present)| (id, &present.json))
+    }
+
     /// One more connection of `user`; true if it is the first.
     pub fn enter(&mut self, user: &User, users_shown: usize) -> bool {
         match self.users.get_full_mut(&user.id) {

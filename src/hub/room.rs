@@ -5,6 +5,7 @@
 //! shard sees one order (README, How it is built).
 
 mod asks;
+mod outside;
 pub mod shared;
 
 use std::borrow::Cow;
@@ -20,6 +21,7 @@ use crate::config::classes::Class;
 use crate::config::{self, Who};
 use crate::hub::errands::Errands;
 use crate::hub::history::{History, Kept};
+use crate::hub::post::POST_ID;
 use crate::hub::presence::Presence;
 use crate::hub::{MemberId, User};
 use crate::limits::{SHADOW_HISTORY_AGE, SHADOW_HISTORY_BYTES, SHADOW_HISTORY_MESSAGES};
@@ -30,7 +32,10 @@ use crate::shard::inbox::{Asked, Command, From, Inbox};
 use crate::telemetry::taps::Taps;
 use crate::websocket::encoded::Frame;
 
-pub use asks::{Cursor, Joined, Joining, Paged, Paging, Pending, PieceLimits, Replay, Said, Saying, Sees};
+pub use asks::{
+    Asker, Cursor, Joined, Joining, Paged, Paging, Pending, People, PieceLimits, Read, Replay, Said, Saying, Sees,
+    Spoken, Words,
+};
 use shared::Shared;
 
 /// Bytes of chats in one `history` reply; a page that would be longer ends early and says `more`. Half of the
@@ -117,6 +122,18 @@ impl Rules {
             messages: rules.kept.messages.min(SHADOW_HISTORY_MESSAGES),
             bytes: rules.kept.bytes.min(bytes_max),
             age: rules.kept.age.min(SHADOW_HISTORY_AGE),
+        };
+        Self { kept, ..rules }
+    }
+
+    /// Of the post, which keeps nothing here: the log has it.
+    #[must_use]
+    pub fn of_post(class: &Arc<Class>, node: &Arc<NodeRules>) -> Self {
+        let rules = Self::new(class, node);
+        let kept = Kept {
+            messages: 0,
+            bytes: 0,
+            ..rules.kept
         };
         Self { kept, ..rules }
     }
@@ -257,6 +274,12 @@ impl Room {
         &self.rules.class
     }
 
+    /// Whether it carries what is for users: see [`crate::hub::post`].
+    #[must_use]
+    pub fn is_post(&self) -> bool {
+        self.id & POST_ID != 0
+    }
+
     /// What clients call it.
     #[must_use]
     pub fn called(&self) -> &str {
@@ -356,13 +379,23 @@ impl Room {
     pub fn say(self: &Arc<Self>, saying: &Saying<'_>) -> Said {
         let mut state = self.state.lock();
         let state = &mut *state;
-        let keys = match &mut state.log {
-            Log::Own(keys) => keys,
-            Log::Shared(shared) => return self.say_shared(shared, saying),
+        match &mut state.log {
+            Log::Own(_) => self.say_own(state, &saying.words()),
+            Log::Shared(shared) => {
+                let whom = Asker::member(saying.member, saying.reference);
+                self.say_shared(shared, &saying.words(), whom)
+            }
+        }
+    }
+
+    /// As [`Room::say`], where the room itself numbers.
+    fn say_own(&self, state: &mut State, words: &Words<'_>) -> Said {
+        let Log::Own(keys) = &mut state.log else {
+            return Said::Unavailable;
         };
-        if let Some(key) = saying.key {
-            keys.trim(saying.now_ms, self.rules.class.key_window);
-            if let Some(seq) = keys.place_of(&saying.user.id, key) {
+        if let Some(key) = words.key {
+            keys.trim(words.now_ms, self.rules.class.key_window);
+            if let Some(seq) = keys.place_of(&words.user.id, key) {
                 return Said::Again {
                     epoch: state.lineage.epoch(),
                     seq,
@@ -380,17 +413,20 @@ impl Room {
             room_json: &self.name_json,
             seq,
             epoch: None,
-            from_json: &saying.user.json,
-            content: saying.content,
-            time_ms: saying.now_ms,
+            from_json: &words.user.json,
+            content: words.content,
+            time_ms: words.now_ms,
         };
         let frame = Frame::text(|out| chat.write(out));
-        if let Some(key) = saying.key
+        if let Some(key) = words.key
             && let Log::Own(keys) = &mut state.log
         {
-            keys.take(&saying.user.id, key, seq, saying.now_ms);
+            keys.take(&words.user.id, key, seq, words.now_ms);
         }
-        let members = self.hand_on(state, seq, saying.now_ms, frame);
+        let members = self.hand_on(state, seq, words.now_ms, frame);
+        if self.is_post() {
+            self.hand_out(words.content, words.now_ms, words.now_ms);
+        }
         Said::New {
             epoch: state.lineage.epoch(),
             seq,

@@ -19,6 +19,10 @@ pub const REF_BYTES_MAX: usize = 64;
 pub const KEY_BYTES_MAX: usize = 64;
 /// Deepest nesting of a message, the message itself counted: clients parse its content with parsers that recurse.
 pub const NESTING_MAX: usize = 32;
+/// Longest `name` of a `call`, in bytes.
+pub const CALL_NAME_BYTES_MAX: usize = 128;
+/// Every `type` that is ours: no hook takes one over.
+pub const TYPES: [&str; 8] = ["auth", "join", "leave", "chat", "list", "history", "call", "ping"];
 /// Chats in a `history` reply when the request names no `limit`.
 pub const HISTORY_PAGE_DEFAULT: usize = 100;
 /// Chats in a `history` reply at most.
@@ -111,6 +115,13 @@ pub enum ClientMessage<'a> {
         /// How many chats: 1 to [`HISTORY_PAGE_MAX`].
         limit: usize,
     },
+    /// `{"type":"call","name":"orders.create","data":{"id":7}}`
+    Call {
+        /// What the application is to do: 1 to [`CALL_NAME_BYTES_MAX`] bytes without control characters.
+        name: Cow<'a, str>,
+        /// Any JSON, passed on as it was written; `null` when there is none.
+        data: &'a str,
+    },
     /// `{"type":"ping"}`
     Ping,
 }
@@ -125,6 +136,7 @@ impl ClientMessage<'_> {
             Self::Chat { .. } => "chat",
             Self::List { .. } => "list",
             Self::History { .. } => "history",
+            Self::Call { .. } => "call",
             Self::Ping => "ping",
         }
     }
@@ -254,12 +266,16 @@ fn message<'a>(text: &str, fields: &Fields<'a>) -> Result<ClientMessage<'a>, Fau
             page: page(fields)?,
             limit: limit(fields)?,
         },
+        "call" => ClientMessage::Call {
+            name: call_name(fields)?,
+            data: data(fields)?,
+        },
         "ping" => ClientMessage::Ping,
         "auth" => ClientMessage::Auth {
             token: fields.text(Field::Token)?,
         },
         _ => {
-            let message = "`type` must be auth, join, leave, chat, list, history or ping".into();
+            let message = "`type` must be auth, join, leave, chat, list, history, call or ping".into();
             return Err(Fault {
                 code: ErrorCode::UnknownType,
                 message,
@@ -268,16 +284,72 @@ fn message<'a>(text: &str, fields: &Fields<'a>) -> Result<ClientMessage<'a>, Fau
     })
 }
 
+/// A message of a `type` that is not ours, for an application that takes it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Foreign<'a> {
+    /// The `type`: 1 to [`CALL_NAME_BYTES_MAX`] bytes without control characters.
+    pub kind: Cow<'a, str>,
+    pub traceparent: Option<Cow<'a, str>>,
+    /// The message without `type`, `ref` and `traceparent`, as JSON.
+    pub data: String,
+}
+
+/// Reads what [`parse`] has called an `unknown_type`.
+///
+/// # Errors
+/// `bad_message`: its type is no name of a call, or it is JSON that strict parsers refuse or read in two ways.
+pub fn foreign(text: &str) -> Result<Foreign<'_>, BadMessage<'_>> {
+    let fields = Fields::read(text).map_err(|fault| fault.about(None))?;
+    let reference = reference(&fields).map_err(|fault| fault.about(None))?;
+    let read = || {
+        let kind = fields.text(Field::Type)?;
+        if !is_call_name(&kind) {
+            return Err(Fault::bad_message("`type` must be a name of 1 to 128 bytes"));
+        }
+        check_surrogates("the message", text)?;
+        Ok(Foreign {
+            kind,
+            traceparent: fields.raw(Field::Traceparent).and_then(fields::string),
+            data: fields::rest(text)?,
+        })
+    };
+    read().map_err(|fault| fault.about(reference))
+}
+
+fn is_call_name(name: &str) -> bool {
+    (1..=CALL_NAME_BYTES_MAX).contains(&name.len()) && !name.contains(char::is_control)
+}
+
+fn call_name<'a>(fields: &Fields<'a>) -> Result<Cow<'a, str>, Fault> {
+    let name = fields.text(Field::Name)?;
+    if is_call_name(&name) {
+        return Ok(name);
+    }
+    Err(Fault::bad_message(
+        "`name` must be a string of 1 to 128 bytes without control characters",
+    ))
+}
+
+fn data<'a>(fields: &Fields<'a>) -> Result<&'a str, Fault> {
+    let data = fields.raw(Field::Data).map_or("null", RawValue::get);
+    check_surrogates("`data`", data)?;
+    Ok(data)
+}
+
 /// Half a surrogate pair is JSON by its grammar, but strict parsers refuse the text around it: one such chat would
 /// make a whole `history` unreadable to every strict client in the room.
 fn content<'a>(fields: &Fields<'a>) -> Result<&'a RawValue, Fault> {
     let content = fields.required(Field::Content)?;
-    if scan::has_lone_surrogate(content.get()) {
-        return Err(Fault::bad_message(
-            "`content` has half of a surrogate pair, which is no Unicode text",
-        ));
-    }
+    check_surrogates("`content`", content.get())?;
     Ok(content)
+}
+
+fn check_surrogates(what: &'static str, json: &str) -> Result<(), Fault> {
+    if scan::has_lone_surrogate(json) {
+        let message = format!("{what} has half of a surrogate pair, which is no Unicode text");
+        return Err(Fault::bad_message(message));
+    }
+    Ok(())
 }
 
 fn key<'a>(fields: &Fields<'a>) -> Result<Option<Cow<'a, str>>, Fault> {

@@ -264,6 +264,26 @@ impl Message<'_> {
     }
 }
 
+/// `{"type":"reply","ref":7,"data":{…}}`: what the application answered to a `call`.
+#[derive(Debug, Clone, Copy)]
+pub struct Reply<'a> {
+    /// Of the request.
+    pub reference: Ref<'a>,
+    /// The JSON that the application wrote.
+    pub data: &'a str,
+}
+
+impl Reply<'_> {
+    /// Appends the frame.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.reserve(self.data.len() + 96);
+        Object::typed(out, "reply")
+            .reference(self.reference)
+            .json("data", self.data)
+            .close();
+    }
+}
+
 /// Why a client no longer stands where it stood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResetReason {

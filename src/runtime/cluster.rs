@@ -15,6 +15,9 @@ use crate::runtime::Node;
 /// How long the others may take to hear that this node ends; after that its lease tells them.
 const RESIGN: Duration = Duration::from_secs(1);
 
+/// How long a node waits at its start until messages to users reach it.
+const POST_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What only a node with a shared backplane has.
 pub struct Cluster {
     backplane: Arc<dyn Backplane>,
@@ -48,6 +51,10 @@ impl Cluster {
         }));
         self.driver.start(&node.tasks);
         node.warden.load().await;
+        // Who connects to a node that is ready is reached by what the application tells users.
+        if timeout(POST_PATIENCE, self.driver.post_opened()).await.is_err() {
+            tracing::warn!("messages to users do not reach this node yet: the backplane has not answered");
+        }
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! The process: what all its parts share, its threads and tasks, and the phases of its end.
 
+mod admit;
 mod cluster;
 pub mod drain;
 mod node;
@@ -11,6 +12,7 @@ mod tasks;
 pub(crate) mod tests;
 
 pub use crate::backplane::directory::NodeFacts;
+pub use admit::{NotAdmitted, Waiting};
 pub use cluster::Cluster;
 pub use drain::Drain;
 pub use node::Node;

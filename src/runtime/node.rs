@@ -5,6 +5,8 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::door::Door;
+use crate::auth::jwks::Jwks;
 use crate::auth::{Identity, Policy, Refusals};
 use crate::backplane::directory::NodeFacts;
 use crate::backplane::driver::{self, Seats, Warden};
@@ -15,7 +17,8 @@ use crate::hub::Hub;
 use crate::net::admission::{Admission, Load};
 use crate::net::certificates::Certificates;
 use crate::net::permits::Permits;
-use crate::runtime::{Ceilings, Cluster, Drain, Tasks};
+use crate::outbound::Outbound;
+use crate::runtime::{Ceilings, Cluster, Drain, Tasks, Waiting};
 use crate::shard::Shard;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Traces;
@@ -25,10 +28,18 @@ pub struct Node {
     pub config: Arc<Config>,
     pub metrics: Arc<Metrics>,
     pub traces: Traces,
+    /// The one way to call somebody else.
+    pub outbound: Outbound,
+    /// Issuers whose keys come by URL.
+    pub jwks: Jwks,
     pub health: Health,
     pub policy: Arc<Policy>,
     pub sessions: Arc<Sessions>,
+    /// Who may call the server API; none: nobody may.
+    pub api: Option<Arc<Door>>,
     pub refusals: Refusals,
+    /// Of whom it is not known yet who they are.
+    pub waiting: Waiting,
     pub permits: Arc<Permits>,
     /// Who gets in while there are many who want to.
     pub admission: Arc<Admission>,
@@ -113,6 +124,9 @@ impl Node {
     pub fn sweep_limiters(&self) {
         self.refusals.sweep();
         self.sessions.sweep();
+        if let Some(door) = &self.api {
+            door.sweep();
+        }
         self.ceilings
             .sweep(self.shards.first().map_or(0, |shard| shard.now_ns()));
         self.admission.sweep();

@@ -11,6 +11,7 @@ use hyper_util::rt::TokioTimer;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::auth::jwks::Jwks;
 use crate::auth::keys::Keys;
 use crate::auth::{Policy, Refusals};
 use crate::backplane;
@@ -29,9 +30,10 @@ use crate::net::certificates::Certificates;
 use crate::net::inherited::{self, Inherited};
 use crate::net::listener::{self, Bound, Listener, Peer};
 use crate::net::permits::Permits;
+use crate::outbound::Outbound;
 use crate::runtime::drain::{self, Listening};
 use crate::runtime::supervisor::{self, Beats};
-use crate::runtime::{Ceilings, Cluster, Drain, Node, Tasks, node, now_ms};
+use crate::runtime::{Ceilings, Cluster, Drain, Node, Tasks, Waiting, node, now_ms};
 use crate::shard::inbox::Inbox;
 use crate::shard::{Budgets, Shard};
 use crate::telemetry::logs;
@@ -203,9 +205,12 @@ pub(super) fn build_on(
         TlsMode::On => Some(Arc::new(Certificates::load(&config, Arc::clone(&metrics))?)),
         TlsMode::Off => None,
     };
+    let outbound = Outbound::new(&config.outbound);
+    metrics.register_outbound(outbound.counts());
     let keys = Keys::from_config(&config)
         .map_err(|problems| anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     let policy = Arc::new(Policy::new(&config, keys).map_err(|problems| anyhow::anyhow!(problems.join("\n")))?);
+    let jwks = Jwks::new(&policy, &outbound)?;
     let names = certificates.clone();
     let sessions = Arc::new(Sessions::new(
         &config,
@@ -246,6 +251,7 @@ pub(super) fn build_on(
     let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub, Arc::clone(&seats)));
     let node = Arc::new(Node {
         refusals: Refusals::new(config.auth.refusals_per_second, config.auth.refusals_burst),
+        waiting: Waiting::new(limits),
         ceilings: Ceilings::new(limits, &Classes::new(&config)),
         hub,
         seats,
@@ -258,9 +264,12 @@ pub(super) fn build_on(
         closed: tokio_util::sync::CancellationToken::new(),
         arriving: tokio_util::task::TaskTracker::new(),
         listening_stopped: tokio_util::sync::CancellationToken::new(),
+        api: crate::api::door(&config.api),
         config: Arc::clone(&config),
         metrics,
         traces,
+        outbound,
+        jwks,
         policy,
         sessions,
         permits,
@@ -422,11 +431,13 @@ fn control(
         let mut interrupt = signal(SignalKind::interrupt())?;
         // Before anything is waited for: whoever asks for a reload must never end the process.
         reload_when_asked(node)?;
+        node.jwks.start(&node.tasks, &node.metrics);
         node.warden.start(&node.tasks);
         if let Some(cluster) = &node.cluster {
             supervisor::status("waiting for the backplane");
             cluster.start(node).await?;
         }
+        node.jwks.tried().await;
         node.open.cancel();
         if let Some(certificates) = &node.certificates {
             certificates.keep(&node.tasks, &node.health);

@@ -168,6 +168,7 @@ impl Shard {
                     self.queue(local, &conn, frame, now_ms);
                 }
             }
+            Command::ToUser(what) => self.to_user(local, what, now_ms),
             Command::Said {
                 member,
                 frame,

@@ -58,6 +58,8 @@ pub enum Command {
     Leave { room: u64, slot: u32 },
     /// For one connection alone, in order with the rest.
     Reply { member: MemberId, frame: Frame },
+    /// For every connection of a user.
+    ToUser(ToUser),
     /// What became of a chat that went to the backplane: its answer, and whether it was kept as a new one, kept before, or
     /// not (none).
     Said {
@@ -84,6 +86,20 @@ pub enum Command {
     Answer { slot: u32, code: Option<u16> },
     /// The connection is gone and has left every room: its slot may be used again.
     Gone { slot: u32 },
+}
+
+/// What every connection of a user is to hear or to do.
+#[derive(Debug, Clone)]
+pub enum ToUser {
+    Message {
+        user: Arc<str>,
+        frame: Frame,
+    },
+    /// Leave the room of this name.
+    Leave {
+        user: Arc<str>,
+        room: Arc<str>,
+    },
 }
 
 /// How a request that waited came out.

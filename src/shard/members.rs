@@ -12,6 +12,7 @@ use crate::connection::transport::Transport;
 use crate::connection::{Conn, NEVER, OutboxLimits};
 use crate::hub::MemberId;
 use crate::shard::held::Holding;
+use crate::shard::users::Users;
 use crate::telemetry::metrics::SlowConsumer;
 
 /// Rooms and slots are our own consecutive numbers: one multiplication spreads them well enough, and nobody
@@ -64,6 +65,10 @@ pub(super) struct Local {
     /// Connections there have ever been.
     lives: u16,
     rooms: Numbered<u64, Members>,
+    /// Of clients; probes are nobody's business, and echoes nobody's.
+    users: Users,
+    /// Rooms that a connection is to leave and has not left yet, by slot.
+    removals: Numbered<u32, Vec<Arc<str>>>,
     /// Connections with something to write, each once.
     pub dirty: VecDeque<Arc<Conn>>,
     /// Connections whose socket is full, each once; looked over at every tick.
@@ -83,6 +88,9 @@ pub(super) struct Queue<'a> {
     pub late: Vec<(Arc<Conn>, SlowConsumer)>,
 }
 
+/// Rooms that one connection may have been told to leave before it has left any.
+const REMOVALS_MAX: usize = 256;
+
 /// Stale expiries that are put up with before the heap is built anew.
 const STALE_EXPIRIES: usize = 1_024;
 
@@ -96,6 +104,8 @@ impl Local {
             dirty: VecDeque::new(),
             waiting: Vec::new(),
             holding: Holding::new(limits),
+            users: Users::default(),
+            removals: Numbered::default(),
             expiries: BinaryHeap::new(),
             broadcasts: 0,
         }
@@ -119,6 +129,9 @@ impl Local {
             shard,
             life: self.lives,
         };
+        if let Some(identity) = identity.as_ref().filter(|_| !is_probe) {
+            self.users.add(&identity.user_id, slot);
+        }
         let conn = Arc::new(Conn::new(member, transport, identity, is_probe, expires_at));
         self.conns[slot as usize] = Some(Arc::clone(&conn));
         self.watch_expiry(&conn);
@@ -127,9 +140,40 @@ impl Local {
 
     /// The slot may be used again. Only called when every command about the old connection has been done.
     pub fn forget(&mut self, slot: u32) {
-        if self.conns.get_mut(slot as usize).and_then(Option::take).is_some() {
+        if let Some(conn) = self.conns.get_mut(slot as usize).and_then(Option::take) {
+            self.removals.remove(&slot);
+            if let Some(identity) = conn.identity() {
+                self.users.remove(&identity.user_id, slot);
+            }
             self.free.push(slot);
         }
+    }
+
+    /// The connections of this user, but for those of probes.
+    pub fn of_user(&self, user: &str) -> Vec<Arc<Conn>> {
+        let conns = self.users.slots(user).filter_map(|slot| self.conn(slot));
+        conns.filter(|conn| conn.is_of(user)).cloned().collect()
+    }
+
+    /// Notes that a connection is to leave the room of this name; false if so many wait for that that it is not noted.
+    pub fn remove_from(&mut self, slot: u32, room: &Arc<str>) -> bool {
+        let rooms = self.removals.entry(slot).or_default();
+        if !rooms.contains(room) {
+            if rooms.len() == REMOVALS_MAX {
+                return false;
+            }
+            rooms.push(Arc::clone(room));
+        }
+        true
+    }
+
+    pub fn take_removals(&mut self, slot: u32) -> Vec<Arc<str>> {
+        let rooms = self.removals.remove(&slot).unwrap_or_default();
+        if self.removals.is_empty() {
+            // A rush must not leave its table behind.
+            self.removals = Numbered::default();
+        }
+        rooms
     }
 
     pub fn conn(&self, slot: u32) -> Option<&Arc<Conn>> {

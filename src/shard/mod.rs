@@ -11,6 +11,8 @@ mod held;
 pub mod inbox;
 mod members;
 mod sweeper;
+mod told;
+mod users;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -7,6 +7,7 @@
 
 mod backplane;
 mod handles;
+mod hooks;
 pub mod http;
 pub mod labels;
 pub mod names;
@@ -23,13 +24,16 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 use parking_lot::Mutex;
 
 pub use self::backplane::{Backplane, Presence, Revocation};
-use self::handles::{Counters, Registrar, Words};
+pub use self::handles::Counters;
+use self::handles::{Registrar, Words};
+pub use self::hooks::{HOOK_RESULTS, HookMetrics};
 pub use self::labels::*;
 pub use self::scrape::Gauges;
 use self::scrape::Sources;
 pub use self::shard::{Counter, Gauge, PerKind, ShardCounters};
 use self::upkeep::Upkeep;
 use super::traces::SpanCounts;
+use crate::outbound;
 
 /// What `conclave_build_info` says.
 #[derive(Debug, Clone, Copy)]
@@ -81,10 +85,23 @@ pub struct Metrics {
     /// By action.
     admin_requests: Vec<Counters<AdminResult>>,
     taps: metrics::Gauge,
+    /// By operation.
+    api_requests: Vec<Counters<AdminResult>>,
+    api_duration: Vec<metrics::Histogram>,
     backplane: Backplane,
     presence: Presence,
     revocation: Revocation,
     _upkeep: Upkeep,
+}
+
+/// `conclave_jwks_*` of one issuer.
+pub struct Jwks {
+    /// Since its keys were last read.
+    pub age: metrics::Gauge,
+    /// Those that vouch.
+    pub keys: metrics::Gauge,
+    /// Readings by result.
+    pub fetches: Counters<JwksResult>,
 }
 
 impl Metrics {
@@ -134,6 +151,14 @@ impl Metrics {
                 .map(|action| new.counters_of(&names::ADMIN_REQUESTS, action.word()))
                 .collect(),
             taps: new.gauge(&names::TAPS, &[]),
+            api_requests: ApiOperation::ALL
+                .iter()
+                .map(|operation| new.counters_of(&names::API_REQUESTS, operation.word()))
+                .collect(),
+            api_duration: ApiOperation::ALL
+                .iter()
+                .map(|operation| new.histogram(&names::API_DURATION, &[operation.word()]))
+                .collect(),
             backplane: Backplane::register(&new, build.backplane),
             presence: Presence::register(&new),
             revocation: Revocation::register(&new),
@@ -158,6 +183,21 @@ impl Metrics {
     /// Has the fates of spans counted.
     pub fn register_traces(&self, counts: Arc<SpanCounts>) {
         self.sources.set_spans(counts);
+    }
+
+    /// Has the calls of others counted.
+    pub fn register_outbound(&self, counts: Arc<outbound::Counts>) {
+        self.sources.set_outbound(counts);
+    }
+
+    /// Handles for an issuer of the configuration, which is asked for its keys.
+    pub fn jwks(&self, issuer: &str) -> Jwks {
+        let new = Registrar(&self.recorder);
+        Jwks {
+            age: new.gauge(&names::JWKS_AGE, &[issuer]),
+            keys: new.gauge(&names::JWKS_KEYS, &[issuer]),
+            fetches: new.counters_of(&names::JWKS_FETCHES, issuer),
+        }
     }
 
     /// Has `read` asked at each scrape. It runs on the admin thread and must not wait for a shard:
@@ -318,6 +358,12 @@ impl Metrics {
     /// A request for the operator's page or its API was answered.
     pub fn admin_request(&self, action: AdminAction, result: AdminResult) {
         self.admin_requests[action.index()].inc(result);
+    }
+
+    /// A request for the server API was answered after so long.
+    pub fn api_request(&self, operation: ApiOperation, result: AdminResult, seconds: f64) {
+        self.api_requests[operation.index()].inc(result);
+        self.api_duration[operation.index()].record(seconds);
     }
 
     /// So many taps are open.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
-use opentelemetry::trace::{Link, SpanBuilder, SpanKind, TraceContextExt, TracerProvider};
+use opentelemetry::trace::{Link, SpanBuilder, SpanContext, SpanKind, TraceContextExt, TracerProvider};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span, SpanLimits};
@@ -25,7 +25,7 @@ use opentelemetry_semantic_conventions::attribute;
 pub use self::context::TraceContext;
 pub use self::export::SpanCounts;
 use self::sampling::{Decided, Sampling};
-pub use self::spans::{FanOutSpan, PublishSpan, UpgradeInfo, UpgradeSpan};
+pub use self::spans::{AskingSpan, FanOutSpan, PublishSpan, UpgradeInfo, UpgradeSpan};
 use crate::config;
 
 /// `service.name` of every span.
@@ -185,6 +185,35 @@ impl Traces {
                 KeyValue::new(attribute::MESSAGING_OPERATION_TYPE, "send"),
             ]);
         Some(PublishSpan::new(running.start(builder, caller, upgrade)))
+    }
+
+    /// CLIENT span of a question to the application, linked to the session it is about, and a child of the message's
+    /// `traceparent` if that is valid, else of the current span. With the `traceparent` that goes along, which there
+    /// may be without a span.
+    pub fn asking(
+        &self,
+        event: &'static str,
+        upgrade: Option<&TraceContext>,
+        traceparent: Option<&str>,
+    ) -> (Option<AskingSpan>, Option<String>) {
+        let Some(running) = &self.0 else {
+            let passed_on = traceparent.and_then(TraceContext::parse);
+            return (None, passed_on.map(|context| context.to_string()));
+        };
+        let caller = match traceparent.and_then(TraceContext::parse) {
+            Some(context) => Some(context.to_remote()),
+            None => Some(Context::current().span().span_context().clone()).filter(SpanContext::is_valid),
+        };
+        if !running.sampling.decide(caller.as_ref()) {
+            let passed_on = caller.as_ref().and_then(TraceContext::of);
+            return (None, passed_on.map(|context| context.to_string()));
+        }
+        let builder = SpanBuilder::from_name(format!("ask {event}"))
+            .with_kind(SpanKind::Client)
+            .with_attributes([KeyValue::new(attribute::HTTP_REQUEST_METHOD, "POST")]);
+        let span = AskingSpan::new(running.start(builder, caller, upgrade));
+        let traceparent = span.context().map(|context| context.to_string());
+        (Some(span), traceparent)
     }
 
     /// CONSUMER span of what one node (or one of its shards) does with a traced publish: a trace of

@@ -61,16 +61,21 @@ impl fmt::Display for KeyProblem {
     }
 }
 
-/// The keys of one `[[auth.keys]]` entry.
-pub(super) fn load_entry(entry: &config::Key) -> Result<Vec<Loaded>, Flaw> {
+/// No entry's users are guests.
+pub(super) fn check_prefix(entry: &config::Key) -> Result<(), Flaw> {
     if entry.user_prefix.starts_with(GUEST_PREFIX) {
         return Err(Flaw::new(
             "user_prefix begins with guest:, which is for guests only",
             "choose another user_prefix",
         ));
     }
+    Ok(())
+}
+
+/// The keys of one `[[auth.keys]]` entry; those of a URL are read later.
+pub(super) fn load_entry(entry: &config::Key) -> Result<Vec<Loaded>, Flaw> {
     let algorithm = match (entry.algorithm.as_str(), &entry.source) {
-        ("", config::KeySource::JwksFile(_)) => None,
+        ("", config::KeySource::JwksFile(_) | config::KeySource::JwksUrl(_)) => None,
         (name, _) => Some(Algorithm::parse(name).ok_or_else(|| unknown_algorithm(name))?),
     };
     match (&entry.source, algorithm) {
@@ -85,6 +90,7 @@ pub(super) fn load_entry(entry: &config::Key) -> Result<Vec<Loaded>, Flaw> {
         (config::KeySource::PublicKeyFile(path), Some(algorithm)) => {
             Ok(one(public_verifier(&read(path)?, algorithm)?, algorithm))
         }
+        (config::KeySource::JwksUrl(_), _) => Ok(Vec::new()),
         (_, None) => Err(unknown_algorithm("")),
     }
 }
@@ -151,7 +157,7 @@ pub(super) fn short_secret(bytes_min: usize) -> Flaw {
     )
 }
 
-fn unknown_algorithm(name: &str) -> Flaw {
+pub(in crate::auth) fn unknown_algorithm(name: &str) -> Flaw {
     let known: Vec<_> = Algorithm::ALL.iter().map(|algorithm| algorithm.as_str()).collect();
     Flaw::new(
         format!("unknown algorithm {name:?}"),

@@ -103,6 +103,7 @@ impl Sink for Ear {
             tracing::info!("the backplane can be reached");
             self.driver.suspects.add(Scope::All);
             self.driver.presence.on_up();
+            self.driver.hub.post().on_suspect();
             (self.on_control)(News::Up);
         } else if was && !up {
             tracing::warn!("the backplane cannot be reached: chats are answered unavailable until it can");

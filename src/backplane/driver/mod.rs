@@ -81,6 +81,14 @@ impl Driver {
         &self.directory
     }
 
+    /// Waits until letters to users reach this node.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn post_opened(&self) {
+        self.errands.post_opened().await;
+    }
+
     /// Has the lease renewed now: the others hear at once what this node says of itself.
     pub fn tell_others(&self) {
         self.presence.reachable.notify_one();

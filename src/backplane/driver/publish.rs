@@ -32,6 +32,9 @@ async fn publish(driver: &Driver, room: Arc<Room>) {
     loop {
         let batch = room.next_batch(now_ms());
         if batch.is_empty() {
+            if room.end_if_only_passed() {
+                driver.hub.forget(&room);
+            }
             return;
         }
         // Who gives up must not be heard later: neither a chat that is answered meanwhile, nor a call that is not waited for.

@@ -48,6 +48,7 @@ impl Backplane for Node {
             lineage: true,
             fenced_presence: true,
             exact_counts: true,
+            outbox: false,
         }
     }
 

@@ -4,9 +4,10 @@
 //! messages. What shows it: the message at the position itself is still kept (the oldest go first), or the first one kept
 //! is its neighbour in the whole stream, or a record of the room vouches that nothing was dropped since.
 
+use std::time::Duration;
+
 use crate::backplane::contract::{Entry, Found, PAGE_ENTRIES_MAX, Page, Position, Range, RoomKey};
 use crate::backplane::lineage::{Lineage, Verdict};
-use crate::config::classes::Class;
 
 use super::Nats;
 use super::api::Scan;
@@ -24,7 +25,10 @@ struct Reader<'a> {
     nats: &'a Nats,
     link: &'a Link,
     room: &'a RoomKey,
-    class: &'a Class,
+    /// Messages that can be read.
+    messages_max: usize,
+    /// Of at most this age.
+    age: Duration,
     stream: String,
     subject: String,
     head: u64,
@@ -80,12 +84,20 @@ impl<'a> Reader<'a> {
             Some((seq, _)) => Some(seq),
             None => nats.known(link, room).await?.map(|known| known.head()),
         };
-        let names = &nats.settings.names;
+        let settings = &nats.settings;
+        let class = settings.classes.of(room.called());
+        let (messages_max, age) = if room.is_post() {
+            (settings.stream_messages, settings.stream_age)
+        } else {
+            (class.history_messages, class.history_age)
+        };
+        let names = &settings.names;
         Ok(head.map(|head| Self {
             nats,
             link,
             room,
-            class: nats.settings.classes.of(room.called()),
+            messages_max,
+            age,
             stream: names.rooms_stream(stream_of(room.partition)),
             subject: names.messages(room),
             head,
@@ -110,7 +122,7 @@ impl<'a> Reader<'a> {
 
     /// Whether more follow from this one on than can be read, though the stream still keeps them for other classes.
     async fn are_too_many(&self, first: Option<&Stored>) -> Result<bool, Problem> {
-        let Some(first) = first.filter(|_| self.class.history_messages < self.nats.settings.stream_messages) else {
+        let Some(first) = first.filter(|_| self.messages_max < self.nats.settings.stream_messages) else {
             return Ok(false);
         };
         let kept = self.kept().await?;
@@ -185,11 +197,11 @@ impl<'a> Reader<'a> {
     /// Index of the first of these that is to be read: neither too old nor too many.
     fn readable(&self, kept: &[Kept]) -> usize {
         let young = kept.partition_point(|(_, stored_ms)| self.is_old(*stored_ms));
-        young.max(kept.len().saturating_sub(self.class.history_messages))
+        young.max(kept.len().saturating_sub(self.messages_max))
     }
 
     fn is_old(&self, stored_ms: u64) -> bool {
-        self.nats.clock.now_ms().saturating_sub(stored_ms) > millis(self.class.history_age)
+        self.nats.clock.now_ms().saturating_sub(stored_ms) > millis(self.age)
     }
 
     async fn kept(&self) -> Result<Vec<Kept>, Problem> {

@@ -152,6 +152,7 @@ impl Backplane for Nats {
             lineage: false,
             fenced_presence: false,
             exact_counts: false,
+            outbox: false,
         }
     }
 

@@ -21,7 +21,7 @@ const ATTEMPTS_MAX: usize = 4;
 const MAP_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Calls in one pipeline of [`Redis::call_many`]. Others wait behind them on the same link.
-const PIPELINE_CALLS_MAX: usize = 128;
+pub(super) const PIPELINE_CALLS_MAX: usize = 128;
 
 /// One of several calls.
 #[derive(Debug)]

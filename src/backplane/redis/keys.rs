@@ -88,6 +88,21 @@ impl Keys {
         self.tagged(partition, "x:", incarnation.as_bytes())
     }
 
+    /// List: records for a hook that are still to be told, oldest first.
+    pub(super) fn outbox(&self, partition: u16, hook: &str) -> Vec<u8> {
+        self.tagged(partition, "o:", hook.as_bytes())
+    }
+
+    /// Hash: how that list is told, see `lua/outbox.lua`.
+    pub(super) fn outbox_state(&self, partition: u16, hook: &str) -> Vec<u8> {
+        self.tagged(partition, "p:", hook.as_bytes())
+    }
+
+    /// Hash: sessions of an incarnation whose users are of a partition, to `since end`.
+    pub(super) fn sessions(&self, partition: u16, incarnation: &str) -> Vec<u8> {
+        self.tagged(partition, "s:", incarnation.as_bytes())
+    }
+
     /// What precedes a room's name in `kind` of a partition, for scripts that make names themselves.
     pub(super) fn stem(&self, partition: u16, kind: &str) -> Vec<u8> {
         self.tagged(partition, kind, b"")
@@ -99,7 +114,8 @@ impl Keys {
     }
 
     /// A name in the control slot: `lease` (sorted set, incarnation to the end of its lease in ms of server time),
-    /// `nodes` (hash, incarnation to what it says of itself), `log`, `rev`, `permit`.
+    /// `nodes` (hash, incarnation to what it says of itself), `tell` (hash,
+    /// incarnation to what waits in the outboxes that it sees to), `log`, `rev`, `permit`.
     pub(super) fn control(&self, name: &str) -> Vec<u8> {
         format!("{}{{{CONTROL_TAG}}}{name}", self.prefix).into_bytes()
     }

@@ -10,12 +10,17 @@ use super::super::contract::{
     Draft, Entry, Failed, Found, Head, Opened, Outcome, PAGE_ENTRIES_MAX, Page, Position, Range, Refusal, RoomKey,
 };
 use super::super::lineage::{Lineage, Verdict};
+use super::super::outbox::Event;
+use super::super::outbox::record::key_text;
 use super::calls::Invocation;
+use super::keys::CANARY;
+use super::outbox::{Boxes, telling};
 use super::payload::{log_entry, number};
 use super::reply::{self, array, bytes, integer, text};
 use super::script::{Script, digest, script};
 use super::topology::Place;
 use super::{Redis, counted};
+use crate::limits::{POST_AGE, POST_HISTORY_BYTES, POST_HISTORY_MESSAGES};
 use crate::limits::{SHADOW_HISTORY_AGE, SHADOW_HISTORY_BYTES, SHADOW_HISTORY_MESSAGES};
 use crate::telemetry::metrics::CallKind;
 
@@ -33,9 +38,9 @@ const HEADS_MAX: usize = 256;
 
 /// Restart-only epochs, for the fault lab: its checker must find what they lose.
 const PUBLISH_TEXT: &str = if cfg!(feature = "planted-naive-epoch") {
-    concat!("local naive = true\n", include_str!("lua/publish.lua"))
+    concat!("local naive = true\n", telling!("publish"))
 } else {
-    concat!("local naive = false\n", include_str!("lua/publish.lua"))
+    concat!("local naive = false\n", telling!("publish"))
 };
 
 pub(super) static PUBLISH: Script = Script::new(PUBLISH_TEXT, LazyLock::new(|| digest(PUBLISH_TEXT)));
@@ -79,6 +84,9 @@ impl Redis {
         let not_after = shard.clock.in_ms(within, asked).ok_or(Refusal::Away)?;
         let (keys, args) = self.publish_call(room, drafts, not_after, limits);
         let mut answer = array(self.call_kept(room.partition, &PUBLISH, &keys, &args).await?)?;
+        if let Some(telling) = self.telling.get() {
+            telling.outboxes.written.note(room.partition);
+        }
         shard.clock.learn(integer(answer.next())?, asked, Instant::now());
         let outcomes: Vec<_> = answer.map(outcome).collect::<Result<_, _>>()?;
         if outcomes.len() == drafts.len() {
@@ -106,6 +114,12 @@ impl Redis {
             decimal(not_after),
             millis(self.room_life(room)),
         ];
+        let boxes = self.boxes_of(room);
+        args.push(decimal(boxes.as_ref().map_or(0, |(boxes, _)| boxes.count())));
+        if let Some((boxes, scene)) = &boxes {
+            args.extend(boxes.bounds.iter().cloned());
+            args.push(scene.clone());
+        }
         for draft in drafts {
             let place = draft.key.as_ref().map_or(0, |key| {
                 let key = self.keys.dedupe(room, &draft.user, key);
@@ -117,8 +131,25 @@ impl Redis {
             });
             args.push(decimal(place));
             args.push(draft.envelope.to_vec());
+            if boxes.is_some() {
+                args.push(key_text(draft.key.as_deref()).into_bytes());
+            }
         }
+        keys.extend(boxes.into_iter().flat_map(|(boxes, _)| boxes.keys));
         (keys, args)
+    }
+
+    /// The outboxes of hooks that are told what is said in a room, and node and room as they read them; none: nobody is told.
+    fn boxes_of(&self, room: &RoomKey) -> Option<(Boxes, Vec<u8>)> {
+        let telling = self.telling.get()?;
+        let hooks = telling.outboxes.wanting(Event::Chat, &room.name);
+        let is_told = !hooks.is_empty() && *room.name != *CANARY;
+        is_told.then(|| {
+            (
+                telling.boxes(&self.keys, room.partition, hooks),
+                telling.scene(&room.name),
+            )
+        })
     }
 
     /// Reads where a room stands, and makes it if there is none. The subscription is confirmed by then.
@@ -230,7 +261,13 @@ impl Redis {
             bytes: class.history_bytes,
             age: class.history_age,
         };
-        if room.is_shadow() {
+        if room.is_post() {
+            Limits {
+                messages: POST_HISTORY_MESSAGES,
+                bytes: POST_HISTORY_BYTES,
+                age: POST_AGE,
+            }
+        } else if room.is_shadow() {
             Limits {
                 messages: limits.messages.min(SHADOW_HISTORY_MESSAGES),
                 bytes: limits.bytes.min(SHADOW_HISTORY_BYTES),

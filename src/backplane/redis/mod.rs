@@ -5,6 +5,7 @@
 //! settings   what it is told                 presence   who is where; leases
 //! keys       names of what is stored         control    revocations, kicks; their log
 //! payload    what channels bring             once       what is used once
+//! outbox     what hooks are to be told
 //!
 //! calls      a script on the right shard     shard      one master and the links to it
 //! script     by digest, else by text         keep       makes the links, watches them, makes them anew
@@ -37,6 +38,7 @@ mod keys;
 mod link;
 mod log;
 mod once;
+mod outbox;
 mod payload;
 mod presence;
 mod problem;
@@ -63,9 +65,11 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::contract::{
-    Advertised, Backplane, Call, Capabilities, Change, Control, Counted, Draft, Head, Incarnation, Opened, Outcome,
-    Page, Position, Presented, Range, Renewal, Revocation, RoomKey, Sink, Tally, Users,
+    Advertised, Backplane, Call, Capabilities, Change, Control, Counted, Draft, Failed, Head, Incarnation, Opened,
+    OutboxAnswer, OutboxAsk, OutboxDone, OutboxPiece, OutboxReport, Outcome, Page, Position, Presented, Range, Renewal,
+    Revocation, RoomKey, SessionChange, Sink, Tally, Users,
 };
+use super::outbox::{Backlog, Outboxes, Place as OutboxPlace};
 use crate::config::Config;
 use crate::runtime::Tasks;
 use crate::telemetry::metrics::{CallKind, Metrics};
@@ -99,6 +103,8 @@ pub struct Redis {
     /// For tasks that begin later than the start.
     me: Weak<Self>,
     order: presence::Order,
+    /// Hooks that are told of things; none: nobody is.
+    telling: OnceLock<outbox::Telling>,
 }
 
 /// What is there from the start on.
@@ -159,6 +165,7 @@ impl Redis {
             started: OnceLock::new(),
             me: Weak::clone(me),
             order: presence::Order::default(),
+            telling: OnceLock::new(),
         })
     }
 
@@ -278,6 +285,7 @@ impl Backplane for Redis {
             lineage: true,
             fenced_presence: true,
             exact_counts: true,
+            outbox: true,
         }
     }
 
@@ -380,5 +388,43 @@ impl Backplane for Redis {
 
     fn take<'a>(&'a self, name: &'a str) -> Call<'a, Option<Bytes>> {
         Box::pin(self.take_once(name))
+    }
+
+    fn keep_outboxes(&self, outboxes: Arc<Outboxes>) {
+        if !outboxes.hooks.is_empty() {
+            // Told once; who tells it again changes nothing.
+            let _ = self.telling.set(outbox::Telling::new(outboxes));
+        }
+    }
+
+    fn outbox_sessions<'a>(
+        &'a self,
+        incarnation: &'a Incarnation,
+        changes: &'a [SessionChange],
+    ) -> Call<'a, Presented> {
+        let call = self.change_sessions(incarnation, changes);
+        Box::pin(counted(self, CallKind::Outbox, call))
+    }
+
+    fn outbox_report<'a>(&'a self, incarnation: &'a Incarnation, own: &'a [Backlog]) -> Call<'a, Vec<OutboxReport>> {
+        Box::pin(counted(self, CallKind::Outbox, self.report_backlogs(incarnation, own)))
+    }
+
+    fn outbox_waiting<'a>(&'a self, partitions: &'a [u16]) -> Call<'a, Vec<(OutboxPlace, Backlog)>> {
+        Box::pin(counted(self, CallKind::Outbox, self.waiting_outboxes(partitions)))
+    }
+
+    fn outbox_read<'a>(
+        &'a self,
+        incarnation: &'a Incarnation,
+        asks: &'a [OutboxAsk],
+        piece: OutboxPiece,
+    ) -> Call<'a, Vec<Result<OutboxAnswer, Failed>>> {
+        let call = self.read_outboxes(incarnation, asks, piece);
+        Box::pin(counted(self, CallKind::Outbox, call))
+    }
+
+    fn outbox_done<'a>(&'a self, done: &'a [OutboxDone]) -> Call<'a, Vec<Result<bool, Failed>>> {
+        Box::pin(counted(self, CallKind::Outbox, self.finish_outboxes(done)))
     }
 }

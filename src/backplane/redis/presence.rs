@@ -8,7 +8,7 @@ mod lease;
 mod tests;
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use futures_util::{StreamExt as _, stream};
 use redis::Value;
@@ -16,15 +16,16 @@ use redis::Value;
 use super::super::contract::{Change, Failed, Incarnation, PARTITIONS, Presented, Refusal, RoomKey, Users};
 use super::Redis;
 use super::calls::Invocation;
+use super::outbox::telling;
 use super::reply;
-use super::script::{Script, script};
+use super::script::{Script, digest, script};
 use batch::{Batch, Move, Moved};
 
-static PRESENT: Script = script!("present");
+static PRESENT: Script = Script::new(telling!("present"), LazyLock::new(|| digest(telling!("present"))));
 static HELD: Script = script!("held");
 static USERS: Script = script!("users");
 static RENEW: Script = script!("renew");
-static ADVERTISE: Script = script!("advertise");
+pub(super) static ADVERTISE: Script = script!("advertise");
 static LAPSE: Script = script!("lapse");
 static BURY: Script = script!("bury");
 static LOOK: Script = script!("look");
@@ -143,7 +144,7 @@ impl Redis {
     ) -> Result<Presented, Failed> {
         for (at, piece) in moves.chunks(batch::MOVES_MAX).enumerate() {
             let moved = self
-                .move_piece(&Batch::new(&self.keys, incarnation, number, partition, piece))
+                .move_piece(&self.batch(incarnation, number, partition, piece))
                 .await;
             match moved {
                 Ok(Moved::Done { .. }) => {}
@@ -157,11 +158,23 @@ impl Redis {
         Ok(Presented::Done)
     }
 
+    /// One call's worth of moves; number 0: the incarnation is being reaped.
+    fn batch<'a>(&self, incarnation: &str, number: u64, partition: u16, moves: &[Move<'a>]) -> Batch<'a> {
+        let batch = Batch::new(&self.keys, incarnation, number, partition, moves);
+        match self.telling.get() {
+            Some(telling) => batch.tell(&self.keys, telling),
+            None => batch,
+        }
+    }
+
     async fn move_piece(&self, batch: &Batch<'_>) -> Result<Moved, Failed> {
         let answer = self
             .call(batch.partition, &PRESENT, &batch.keys(), &batch.args())
             .await?;
         let moved = Moved::read(answer)?;
+        if let Some(telling) = self.telling.get() {
+            telling.outboxes.written.note(batch.partition);
+        }
         if let Moved::Done { skipped: 1.., .. } = moved {
             // Asked again it would be no better, and the other rooms are as they should be.
             tracing::warn!(

@@ -7,7 +7,8 @@ use secrecy::ExposeSecret;
 
 use crate::config::files::{self, Readers};
 use crate::config::problem::Problem;
-use crate::config::{Key, KeySource};
+use crate::config::{Config, JwksUrl, Key, KeySource};
+use crate::outbound::Rule;
 
 /// Shortest shared secret: that of HS256 (RFC 7518 section 3.2).
 pub const SECRET_BYTES_MIN: usize = 32;
@@ -29,6 +30,68 @@ pub fn check(entry: &str, key: &Key) -> Vec<Problem> {
         }
         KeySource::PublicKeyFile(path) => problems.extend(readable(&dotted("public_key_file"), path)),
         KeySource::JwksFile(path) => problems.extend(readable(&dotted("jwks_file"), path)),
+        KeySource::JwksUrl(url) => problems.extend(by_url(dotted, key, url)),
+    }
+    problems
+}
+
+fn by_url(dotted: impl Fn(&str) -> String, key: &Key, url: &JwksUrl) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if key.issuer.is_none() {
+        let what = "not set: which of several URLs has a token's key is known by its iss alone";
+        let remedy = "set it to the \"iss\" of this issuer's tokens";
+        problems.push(Problem::error(dotted("issuer"), what, remedy));
+    }
+    if !key.algorithm.is_empty() {
+        let what = "is for a single key";
+        let remedy = format!("write algorithms = [\"{}\"] beside jwks_url", key.algorithm);
+        problems.push(Problem::error(dotted("algorithm"), what, remedy));
+    }
+    if key.kid.is_some() {
+        let what = "the keys of a jwks_url have their own";
+        problems.push(Problem::error(dotted("kid"), what, "leave it out"));
+    }
+    if url.target.is_plain() && !url.target.is_here() {
+        let what = format!(
+            "{} without TLS: whoever is on the way can put a key of their own in, and be any user",
+            url.target
+        );
+        problems.push(Problem::warning(dotted("jwks_url"), what, "use https://"));
+    }
+    if let Some(path) = &url.ca_file {
+        problems.extend(readable(&dotted("jwks_ca_file"), path));
+    }
+    problems
+}
+
+/// What is to be said of all entries with a `jwks_url` together.
+pub fn urls(config: &Config) -> Vec<Problem> {
+    let rule = Rule::new(&config.outbound.networks);
+    let mut problems = Vec::new();
+    let mut seen: Vec<(&str, usize)> = Vec::new();
+    for (index, key) in config.auth.keys.iter().enumerate() {
+        let KeySource::JwksUrl(url) = &key.source else {
+            continue;
+        };
+        if let Err(what) = url.target.check(&rule) {
+            let remedy = "give the issuer's own URL";
+            problems.push(Problem::error(format!("auth.keys[{index}].jwks_url"), what, remedy));
+        }
+        let issuer = key.issuer.as_deref().unwrap_or_default();
+        match seen.iter().find(|(other, _)| *other == issuer) {
+            Some((_, other)) => problems.push(Problem::error(
+                format!("auth.keys[{index}].issuer"),
+                format!("entry {other} has a jwks_url for this issuer already"),
+                "one entry for each issuer; it may have several in audience",
+            )),
+            None => seen.push((issuer, index)),
+        }
+        // The same for all entries.
+        if seen.len() == 1 && !url.maximum_age.is_zero() && url.maximum_age < url.refresh * 2 + url.timeout {
+            let what = "shorter than two readings: keys would be too old now and then while all is well";
+            let remedy = "raise it, or lower auth.jwks_refresh; hours are usual";
+            problems.push(Problem::error("auth.jwks_maximum_age", what, remedy));
+        }
     }
     problems
 }
@@ -71,7 +134,7 @@ fn algorithm(entry: &str, key: &Key) -> Option<Problem> {
     let dotted = format!("{entry}.algorithm");
     let is_symmetric = key.algorithm.starts_with("HS");
     let (what, remedy) = match &key.source {
-        KeySource::JwksFile(_) => return None,
+        KeySource::JwksFile(_) | KeySource::JwksUrl(_) => return None,
         _ if key.algorithm.is_empty() => (
             "not set".to_owned(),
             "name what the tokens are signed with, such as \"HS256\" or \"ES256\"",

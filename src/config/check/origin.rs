@@ -1,26 +1,43 @@
 //! `origin.allow`: an entry that a browser would never send is a mistake that would be noticed in production.
 
+use crate::config::Config;
 use crate::config::problem::Problem;
 
 const KEY: &str = "origin.allow";
 
 /// Checks every entry, and what the list as a whole allows.
-pub fn check(allow: &[String], is_session_enabled: bool) -> Vec<Problem> {
+pub fn check(config: &Config) -> Vec<Problem> {
+    let forward = &config.auth.forward;
+    let cookies = if config.session.enabled {
+        Some("session.enabled")
+    } else {
+        Some("auth.forward.cookies").filter(|_| forward.url.is_some() && !forward.cookies.is_empty())
+    };
+    check_list(&config.origin.allow, cookies)
+}
+
+/// `cookies` names the key by which a cookie says who somebody is.
+fn check_list(allow: &[String], cookies: Option<&'static str>) -> Vec<Problem> {
     let wrong = |entry: &String| {
         let (why, remedy) = mistake(entry)?;
         Some(Problem::error(KEY, format!("\"{entry}\": {why}"), remedy))
     };
     let mut problems: Vec<Problem> = allow.iter().filter_map(wrong).collect();
     if allow.iter().any(|entry| entry == "*") {
-        problems.push(any_origin(is_session_enabled));
+        problems.push(any_origin(cookies));
     }
     problems
 }
 
-fn any_origin(is_session_enabled: bool) -> Problem {
-    if is_session_enabled {
-        let what = "\"*\" together with session.enabled: any web page could act as the guest whose cookie the browser sends along";
-        return Problem::error(KEY, what, "list the origins of your pages, or turn session.enabled off");
+fn any_origin(cookies: Option<&'static str>) -> Problem {
+    if let Some(key) = cookies {
+        let what =
+            format!("\"*\" together with {key}: any web page could act as whoever's cookie the browser sends along");
+        return Problem::error(
+            KEY,
+            what,
+            format!("list the origins of your pages, or do without {key}"),
+        );
     }
     let what = "\"*\" lets pages of every web site connect, if they have a token";
     Problem::warning(
@@ -179,8 +196,8 @@ mod tests {
     #[test]
     fn any_origin_and_cookies_exclude_each_other() {
         let star = ["*".to_owned()];
-        assert_eq!(check(&star, true)[0].severity, Severity::Error);
-        assert_eq!(check(&star, false)[0].severity, Severity::Warning);
-        assert!(check(&[], true).is_empty());
+        assert_eq!(check_list(&star, Some("session.enabled"))[0].severity, Severity::Error);
+        assert_eq!(check_list(&star, None)[0].severity, Severity::Warning);
+        assert!(check_list(&[], Some("session.enabled")).is_empty());
     }
 }

@@ -107,7 +107,7 @@ fn tokens(config: &Config) -> Vec<Problem> {
             KeySource::Secret(_) | KeySource::SecretFile(_) => {
                 "not set: whatever else is signed with this secret and has a \"sub\" opens a socket too"
             }
-            KeySource::PublicKeyFile(_) | KeySource::JwksFile(_) => {
+            KeySource::PublicKeyFile(_) | KeySource::JwksFile(_) | KeySource::JwksUrl(_) => {
                 "not set: every token of this issuer that names no audience opens a socket, also one made for another service"
             }
         };

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::backplane::contract::Position as Place;
+use tokio::sync::oneshot;
+
+use crate::backplane::contract::{Outcome, Position as Place};
 use crate::hub::{MemberId, Position, User};
 use crate::limits::REPLAY_PIECE_BYTES;
 use crate::protocol::client::{Page, Ref};
 use crate::protocol::server::ResetReason;
+use crate::websocket::encoded::Frame;
 
 /// A member comes in.
 #[derive(Debug)]
@@ -56,7 +59,118 @@ pub enum Joined {
     Gone,
 }
 
-/// What is said.
+/// What is said, by whomever.
+#[derive(Debug, Clone, Copy)]
+pub struct Words<'a> {
+    pub user: &'a User,
+    /// Raw JSON.
+    pub content: &'a str,
+    pub key: Option<&'a str>,
+    /// `traceparent` of the publish, for the nodes that hand it on.
+    pub trace: Option<&'a str>,
+    pub now_ms: u64,
+}
+
+/// What became of words whose speaker is no member.
+#[derive(Debug)]
+pub enum Spoken {
+    /// Kept, now or (`again`) when the key was first taken.
+    Kept { epoch: Arc<str>, seq: u64, again: bool },
+    /// On its way to the backplane. A sender that goes away without a word knows nothing: as [`Outcome::Unknown`].
+    Later(oneshot::Receiver<Outcome>),
+    /// As [`Said::Unavailable`].
+    Unavailable,
+    /// The room was removed a moment ago; look it up again.
+    Gone,
+}
+
+/// Who waits for the backplane's answer.
+#[derive(Debug)]
+pub enum Asker<T> {
+    Member {
+        member: MemberId,
+        /// The raw JSON of the `ref`.
+        reference: Option<Box<str>>,
+    },
+    /// Somebody in this process who is in no room.
+    Caller(oneshot::Sender<T>),
+}
+
+impl<T> Asker<T> {
+    #[must_use]
+    pub fn member(member: MemberId, reference: Option<Ref<'_>>) -> Self {
+        Self::Member {
+            member,
+            reference: reference.map(|reference| reference.as_json().into()),
+        }
+    }
+
+    #[must_use]
+    pub fn is(&self, who: MemberId) -> bool {
+        matches!(self, Self::Member { member, .. } if *member == who)
+    }
+
+    /// Whether nobody waits any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Caller(caller) if caller.is_closed())
+    }
+}
+
+/// A page of history, for somebody who is no member: the JSON of a `history`.
+#[derive(Debug)]
+pub enum Read {
+    Now(Frame),
+    /// The log is asked. A sender that goes away without a word has no answer.
+    Later(oneshot::Receiver<Frame>),
+    Unavailable,
+    /// The room was removed a moment ago; look it up again.
+    Gone,
+}
+
+/// Who is in a room, as far as one asks.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct People {
+    /// The JSON of each, in the order of their ids.
+    pub users: Vec<(Arc<str>, Arc<str>)>,
+    /// Users in the room.
+    pub count: usize,
+    /// Whether there are more in this order.
+    pub more: bool,
+    /// When presence was last known to be right, ms since the Unix epoch.
+    pub as_of_ms: u64,
+}
+
+impl People {
+    /// Those after this id, at most `limit`.
+    #[must_use]
+    pub fn page<'a>(
+        users: impl ExactSizeIterator<Item = (&'a Arc<str>, &'a Arc<str>)>,
+        after: Option<&str>,
+        limit: usize,
+        as_of_ms: u64,
+    ) -> Self {
+        let count = users.len();
+        let mut page: Vec<_> = users
+            .filter(|(id, _)| after.is_none_or(|after| &***id > after))
+            .collect();
+        let more = page.len() > limit;
+        if more {
+            page.select_nth_unstable_by_key(limit, |(id, _)| *id);
+            page.truncate(limit);
+        }
+        page.sort_unstable_by_key(|(id, _)| *id);
+        let kept = |(id, json): (&Arc<str>, &Arc<str>)| (Arc::clone(id), Arc::clone(json));
+        Self {
+            users: page.into_iter().map(kept).collect(),
+            count,
+            more,
+            as_of_ms,
+        }
+    }
+}
+
+/// What a member says.
 #[derive(Debug)]
 pub struct Saying<'a> {
     pub member: MemberId,
@@ -81,6 +195,20 @@ pub enum Said {
     Later,
     /// Not accepted: a shard is too far behind, too much waits for the backplane, or it is away.
     Unavailable,
+}
+
+impl<'a> Saying<'a> {
+    /// What is said.
+    #[must_use]
+    pub fn words(&self) -> Words<'a> {
+        Words {
+            user: self.user,
+            content: self.content,
+            key: self.key,
+            trace: self.trace,
+            now_ms: self.now_ms,
+        }
+    }
 }
 
 /// `history` is asked for.
@@ -148,9 +276,7 @@ pub enum Replay {
 /// A chat on its way to the backplane: whom to answer.
 #[derive(Debug)]
 pub struct Pending {
-    pub member: MemberId,
-    /// The raw JSON of the `ref`.
-    pub reference: Option<Box<str>>,
+    pub whom: Asker<Outcome>,
     /// Tried until then.
     pub until_ms: u64,
 }

@@ -12,7 +12,7 @@ mod saying;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::{Log, Pending, Room, Sees, State, Swept};
+use super::{Asker, Log, Pending, Room, Sees, State, Swept};
 use crate::backplane::contract::{Draft, Position as Place, RoomKey};
 use crate::hub::errands::Errands;
 use crate::hub::{MemberId, User};
@@ -80,8 +80,7 @@ struct Held {
 
 /// Somebody who waits until the log has been asked.
 struct Waiting {
-    member: MemberId,
-    reference: Option<Box<str>>,
+    whom: Asker<Frame>,
     /// The repair that must have been done for an answer.
     repair: u64,
     what: Wanted,
@@ -124,6 +123,17 @@ impl Shared {
         self.waiting.iter().filter(outside).count()
     }
 
+    /// Whether the room follows its log.
+    pub fn is_attached(&self) -> bool {
+        self.at.is_some()
+    }
+
+    /// Nobody here waits for anything, was here, or follows the log.
+    pub fn is_untouched(&self) -> bool {
+        let idle = self.waiting.is_empty() && self.queue.is_empty() && !self.publishing && self.held.is_empty();
+        idle && self.at.is_none() && !self.asking
+    }
+
     pub fn is_complete(&self) -> bool {
         self.complete && self.at.is_some()
     }
@@ -141,7 +151,7 @@ impl Shared {
         }
         let mut entered = true;
         self.waiting.retain(|waiting| {
-            if waiting.member != member {
+            if !waiting.whom.is(member) {
                 return true;
             }
             if let Wanted::In { again: false, .. } = waiting.what {
@@ -214,7 +224,7 @@ impl Room {
     }
 
     /// Runs `work` on the room if it is shared, which is all that the driver ever meets.
-    fn with<T: Default>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+    pub(super) fn with<T: Default>(&self, work: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
         if matches!(state.log, Log::Shared(_)) && !state.gone {
             work(&mut state)
@@ -226,7 +236,7 @@ impl Room {
     /// The next question; `None` lets the driver go.
     pub fn next_ask(&self) -> Option<Ask> {
         self.with(|state| {
-            let inhabited = state.members.iter().any(|count| *count > 0);
+            let inhabited = self.is_post() || state.members.iter().any(|count| *count > 0);
             let first = state.history.first();
             let shared = shared(&mut state.log);
             let next = shared.next(inhabited);
@@ -274,7 +284,7 @@ pub enum Told {
     Missed,
 }
 
-fn shared(log: &mut Log) -> &mut Shared {
+pub(super) fn shared(log: &mut Log) -> &mut Shared {
     match log {
         Log::Shared(shared) => shared,
         Log::Own(_) => unreachable!("only rooms with errands come here, and they are shared"),

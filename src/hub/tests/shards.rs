@@ -202,7 +202,11 @@ impl Shards {
                 }
                 self.settled.push((member.slot, settled));
             }
-            Command::Reply { .. } | Command::End { .. } | Command::Close { .. } | Command::Answer { .. } => {
+            Command::Reply { .. }
+            | Command::End { .. }
+            | Command::Close { .. }
+            | Command::Answer { .. }
+            | Command::ToUser(_) => {
                 panic!("the hub does not say this")
             }
         }

@@ -1,6 +1,7 @@
 //! The top level of a message: which fields it has, each still as it was written.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 
 use memchr::memchr;
@@ -24,10 +25,12 @@ pub(super) enum Field {
     Before,
     After,
     Limit,
+    Name,
+    Data,
 }
 
 impl Field {
-    const COUNT: usize = Self::Limit as usize + 1;
+    const COUNT: usize = Self::Data as usize + 1;
 
     fn named(name: &str) -> Option<Self> {
         Some(match name {
@@ -42,6 +45,8 @@ impl Field {
             "before" => Self::Before,
             "after" => Self::After,
             "limit" => Self::Limit,
+            "name" => Self::Name,
+            "data" => Self::Data,
             _ => return None,
         })
     }
@@ -59,6 +64,8 @@ impl Field {
             Self::Before => "before",
             Self::After => "after",
             Self::Limit => "limit",
+            Self::Name => "name",
+            Self::Data => "data",
         }
     }
 }
@@ -150,6 +157,40 @@ pub(super) fn since(raw: &RawValue) -> Option<Since<'_>> {
         epoch: string(epoch?)?,
         seq: seq?.get().parse().ok()?,
     })
+}
+
+/// The object without the fields that say what the message is and whose: every other one as it was written. Refused
+/// with a name twice, because parsers differ in which one they believe.
+pub(super) fn rest(text: &str) -> Result<String, Fault> {
+    let mut names = HashSet::new();
+    let mut twice = false;
+    let mut rest = String::with_capacity(text.len());
+    let walked = walk(text, |name, value| {
+        // Half a surrogate pair in a name was refused before.
+        let Some(known) = string(name) else { return };
+        if matches!(
+            Field::named(&known),
+            Some(Field::Type | Field::Ref | Field::Traceparent)
+        ) {
+            return;
+        }
+        twice |= !names.insert(known);
+        rest.push(if rest.is_empty() { '{' } else { ',' });
+        rest.push_str(name.get());
+        rest.push(':');
+        rest.push_str(value.get());
+    });
+    if walked.is_err() {
+        return Err(not_an_object(text));
+    }
+    if twice {
+        return Err(Fault::bad_message("a field comes more than once"));
+    }
+    if rest.is_empty() {
+        rest.push('{');
+    }
+    rest.push('}');
+    Ok(rest)
 }
 
 /// Only after a failure, so that the usual message is read once: tells a text that is not JSON from one that is

@@ -35,6 +35,7 @@ fn shown(message: &ClientMessage<'_>) -> String {
             key: Some(key),
         } => format!("{kind} {room} {content} {key}"),
         ClientMessage::History { room, page, limit } => format!("{kind} {room} {page:?} {limit}"),
+        ClientMessage::Call { name, data } => format!("{kind} {name} {data}"),
         ClientMessage::Ping => kind.into(),
     }
 }
@@ -85,6 +86,68 @@ fn every_type_is_understood() {
         (r#"{"type":"ping"}"#, "ping"),
         (" \t\r\n{ \"type\" : \"ping\" } \n", "ping"),
     ]);
+}
+
+#[test]
+fn a_call_has_a_name_and_any_data() {
+    let long = format!(r#"{{"type":"call","name":"{}"}}"#, "n".repeat(129));
+    let bad_name = "bad_message `name` must be a string of 1 to 128 bytes without control characters";
+    check(&[
+        (
+            r#"{"type":"call","name":"orders.create","data":{"id":[7]},"ref":1}"#,
+            r#"1 call orders.create {"id":[7]}"#,
+        ),
+        (r#"{"type":"call","name":"now"}"#, "call now null"),
+        (r#"{"type":"call"}"#, "bad_message `name` is missing"),
+        (r#"{"type":"call","name":7}"#, "bad_message `name` must be a string"),
+        (r#"{"type":"call","name":""}"#, bad_name),
+        (r#"{"type":"call","name":"a\nb"}"#, bad_name),
+        (long.as_str(), bad_name),
+        (
+            r#"{"type":"call","name":"x","data":"\ud800"}"#,
+            "bad_message `data` has half of a surrogate pair, which is no Unicode text",
+        ),
+        (
+            r#"{"type":"call","name":"x","name":"y"}"#,
+            "bad_message `name` comes more than once",
+        ),
+    ]);
+}
+
+#[test]
+fn every_type_of_ours_is_known_and_no_other() {
+    for kind in TYPES {
+        assert!(
+            !told(&format!(r#"{{"type":"{kind}"}}"#)).contains("unknown_type"),
+            "{kind}"
+        );
+    }
+}
+
+#[test]
+fn a_foreign_message_is_taken_apart() {
+    let read = |text| match foreign(text) {
+        Ok(message) => format!("{} {}", message.kind, message.data),
+        Err(bad) => format!("{} {}", bad.code.as_str(), bad.message),
+    };
+    for (text, expected) in [
+        (r#"{"type":"app.like"}"#, "app.like {}"),
+        (
+            r#"{ "id" : 7, "type":"app.like", "ref":1, "room": "lobby", "traceparent":"00-1", "to":["a", 1.50] }"#,
+            r#"app.like {"id":7,"room":"lobby","to":["a", 1.50]}"#,
+        ),
+        (
+            r#"{"type":"app.like","x":1,"\u0078":2}"#,
+            "bad_message a field comes more than once",
+        ),
+        (r#"{"type":""}"#, "bad_message `type` must be a name of 1 to 128 bytes"),
+        (
+            r#"{"type":"app.like","x":"\udc00"}"#,
+            "bad_message the message has half of a surrogate pair, which is no Unicode text",
+        ),
+    ] {
+        assert_eq!(read(text), expected, "{text}");
+    }
 }
 
 #[test]
@@ -239,7 +302,7 @@ fn missing_and_mistyped_fields_are_named() {
 
 #[test]
 fn unknown_types_are_answered() {
-    let expected = "unknown_type `type` must be auth, join, leave, chat, list, history or ping";
+    let expected = "unknown_type `type` must be auth, join, leave, chat, list, history, call or ping";
     for kind in ["", "Chat", "chat ", "connected", "\\u0000"] {
         assert_eq!(told(&format!(r#"{{"type":"{kind}"}}"#)), expected);
         assert_eq!(

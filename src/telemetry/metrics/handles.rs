@@ -114,13 +114,15 @@ fn key(definition: &Definition, values: &[&str]) -> Key {
 }
 
 /// Counters of one metric, by the value of its label.
-pub(super) struct Counters<L>(Vec<metrics::Counter>, PhantomData<L>);
+pub struct Counters<L>(Vec<metrics::Counter>, PhantomData<L>);
 
 impl<L: Label> Counters<L> {
+    /// One more.
     pub fn inc(&self, label: L) {
         self.0[label.index()].increment(1);
     }
 
+    /// The counter of one value.
     pub fn of(&self, label: L) -> &metrics::Counter {
         &self.0[label.index()]
     }

@@ -45,7 +45,10 @@ labels! {
         Throttled = "throttled", Overloaded = "overloaded", BadRequest = "bad_request",
     }
     /// Where the accepted token was found.
-    Place { Query = "query", Bearer = "bearer", Cookie = "cookie", Session = "session" }
+    Place {
+        Query = "query", Bearer = "bearer", Cookie = "cookie", Session = "session", Ticket = "ticket",
+        Forward = "forward",
+    }
     /// Who ended a connection.
     Initiator { Server = "server", Client = "client" }
     /// Direction of a message, seen from the server.
@@ -67,15 +70,18 @@ labels! {
         Connections = "connections", ConnectionsPerAddress = "connections_per_address",
         ConnectionsPerUser = "connections_per_user",
         HandshakesInFlight = "handshakes_in_flight", HandshakeWait = "handshake_wait",
-        TurnAways = "turn_aways", NodeInboundBytes = "node_inbound_bytes", MessageBytes = "message_bytes",
+        TurnAways = "turn_aways", AdmissionsWaiting = "admissions_waiting", NodeInboundBytes = "node_inbound_bytes", MessageBytes = "message_bytes",
         Fragments = "fragments", RoomsPerConnection = "rooms_per_connection",
+        JwksWaiting = "jwks_waiting", JwksKidsPerAddress = "jwks_kids_per_address",
         RoomMembers = "room_members", Rooms = "rooms", HeaderBytes = "header_bytes",
+        CallsPerConnection = "calls_per_connection",
     }
     /// Why a client is not let in: before TLS the line was full, or its address had more than its share of it or came too
-    /// often; after the request there are too many connections, too many sockets a second, or the node is behind.
+    /// often; after the request there are too many connections, too many sockets a second, the node is behind, or nobody said
+    /// in time who it is.
     AdmissionRefusal {
         LineFull = "line_full", AddressShare = "address_share", AddressRate = "address_rate",
-        Connections = "connections", Rate = "rate", Behind = "behind",
+        Connections = "connections", Rate = "rate", Behind = "behind", Unanswered = "unanswered",
     }
     /// Which bound a slow reader passed.
     SlowConsumer { Bytes = "bytes", Frames = "frames", Age = "age", Node = "node" }
@@ -116,7 +122,7 @@ labels! {
     CallKind {
         Publish = "publish", Attach = "attach", Range = "range", Before = "before", Heads = "heads",
         Users = "users", Present = "present", Renew = "renew", Reap = "reap", Control = "control",
-        Canary = "canary", Wait = "wait",
+        Canary = "canary", Wait = "wait", Outbox = "outbox",
     }
     /// What the log answered to a room that asked what it had missed.
     RepairResult { Ok = "ok", Trimmed = "trimmed", Rewound = "rewound", Epoch = "epoch", None = "none" }
@@ -145,6 +151,23 @@ labels! {
     }
     /// How that was answered: `denied` for want of a token, header or known `Host`, `refused` for what was asked.
     AdminResult { Ok = "ok", Denied = "denied", Throttled = "throttled", Refused = "refused", Failed = "failed" }
+    /// What somebody is called for.
+    Purpose { Jwks = "jwks", Forward = "forward", Hook = "hook" }
+    /// What a call came to; an answer is `ok`, whatever it says.
+    OutboundResult {
+        Ok = "ok", Forbidden = "forbidden", Connect = "connect", Tls = "tls", Timeout = "timeout",
+        TooLarge = "too_large", Protocol = "protocol",
+    }
+    /// What was asked of the server API.
+    ApiOperation {
+        Chat = "chat", Message = "message", Users = "users", History = "history", Remove = "remove", Kick = "kick",
+        Revoke = "revoke", Rooms = "rooms", Nodes = "nodes", Batch = "batch", Openapi = "openapi", Other = "other",
+    }
+    /// What reading an issuer's keys came to.
+    JwksResult {
+        Ok = "ok", NotModified = "not_modified", Status = "status", BadSet = "bad_set", Forbidden = "forbidden",
+        Connect = "connect", Tls = "tls", Timeout = "timeout", TooLarge = "too_large", Protocol = "protocol",
+    }
     /// What became of a finished span.
     SpanFate { Exported = "exported", Failed = "failed", Dropped = "dropped" }
 }
@@ -155,7 +178,7 @@ impl AdmissionRefusal {
     pub fn stage(self) -> &'static str {
         match self {
             Self::LineFull | Self::AddressShare | Self::AddressRate => "tls",
-            Self::Connections | Self::Rate | Self::Behind => "request",
+            Self::Connections | Self::Rate | Self::Behind | Self::Unanswered => "request",
         }
     }
 

@@ -126,6 +126,7 @@ metrics! {
     HISTORY_BYTES Gauge "conclave_history_bytes" []: "Bytes kept in history.";
     RECOVERIES Counter "conclave_history_recoveries_total" ["result"]: "Joins with a position by result.";
     REPLAYS Counter "conclave_replays_total" []: "Replays that were started.";
+    USER_MESSAGES Counter "conclave_user_messages_total" []: "Messages of the application queued to connections of users.";
     REPLAYED_MESSAGES Counter "conclave_replayed_messages_total" []: "Messages sent by replays.";
 
     BACKPLANE_UP Gauge "conclave_backplane_up" ["backend"]: "1 while the backplane as a whole can be reached.";
@@ -158,7 +159,14 @@ metrics! {
     REVOCATION_RELOADS Counter "conclave_revocation_reloads_total" []: "Times all revocations were loaded again.";
     KICKS Counter "conclave_kicks_total" []: "Kicks that were carried out on this node.";
 
+    HOOK_REQUESTS Counter "conclave_hook_requests_total" ["hook", "result"]: "Requests to hooks of the application by what they came to; `ok` and `denied` are good answers.";
+    HOOK_DURATION Histogram "conclave_hook_duration_seconds" ["hook"] in HTTP: "Requests to hooks, whatever they came to.";
+    HOOK_CIRCUIT_OPEN Gauge "conclave_hook_circuit_open" ["hook"]: "1 while a hook is left alone because it kept failing.";
+    HOOK_WAITING Gauge "conclave_hook_waiting" ["hook"]: "Requests to a hook that are under way.";
+
     ADMIN_REQUESTS Counter "conclave_admin_requests_total" ["action", "result"]: "Requests for the operator's page and its API.";
+    API_REQUESTS Counter "conclave_api_requests_total" ["operation", "result"]: "Requests for the server API.";
+    API_DURATION Histogram "conclave_api_duration_seconds" ["operation"] in HTTP: "From a request's head to the answer of the server API.";
     TAPS Gauge "conclave_taps" []: "Live views of a room or user that are open.";
 
     NODES Gauge "conclave_nodes" []: "Nodes that this one knows, itself included.";
@@ -169,6 +177,11 @@ metrics! {
     PANICS Counter "conclave_panics_total" []: "Panics in this process.";
     PANICS_CAUGHT Counter "conclave_panics_caught_total" ["place"]: "Panics that ended only the work at hand.";
     LOG_LINES_DROPPED Counter "conclave_log_lines_dropped_total" []: "Log lines lost because their reader was too slow.";
+    JWKS_AGE Gauge "conclave_jwks_age_seconds" ["issuer"]: "Since an issuer's keys were last read, or since the start.";
+    JWKS_FETCHES Counter "conclave_jwks_fetches_total" ["issuer", "result"]: "Readings of an issuer's keys by what they came to.";
+    JWKS_KEYS Gauge "conclave_jwks_keys" ["issuer"]: "Keys of an issuer that vouch for tokens now.";
+    JWKS_WAITING Gauge "conclave_jwks_waiting" []: "Sign-ins that wait for a key that is not known yet.";
+    OUTBOUND_REQUESTS Counter "conclave_outbound_requests_total" ["purpose", "result"]: "Calls of issuers and of the application; any answer is ok.";
     TRACE_SPANS Counter "conclave_trace_spans_total" ["result"]: "Sampled spans by what became of them.";
 
     HTTP_DURATION Histogram "http_server_request_duration_seconds" ["method", "route", "status"] in HTTP: "HTTP requests but for upgrades.";

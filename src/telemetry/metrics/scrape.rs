@@ -7,10 +7,11 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::handles::{Counters, Registrar};
-use super::labels::{Direction, Dropped, Kind, Label, SpanFate};
+use super::labels::{Direction, Dropped, Kind, Label, Limit, OutboundResult, Purpose, SpanFate};
 use super::names;
 use super::process::{Process, Seconds};
 use super::shard::ShardCounters;
+use crate::outbound;
 use crate::telemetry::logs;
 use crate::telemetry::traces::SpanCounts;
 
@@ -52,12 +53,19 @@ pub struct Gauges {
     pub handshakes_waiting: u64,
     /// Handshakes that may begin per second.
     pub admission_rate: u64,
+    /// Sign-ins that wait for keys.
+    pub jwks_waiting: u64,
+    /// Sign-ins that were refused because too many wait already.
+    pub jwks_full: u64,
+    /// The same, because their address waits for too many keys.
+    pub jwks_over_kids: u64,
     /// CPU time of all handshakes so far.
     pub handshake_cpu_seconds: f64,
 }
 
 type Reader = Box<dyn Fn(&mut Gauges) + Send + Sync>;
 type Sum = (metrics::Counter, fn(&ShardCounters) -> u64);
+type Counted = (metrics::Counter, fn(&Gauges) -> u64);
 type Shown = (metrics::Gauge, fn(&Gauges) -> u64);
 
 /// Everything a scrape reads.
@@ -66,13 +74,17 @@ pub(super) struct Sources {
     runtimes: Mutex<Vec<Handle>>,
     readers: Mutex<Vec<Reader>>,
     spans: Mutex<Option<Arc<SpanCounts>>>,
+    calls_counted: Mutex<Option<Arc<outbound::Counts>>>,
     /// Nodes that are alive, this one included.
     nodes: AtomicUsize,
     process: Process,
     sums: Vec<Sum>,
     messages: Vec<(Direction, Kind, metrics::Counter)>,
     gauges: Vec<Shown>,
+    counts: Vec<Counted>,
     span_fates: Counters<SpanFate>,
+    /// By purpose.
+    calls: Vec<Counters<OutboundResult>>,
     panics: metrics::Counter,
     log_lines_dropped: metrics::Counter,
 }
@@ -84,12 +96,21 @@ impl Sources {
             runtimes: Mutex::default(),
             readers: Mutex::default(),
             spans: Mutex::default(),
+            calls_counted: Mutex::default(),
             nodes: AtomicUsize::new(1),
             process: Process::register(new),
             sums: sums(new),
             messages: messages(new),
             gauges: gauges(new),
+            counts: vec![
+                (refused(new, Limit::JwksWaiting), |now| now.jwks_full),
+                (refused(new, Limit::JwksKidsPerAddress), |now| now.jwks_over_kids),
+            ],
             span_fates: new.counters(&names::TRACE_SPANS),
+            calls: Purpose::ALL
+                .iter()
+                .map(|purpose| new.counters_of(&names::OUTBOUND_REQUESTS, purpose.word()))
+                .collect(),
             panics: new.counter(&names::PANICS, &[]),
             log_lines_dropped: new.counter(&names::LOG_LINES_DROPPED, &[]),
         }
@@ -109,6 +130,10 @@ impl Sources {
 
     pub fn set_spans(&self, counts: Arc<SpanCounts>) {
         *self.spans.lock() = Some(counts);
+    }
+
+    pub fn set_outbound(&self, counts: Arc<outbound::Counts>) {
+        *self.calls_counted.lock() = Some(counts);
     }
 
     pub fn set_nodes(&self, nodes: usize) {
@@ -135,6 +160,9 @@ impl Sources {
         for (handle, value) in &self.gauges {
             handle.set(value(&gauges) as f64);
         }
+        for (handle, value) in &self.counts {
+            handle.absolute(value(&gauges));
+        }
         seconds.handshake_cpu = gauges.handshake_cpu_seconds;
         seconds
     }
@@ -153,6 +181,13 @@ impl Sources {
         if let Some(spans) = self.spans.lock().as_ref() {
             for fate in SpanFate::ALL {
                 self.span_fates.of(*fate).absolute(spans.of(*fate).value());
+            }
+        }
+        if let Some(counts) = self.calls_counted.lock().as_ref() {
+            for (purpose, calls) in Purpose::ALL.iter().zip(&self.calls) {
+                for result in OutboundResult::ALL {
+                    calls.of(*result).absolute(counts.of(*purpose, *result).value());
+                }
             }
         }
         self.panics.absolute(logs::panics());
@@ -196,6 +231,7 @@ fn sums(new: &Registrar<'_>) -> Vec<Sum> {
         (plain(&names::JOINS), |shard| shard.joins.value()),
         (plain(&names::LEAVES), |shard| shard.leaves.value()),
         (plain(&names::REPLAYS), |shard| shard.replays.value()),
+        (plain(&names::USER_MESSAGES), |shard| shard.user_messages.value()),
         (plain(&names::REPLAYED_MESSAGES), |shard| {
             shard.replayed_messages.value()
         }),
@@ -215,6 +251,11 @@ fn messages(new: &Registrar<'_>) -> Vec<(Direction, Kind, metrics::Counter)> {
         )
     })
     .collect()
+}
+
+/// Of a limit whose own counter is read.
+fn refused(new: &Registrar<'_>, limit: Limit) -> metrics::Counter {
+    new.counter(&names::REFUSED, &[limit.word()])
 }
 
 fn gauges(new: &Registrar<'_>) -> Vec<Shown> {
@@ -237,5 +278,6 @@ fn gauges(new: &Registrar<'_>) -> Vec<Shown> {
         (plain(&names::DRAIN_DEADLINE), |now| now.drain_deadline),
         (plain(&names::HANDSHAKES_WAITING), |now| now.handshakes_waiting),
         (plain(&names::ADMISSION_RATE), |now| now.admission_rate),
+        (plain(&names::JWKS_WAITING), |now| now.jwks_waiting),
     ]
 }

@@ -80,6 +80,8 @@ pub struct ShardCounters {
     pub duplicate_publishes: Counter,
     /// Room frames queued to members.
     pub deliveries: Counter,
+    /// Messages of the application queued to connections of users.
+    pub user_messages: Counter,
     /// Queued frames that died with a connection cut for its backlog.
     pub dropped_slow_reader: Counter,
     /// Queued frames that died with a connection that ended otherwise.

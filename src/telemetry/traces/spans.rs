@@ -140,6 +140,30 @@ impl PublishSpan {
     }
 }
 
+/// The span of one question to the application, from the request to its answer.
+#[must_use]
+pub struct AskingSpan(Span);
+
+impl AskingSpan {
+    pub(super) fn new(span: Span) -> Self {
+        Self(span)
+    }
+
+    /// Its name, which the application is told.
+    pub fn context(&self) -> Option<TraceContext> {
+        TraceContext::of(self.0.span_context())
+    }
+
+    /// What it came to: a word of ours (`allowed`, `denied`, `timeout`).
+    pub fn result(&mut self, word: &'static str, is_failure: bool) {
+        self.0.set_attribute(KeyValue::new("conclave.hook.result", word));
+        if is_failure {
+            self.0.set_attribute(KeyValue::new(attribute::ERROR_TYPE, word));
+            self.0.set_status(Status::error(word));
+        }
+    }
+}
+
 /// The span of bringing one chat to the members here.
 #[must_use]
 pub struct FanOutSpan(Span);

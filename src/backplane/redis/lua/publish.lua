@@ -1,5 +1,7 @@
--- KEYS meta, log, dedupe keys. ARGV channel, fresh epoch, messages, bytes and age (ms) that are kept, key window (ms),
--- not after (ms), life of the meta hash (ms), then per message: place of its dedupe key in KEYS (0: none), envelope.
+-- KEYS meta, log, dedupe keys, then per outbox: list, state (see outbox.lua). ARGV channel, fresh epoch, messages, bytes and
+-- age (ms) that are kept, key window (ms), not after (ms), life of the meta hash (ms), how many outboxes, then per outbox:
+-- most records, most bytes; if there are any: node and room, sized; then per message: place of its dedupe key in KEYS
+-- (0: none), envelope, and if there are outboxes its key as records have it.
 -- Returns the time and per message 'new <epoch> <seq>' or 'again <epoch> <seq>'.
 -- Everything is read and checked before the first write: an error leaves nothing half done.
 local t = redis.call('TIME')
@@ -12,8 +14,11 @@ local e, s, lineage, bytes = m[1], tonumber(m[2] or '0'), m[3], tonumber(m[5] or
 if not s or not bytes or (e and not lineage) then return redis.error_reply('WRONGTYPE not a room') end
 local kept = redis.call('LLEN', KEYS[2])
 local taken, fresh = {}, 0
-for i = 3, #KEYS do taken[i] = redis.call('GET', KEYS[i]) end
-for a = 9, #ARGV, 2 do
+local boxes = tonumber(ARGV[9])
+local begin, stride = 10, 2
+if boxes > 0 then begin, stride = 11 + 2 * boxes, 3 end
+for i = 3, #KEYS - 2 * boxes do taken[i] = redis.call('GET', KEYS[i]) end
+for a = begin, #ARGV, stride do
   if not taken[tonumber(ARGV[a])] then fresh = fresh + 1 end
 end
 if not e then
@@ -27,8 +32,8 @@ elseif m[4] ~= line and fresh > 0 and not naive then
   if n >= 16 then lineage = string.match(lineage, '^[^,]*,(.*)$') end
 end
 if kept == 0 then bytes = 0 end
-local out, told, first = {now}, {}, string.format('%.0f', s + 1)
-for a = 9, #ARGV, 2 do
+local out, told, records, first = {now}, {}, {}, string.format('%.0f', s + 1)
+for a = begin, #ARGV, stride do
   local k = tonumber(ARGV[a])
   if taken[k] then
     out[#out + 1] = 'again ' .. taken[k]
@@ -48,12 +53,20 @@ for a = 9, #ARGV, 2 do
     end
     told[#told + 1] = #ARGV[a + 1] .. ' ' .. ARGV[a + 1]
     out[#out + 1] = 'new ' .. e .. ' ' .. seq
+    if boxes > 0 then
+      local head = 'c e-' .. ARGV[2] .. '-' .. #told .. ' ' .. now .. ' ' .. e .. ' ' .. seq .. ' '
+      records[#records + 1] = head .. ARGV[begin - 1] .. ARGV[a + 2] .. ARGV[a + 1]
+    end
   end
 end
 if #told > 0 then
   -- One wake-up for all, so that nodes hand them on together. Stored is stored: who may not publish is found out by the
   -- audit of others.
   redis.pcall('SPUBLISH', ARGV[1], 'b ' .. e .. ' ' .. first .. ' ' .. now .. ' ' .. table.concat(told))
+end
+for box = 1, boxes do
+  local list = #KEYS - 2 * boxes + 2 * box - 1
+  put({KEYS[list], KEYS[list + 1], tonumber(ARGV[8 + 2 * box]), tonumber(ARGV[9 + 2 * box])}, records, ARGV[2], now)
 end
 local before = bytes
 local n = redis.call('LLEN', KEYS[2])

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use redis::Value;
 
 use super::super::super::contract::{Change, Failed, Refusal, RoomKey};
+use super::super::super::outbox::{Event, HookSet};
 use super::super::keys::Keys;
+use super::super::outbox::{Telling, word};
 use super::super::reply;
 
 /// Changes in one call: 256 take Redis about two milliseconds.
@@ -49,9 +51,11 @@ impl<'a> From<&'a Change> for Move<'a> {
 pub(super) struct Batch<'a> {
     pub(super) partition: u16,
     keys: Vec<Vec<u8>>,
-    /// Incarnation, number, stem of channels, how many rooms.
-    head: [Vec<u8>; 4],
+    /// Incarnation, number, stem of channels, how many rooms, how many outboxes.
+    head: [Vec<u8>; 5],
     rooms: Vec<&'a str>,
+    /// What hooks are told, as the script wants it; empty: nobody is.
+    told: Vec<Vec<u8>>,
     /// The index of its room, from 1, with each.
     moves: Vec<(String, Move<'a>)>,
 }
@@ -86,14 +90,43 @@ impl<'a> Batch<'a> {
             number.to_string().into_bytes(),
             keys.stem(partition, CHANNEL),
             rooms.len().to_string().into_bytes(),
+            b"0".to_vec(),
         ];
         Self {
             partition,
             keys: names,
             head,
             rooms,
+            told: vec![],
             moves,
         }
+    }
+
+    /// Has hooks told who comes and goes, where there are some that want it.
+    pub(super) fn tell(mut self, keys: &Keys, telling: &Telling) -> Self {
+        let wishes: Vec<_> = self
+            .rooms
+            .iter()
+            .map(|room| [Event::Join, Event::Left].map(|event| telling.outboxes.wanting(event, room)))
+            .collect();
+        let all = wishes
+            .iter()
+            .flatten()
+            .fold(HookSet::default(), |all, some| all.and(*some));
+        if all.is_empty() {
+            return self;
+        }
+        let boxes = telling.boxes(keys, self.partition, all);
+        self.head[4] = boxes.count().to_string().into_bytes();
+        self.told = vec![word().into_bytes()];
+        self.told.extend(boxes.bounds.iter().cloned());
+        for (room, wishes) in self.rooms.iter().zip(wishes) {
+            self.told
+                .extend(wishes.map(|hooks| boxes.mask(hooks).to_string().into_bytes()));
+            self.told.push(telling.scene(room));
+        }
+        self.keys.extend(boxes.keys);
+        self
     }
 
     pub(super) fn keys(&self) -> Vec<&[u8]> {
@@ -103,6 +136,7 @@ impl<'a> Batch<'a> {
     pub(super) fn args(&self) -> Vec<&[u8]> {
         let mut args: Vec<&[u8]> = self.head.iter().map(Vec::as_slice).collect();
         args.extend(self.rooms.iter().map(|room| room.as_bytes()));
+        args.extend(self.told.iter().map(Vec::as_slice));
         for (index, change) in &self.moves {
             let (sign, json) = change.json.map_or(("-", ""), |json| ("+", json));
             args.extend([index, sign, change.user, json].map(str::as_bytes));

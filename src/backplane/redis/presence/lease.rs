@@ -11,8 +11,9 @@ use redis::Value;
 use super::super::super::contract::{Advertised, Failed, Incarnation, PARTITIONS, Renewal};
 use super::super::Redis;
 use super::super::calls::Invocation;
+use super::super::outbox::Telling;
 use super::super::reply;
-use super::batch::{self, Batch, Move, Moved};
+use super::batch::{self, Move, Moved};
 use super::{ADVERTISE, BURY, LAPSE, LOOK, REAPED, RENEW, texts};
 
 /// How long a buried incarnation is known by its tombstone. One that wakes up later is refused its lease, listed as
@@ -118,11 +119,7 @@ impl Redis {
         let calls: Vec<_> = (0..PARTITIONS)
             .map(|partition| Invocation {
                 partition,
-                keys: vec![
-                    self.keys.tomb(partition, dead),
-                    self.keys.held(partition, dead),
-                    self.keys.stem(partition, batch::REGISTRY),
-                ],
+                keys: self.burial_keys(dead, partition),
                 args: vec![life.clone().into_bytes(), dead.as_bytes().to_vec()],
             })
             .collect();
@@ -135,7 +132,19 @@ impl Redis {
         Ok(holding)
     }
 
-    /// Moves users out of one partition; false if there are more.
+    fn burial_keys(&self, dead: &Incarnation, partition: u16) -> Vec<Vec<u8>> {
+        let mut keys = vec![
+            self.keys.tomb(partition, dead),
+            self.keys.held(partition, dead),
+            self.keys.stem(partition, batch::REGISTRY),
+        ];
+        if self.telling.get().is_some_and(Telling::keeps_sessions) {
+            keys.push(self.keys.sessions(partition, dead));
+        }
+        keys
+    }
+
+    /// Moves users out of one partition, and tells of its sessions' ends; false if there are more.
     async fn empty(&self, dead: &Incarnation, partition: u16, went: &AtomicU64) -> Result<bool, Failed> {
         let held = self.keys.held(partition, dead);
         let most = batch::MOVES_MAX.to_string();
@@ -144,15 +153,12 @@ impl Redis {
             let places = texts(Some(answer))?;
             let moves: Vec<_> = places.iter().filter_map(|place| Move::leave(place)).collect();
             // With nothing to move it clears the record away.
-            match self
-                .move_piece(&Batch::new(&self.keys, dead, 0, partition, &moves))
-                .await?
-            {
+            match self.move_piece(&self.batch(dead, 0, partition, &moves)).await? {
                 Moved::Done { left, .. } => went.fetch_add(left, Ordering::Relaxed),
                 Moved::Fenced | Moved::Stale | Moved::Unburied => return Ok(false),
             };
             if moves.is_empty() {
-                return Ok(true);
+                return self.end_sessions(dead, partition).await;
             }
         }
         Ok(false)

@@ -43,7 +43,7 @@ pub fn check(config: &Config) -> Vec<Problem> {
                 Ok(bytes) => ("secret_file", weakness(bytes.strip_suffix(b"\n").unwrap_or(&bytes))),
                 Err(_) => continue,
             },
-            KeySource::PublicKeyFile(_) | KeySource::JwksFile(_) => continue,
+            KeySource::PublicKeyFile(_) | KeySource::JwksFile(_) | KeySource::JwksUrl(_) => continue,
         };
         let problem = |what| Problem::warning(format!("auth.keys[{index}].{name}"), what, REMEDY);
         problems.extend(weakness.map(problem));

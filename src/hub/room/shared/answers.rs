@@ -48,6 +48,9 @@ impl Room {
             if !log.behind {
                 log.repairs_done = log.repairs_begun;
             }
+            if self.is_post() {
+                self.errands().open_post();
+            }
             let count_is_due = self.take_users(state, users, now_ms);
             self.settle_waiting(state, now_ms);
             count_is_due
@@ -166,6 +169,9 @@ impl Room {
         let new_epoch = new_epoch || begins_epoch(state, entry);
         state.lineage.extend(&entry.position.epoch, entry.position.seq);
         let seq = entry.position.seq;
+        if self.is_post() {
+            self.deliver_letter(entry);
+        }
         match self.frame(entry, new_epoch) {
             Some(frame) => {
                 let members = self.hand_on(state, seq, entry.time_ms, frame);

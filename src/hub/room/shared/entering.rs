@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::super::{Joined, Joining, Paged, Paging, Room, State};
+use super::super::{Asker, Joined, Joining, Paged, Paging, Room, State};
 use super::{Held, Shared, Waiting, Wanted, shared, unavailable};
 use crate::backplane::contract::{Change, Position as Place};
 use crate::backplane::lineage::Verdict;
 use crate::hub::{MemberId, Position};
-use crate::protocol::client::Ref;
+use crate::protocol::client::{Page, Ref};
 use crate::protocol::error::ErrorCode;
 use crate::shard::inbox::{Command, Settled};
 use crate::websocket::encoded::Frame;
@@ -45,7 +45,7 @@ impl Room {
             again: joining.again,
             sees: joining.sees,
         };
-        wait(shared, joining.member, joining.reference, what);
+        wait(shared, Asker::member(joining.member, joining.reference), what);
         if attached {
             // What this node does not know, another may have told the client: the log decides.
             shared.behind = true;
@@ -55,17 +55,29 @@ impl Room {
     }
 
     pub(in crate::hub::room) fn page_later(self: &Arc<Self>, shared: &mut Shared, asked: &Paging<'_>) -> Paged {
-        if !self.errands().is_up() {
-            return Paged::Unavailable;
+        let whom = Asker::member(asked.member, asked.reference);
+        if self.wait_for_page(shared, whom, asked.page, asked.limit) {
+            Paged::Later
+        } else {
+            Paged::Unavailable
         }
-        let what = Wanted::Page {
-            page: asked.page,
-            limit: asked.limit,
-        };
-        wait(shared, asked.member, asked.reference, what);
+    }
+
+    /// False if the backplane is away.
+    pub(in crate::hub::room) fn wait_for_page(
+        self: &Arc<Self>,
+        shared: &mut Shared,
+        whom: Asker<Frame>,
+        page: Page,
+        limit: usize,
+    ) -> bool {
+        if !self.errands().is_up() {
+            return false;
+        }
+        wait(shared, whom, Wanted::Page { page, limit });
         shared.wants_older = true;
         self.ask(shared);
-        Paged::Later
+        true
     }
 
     /// Lets a member in, of whose `since` everything is known.
@@ -202,15 +214,26 @@ impl Room {
     fn try_settle(self: &Arc<Self>, state: &mut State, waiting: Waiting, now_ms: u64) -> Option<Waiting> {
         let head = state.history.head();
         let log = shared(&mut state.log);
-        let reference = waiting.reference.as_deref().and_then(Ref::from_json);
-        match &waiting.what {
-            Wanted::Page { page, limit } => {
-                if !log.complete {
-                    log.wants_older = true;
-                    return Some(waiting);
+        let (what, repair) = (&waiting.what, waiting.repair);
+        let (member, reference) = match (&waiting.whom, what) {
+            (_, Wanted::Page { .. }) if !log.complete => {
+                log.wants_older = true;
+                return (!waiting.whom.is_gone()).then_some(waiting);
+            }
+            (Asker::Member { member, reference }, _) => (*member, reference.as_deref().and_then(Ref::from_json)),
+            (Asker::Caller(_), Wanted::Page { page, limit }) => {
+                let frame = self.history_frame(state, *page, *limit, None, now_ms);
+                if let Asker::Caller(caller) = waiting.whom {
+                    drop(caller.send(frame));
                 }
+                return None;
+            }
+            (Asker::Caller(_), Wanted::In { .. }) => return None,
+        };
+        match what {
+            Wanted::Page { page, limit } => {
                 let frame = self.history_frame(state, *page, *limit, reference, now_ms);
-                self.settle(waiting.member, frame, Settled::Paged);
+                self.settle(member, frame, Settled::Paged);
             }
             Wanted::In {
                 user,
@@ -227,7 +250,7 @@ impl Room {
                             log.wants_older = true;
                             return Some(waiting);
                         }
-                        _ if log.repairs_done < waiting.repair => {
+                        _ if log.repairs_done < repair => {
                             log.behind = true;
                             return Some(waiting);
                         }
@@ -235,7 +258,7 @@ impl Room {
                     },
                 };
                 let joining = Joining {
-                    member: waiting.member,
+                    member,
                     user,
                     since: since.as_ref().map(|since| Position {
                         epoch: &since.epoch,
@@ -248,7 +271,7 @@ impl Room {
                 };
                 self.enter_shared(state, &joining, recovered);
                 let recovered = recovered.filter(|_| !self.is_shadow());
-                self.settle(waiting.member, None, Settled::In { recovered });
+                self.settle(member, None, Settled::In { recovered });
             }
         }
         None
@@ -259,15 +282,15 @@ impl Room {
         self.with(|state| {
             let shared = shared(&mut state.log);
             for waiting in std::mem::take(&mut shared.waiting) {
-                let reference = waiting.reference.as_deref().and_then(Ref::from_json);
+                // A caller hears it by the end of its channel.
+                let Asker::Member { member, reference } = waiting.whom else {
+                    continue;
+                };
+                let reference = reference.as_deref().and_then(Ref::from_json);
                 if let Wanted::In { again: false, .. } = waiting.what {
-                    shared.refused.push(waiting.member);
+                    shared.refused.push(member);
                 }
-                self.settle(
-                    waiting.member,
-                    unavailable(reference),
-                    Settled::Refused(ErrorCode::Unavailable),
-                );
+                self.settle(member, unavailable(reference), Settled::Refused(ErrorCode::Unavailable));
             }
             shared.wants_older = false;
             // What is behind stays so: a whole link, or the next audit, brings it up again.
@@ -276,12 +299,14 @@ impl Room {
     }
 }
 
-fn wait(shared: &mut Shared, member: MemberId, reference: Option<Ref<'_>>, what: Wanted) {
+fn wait(shared: &mut Shared, whom: Asker<Frame>, what: Wanted) {
     shared.deserted_ms = 0;
     shared.detach = false;
+    if let Asker::Caller(_) = whom {
+        shared.waiting.retain(|waiting| !waiting.whom.is_gone());
+    }
     shared.waiting.push(Waiting {
-        member,
-        reference: reference.map(|reference| reference.as_json().into()),
+        whom,
         // One that runs now may have looked before the client's last message was said.
         repair: shared.repairs_begun + 1,
         what,

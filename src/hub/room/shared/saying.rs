@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::super::{Pending, Room, Said, Saying};
+use super::super::{Asker, Pending, Room, Said, Words};
 use super::{Shared, shared, unavailable};
 use crate::backplane::contract::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, Draft, Outcome, Refusal};
 use crate::backplane::envelope;
+use crate::hub::MemberId;
 use crate::protocol::client::Ref;
 use crate::protocol::server;
 use crate::shard::inbox::Command;
@@ -17,13 +18,18 @@ use crate::websocket::encoded::Frame;
 const ACKED_MAX: usize = 4_096;
 
 impl Room {
-    pub(in crate::hub::room) fn say_shared(self: &Arc<Self>, shared: &mut Shared, saying: &Saying<'_>) -> Said {
+    pub(in crate::hub::room) fn say_shared(
+        self: &Arc<Self>,
+        shared: &mut Shared,
+        words: &Words<'_>,
+        whom: Asker<Outcome>,
+    ) -> Said {
         let errands = self.errands();
         if !errands.is_up() {
             errands.metrics.backplane().refused(Refusal::Away.as_str());
             return Said::Unavailable;
         }
-        let envelope = envelope::seal(&saying.user.json, saying.content, saying.trace);
+        let envelope = envelope::seal(&words.user.json, words.content, words.trace);
         let (bytes, bounds) = (envelope.len(), &errands.bounds);
         let node_bytes = errands.queued_bytes.load(Ordering::Relaxed);
         let room_full = shared.queue.len() >= bounds.room_messages || shared.queue_bytes + bytes > bounds.room_bytes;
@@ -34,13 +40,12 @@ impl Room {
         }
         let timeout_ms = u64::try_from(bounds.publish_timeout.as_millis()).unwrap_or(u64::MAX);
         let pending = Pending {
-            member: saying.member,
-            reference: saying.reference.map(|reference| reference.as_json().into()),
-            until_ms: saying.now_ms.saturating_add(timeout_ms),
+            whom,
+            until_ms: words.now_ms.saturating_add(timeout_ms),
         };
         let draft = Draft {
-            user: Arc::clone(&saying.user.id),
-            key: saying.key.map(Into::into),
+            user: Arc::clone(&words.user.id),
+            key: words.key.map(Into::into),
             envelope,
         };
         self.queued(shared, bytes.cast_signed(), 1);
@@ -121,13 +126,14 @@ impl Room {
                     Outcome::New(_) | Outcome::Again(_) => false,
                 };
                 if let Outcome::New(place) = outcome
+                    && let Asker::Member { member, .. } = pending.whom
                     && shared.acked.len() < ACKED_MAX
                     && shared
                         .at
                         .as_ref()
                         .is_none_or(|at| at.epoch != place.epoch || at.seq < place.seq)
                 {
-                    shared.acked.push((pending.member, place.clone()));
+                    shared.acked.push((member, place.clone()));
                 }
                 if may_pass && pending.until_ms > now_ms {
                     again.push((pending, draft));
@@ -145,36 +151,43 @@ impl Room {
     }
 
     pub(super) fn answer(&self, pending: Pending, outcome: &Outcome) {
-        let reference = pending.reference.as_deref().and_then(Ref::from_json);
-        let (place, kept) = match outcome {
-            Outcome::New(place) => (Some(place), Some(true)),
-            Outcome::Again(place) => (Some(place), Some(false)),
-            Outcome::Refused(_) | Outcome::Unknown => (None, None),
+        let reason = match outcome {
+            Outcome::New(_) | Outcome::Again(_) => None,
+            Outcome::Refused(refusal) => Some(refusal.as_str()),
+            Outcome::Unknown => Some("unknown"),
         };
-        let frame = match place {
-            Some(place) => reference.map(|reference| {
-                let done = server::Done {
-                    reference,
-                    expires: None,
-                    kept: Some(server::Kept {
-                        room_json: &self.name_json,
-                        epoch: &place.epoch,
-                        seq: place.seq,
-                    }),
-                };
-                Frame::text(|out| done.write(out))
-            }),
-            None => {
-                let reason = match outcome {
-                    Outcome::Refused(refusal) => refusal.as_str(),
-                    _ => "unknown",
-                };
-                self.errands().metrics.backplane().refused(reason);
-                Some(unavailable(reference))
+        if let Some(reason) = reason {
+            self.errands().metrics.backplane().refused(reason);
+        }
+        match pending.whom {
+            Asker::Member { member, reference } => self.answer_member(member, reference.as_deref(), outcome),
+            // A caller who went away does not want to know.
+            Asker::Caller(caller) => drop(caller.send(outcome.clone())),
+        }
+    }
+
+    fn answer_member(&self, member: MemberId, reference: Option<&str>, outcome: &Outcome) {
+        let reference = reference.and_then(Ref::from_json);
+        let (frame, kept) = match outcome {
+            Outcome::New(place) | Outcome::Again(place) => {
+                let frame = reference.map(|reference| {
+                    let done = server::Done {
+                        reference,
+                        expires: None,
+                        kept: Some(server::Kept {
+                            room_json: &self.name_json,
+                            epoch: &place.epoch,
+                            seq: place.seq,
+                        }),
+                    };
+                    Frame::text(|out| done.write(out))
+                });
+                (frame, Some(matches!(outcome, Outcome::New(_))))
             }
+            Outcome::Refused(_) | Outcome::Unknown => (Some(unavailable(reference)), None),
         };
-        self.inbox(pending.member).push(Command::Said {
-            member: pending.member,
+        self.inbox(member).push(Command::Said {
+            member,
             frame,
             kept,
             by_probe: self.is_shadow(),

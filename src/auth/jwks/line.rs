@@ -1,0 +1,206 @@
+//! Where sign-ins wait whose key is not known yet: bounded, and nobody waits twice for a key that is not there.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::net::limit_key;
+use crate::telemetry::metrics::Counter;
+
+/// How long an address is refused at once that has waited for a key in vain, unless the set changes.
+const VAIN_FOR: Duration = Duration::from_secs(30);
+/// Addresses and keys that are remembered for that; some 300 KiB.
+const VAIN_MAX: usize = 4096;
+
+/// One for all issuers of a node.
+#[derive(Debug)]
+pub struct Line {
+    state: Mutex<State>,
+    /// `auth.jwks_waiting`
+    places_max: usize,
+    /// `auth.jwks_kids_per_address`
+    kids_max: usize,
+    hasher: RandomState,
+    /// Refused because the line was full.
+    pub full: Counter,
+    /// Refused because their address waits for as many keys as it may.
+    pub over_kids: Counter,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: usize,
+    /// For which keys, and how many for each.
+    addresses: HashMap<IpAddr, Vec<(u64, usize)>>,
+    /// Who has waited for what in vain: since when, and what the set was then.
+    vain: HashMap<(IpAddr, u64), (Instant, u64)>,
+}
+
+/// Why somebody may not wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoPlace {
+    /// They have waited for this key already.
+    KnownUnknown,
+    Kids,
+    Full,
+}
+
+/// A place in the line, free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Place<'l> {
+    line: &'l Line,
+    address: IpAddr,
+    kid: u64,
+}
+
+impl Line {
+    /// `places_max` in all, `kids_max` different keys for each address.
+    #[must_use]
+    pub fn new(places_max: usize, kids_max: usize) -> Self {
+        Self {
+            state: Mutex::default(),
+            places_max,
+            kids_max,
+            hasher: RandomState::new(),
+            full: Counter::default(),
+            over_kids: Counter::default(),
+        }
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.state.lock().waiting
+    }
+
+    /// `changes`: of the issuer's set, as [`Line::remember`] was told it.
+    pub(super) fn enter(
+        &self,
+        issuer: &str,
+        kid: Option<&str>,
+        address: IpAddr,
+        changes: u64,
+    ) -> Result<Place<'_>, NoPlace> {
+        let (address, kid) = (limit_key(address), self.hasher.hash_one((issuer, kid)));
+        let mut state = self.state.lock();
+        if let Some((since, then)) = state.vain.get(&(address, kid)) {
+            if *then == changes && since.elapsed() < VAIN_FOR {
+                return Err(NoPlace::KnownUnknown);
+            }
+            state.vain.remove(&(address, kid));
+        }
+        if state.waiting >= self.places_max {
+            self.full.inc();
+            return Err(NoPlace::Full);
+        }
+        let kids = state.addresses.entry(address).or_default();
+        match kids.iter().position(|(known, _)| *known == kid) {
+            Some(index) => kids[index].1 += 1,
+            None if kids.len() >= self.kids_max => {
+                self.over_kids.inc();
+                return Err(NoPlace::Kids);
+            }
+            None => kids.push((kid, 1)),
+        }
+        state.waiting += 1;
+        Ok(Place {
+            line: self,
+            address,
+            kid,
+        })
+    }
+
+    /// The key did not come.
+    pub(super) fn remember(&self, issuer: &str, kid: Option<&str>, address: IpAddr, changes: u64) {
+        let kid = self.hasher.hash_one((issuer, kid));
+        let mut state = self.state.lock();
+        if state.vain.len() >= VAIN_MAX {
+            state.vain.retain(|_, (since, _)| since.elapsed() < VAIN_FOR);
+        }
+        // Forgetting costs a wait, not a wrong verdict.
+        if state.vain.len() >= VAIN_MAX {
+            state.vain.clear();
+        }
+        state.vain.insert((limit_key(address), kid), (Instant::now(), changes));
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut state = self.line.state.lock();
+        state.waiting -= 1;
+        let Some(kids) = state.addresses.get_mut(&self.address) else {
+            return;
+        };
+        if let Some((_, count)) = kids.iter_mut().find(|(kid, _)| *kid == self.kid) {
+            *count -= 1;
+        }
+        kids.retain(|(_, count)| *count > 0);
+        if kids.is_empty() {
+            state.addresses.remove(&self.address);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn many_may_wait_for_one_key_and_few_keys_may_be_waited_for() {
+        let line = Line::new(5, 2);
+        let (here, there) = (ip("192.0.2.1"), ip("192.0.2.2"));
+        let enter = |kid: &'static str, address| line.enter("a", Some(kid), address, 0);
+        let places: Vec<_> = (0..3).map(|_| enter("x", here).unwrap()).collect();
+        let other = enter("y", here).unwrap();
+        assert_eq!(enter("z", here).unwrap_err(), NoPlace::Kids);
+        let elsewhere = enter("z", there).unwrap();
+        assert_eq!(line.waiting(), 5);
+        assert_eq!(enter("x", there).unwrap_err(), NoPlace::Full);
+        drop(other);
+        drop(enter("z", here).unwrap());
+        drop((places, elsewhere));
+        assert_eq!(line.waiting(), 0);
+        assert!(line.state.lock().addresses.is_empty());
+        assert_eq!((line.full.value(), line.over_kids.value()), (1, 1));
+    }
+
+    #[test]
+    fn nobody_waits_twice_for_what_is_not_there_until_the_set_changes() {
+        let line = Line::new(5, 2);
+        let (here, there) = (ip("2001:db8::1"), ip("2001:db8:1::1"));
+        line.remember("a", Some("x"), here, 7);
+        // The same /64.
+        let again = line.enter("a", Some("x"), ip("2001:db8::2"), 7);
+        assert_eq!(again.unwrap_err(), NoPlace::KnownUnknown);
+        for (issuer, kid, address, changes) in [
+            ("a", Some("x"), there, 7),
+            ("b", Some("x"), here, 7),
+            ("a", Some("y"), here, 7),
+            ("a", None, here, 7),
+            ("a", Some("x"), here, 8),
+        ] {
+            assert!(
+                line.enter(issuer, kid, address, changes).is_ok(),
+                "{issuer} {kid:?} {address} {changes}"
+            );
+        }
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let line = Line::new(5, 2);
+        for address in 0..3 * VAIN_MAX {
+            let address = std::net::Ipv4Addr::from_bits(u32::try_from(address).unwrap());
+            line.remember("a", Some("x"), address.into(), 0);
+        }
+        assert!(line.state.lock().vain.len() <= VAIN_MAX);
+    }
+}

@@ -1,0 +1,265 @@
+//! `auth.forward`: what would let nobody in, or tell a stranger who your users are.
+
+use std::path::Path;
+
+use http::Uri;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use super::is_token;
+use crate::config::problem::Problem;
+use crate::config::{Config, Forward, files};
+
+/// Every cookie but our own.
+const ALL: &str = "*";
+
+/// Headers that belong to one connection or are made by us.
+const NOT_OURS_TO_PASS_ON: [&str; 14] = [
+    "accept",
+    "connection",
+    "content-length",
+    "cookie",
+    "expect",
+    "host",
+    "keep-alive",
+    "te",
+    "traceparent",
+    "tracestate",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-conclave-origin",
+];
+
+/// Longest prefix: with it a user id must still have room for the id itself.
+const PREFIX_BYTES_MAX: usize = 128;
+
+/// Checks what is asked, and what is passed on.
+pub fn check(config: &Config) -> Vec<Problem> {
+    let forward = &config.auth.forward;
+    let Some(url) = &forward.url else {
+        return Vec::new();
+    };
+    let mut problems = Vec::from_iter(place(url));
+    problems.extend(forward.ca_file.as_deref().and_then(|path| ca_file(path, url)));
+    problems.extend(cookies(forward, &config.auth.cookie));
+    problems.extend(headers(forward));
+    if forward.cookies.is_empty() && forward.headers.is_empty() {
+        problems.push(Problem::error(
+            "auth.forward.cookies",
+            "neither a cookie nor a header is passed on: nobody could be told from anybody",
+            "name the cookie of your application's session",
+        ));
+    }
+    if forward.timeout > config.limits.admission_time {
+        let what = format!(
+            "{:?} is longer than limits.admission_time, {:?}, after which the client is turned away",
+            forward.timeout, config.limits.admission_time
+        );
+        problems.push(Problem::warning(
+            "auth.forward.timeout",
+            what,
+            "lower it, or raise limits.admission_time",
+        ));
+    }
+    if forward.user_prefix.len() > PREFIX_BYTES_MAX || forward.user_prefix.contains(char::is_control) {
+        problems.push(Problem::error(
+            "auth.forward.user_prefix",
+            format!("a prefix has at most {PREFIX_BYTES_MAX} bytes and no control characters"),
+            "a word and a colon do, such as \"shop:\"",
+        ));
+    }
+    problems
+}
+
+/// The URL is not quoted: it may hold a password.
+fn place(url: &str) -> Option<Problem> {
+    const KEY: &str = "auth.forward.url";
+    let remedy = "write it as http://127.0.0.1:3000/whoami or https://app.example.com/whoami";
+    let wrong = |what: &str| Some(Problem::error(KEY, what, remedy));
+    if url.contains('#') {
+        return wrong("a URL to ask has no fragment");
+    }
+    let Ok(uri) = url.parse::<Uri>() else {
+        return wrong("not a URL");
+    };
+    let (scheme, Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        return wrong("not a URL with a host");
+    };
+    match scheme {
+        _ if authority.as_str().contains('@') => wrong("a password in a URL ends up in logs"),
+        Some("https") => None,
+        Some("http") if is_near(authority.host()) => None,
+        Some("http") => Some(Problem::warning(
+            KEY,
+            "http to another machine: your users' session cookies are plain text on the way",
+            "use https, or a network that nobody else is on",
+        )),
+        _ => wrong("neither http nor https"),
+    }
+}
+
+/// This machine, or a name that only exists inside one's own network.
+fn is_near(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = |address: std::net::IpAddr| address.is_loopback();
+    host.parse()
+        .map_or_else(|_| !host.contains('.') || host.ends_with(".localhost"), is_loopback)
+}
+
+fn ca_file(path: &Path, url: &str) -> Option<Problem> {
+    const KEY: &str = "auth.forward.ca_file";
+    let pem = match files::read(path) {
+        Ok(pem) => pem,
+        Err(what) => return Some(Problem::error(KEY, what, "put the file there, or correct the path")),
+    };
+    let count = CertificateDer::pem_slice_iter(&pem).try_fold(0, |count, certificate| certificate.map(|_| count + 1));
+    match count {
+        Ok(0) | Err(_) => {
+            let what = format!("no PEM certificates: {}", path.display());
+            Some(Problem::error(KEY, what, "give it the certificate of the authority"))
+        }
+        Ok(_) if url.starts_with("http://") => Some(Problem::warning(
+            KEY,
+            "auth.forward.url is one without TLS: the file is not looked at",
+            "write the URL as https://, or leave this out",
+        )),
+        Ok(_) => None,
+    }
+}
+
+fn cookies(forward: &Forward, ours: &str) -> Vec<Problem> {
+    const KEY: &str = "auth.forward.cookies";
+    let wrong = |name: &String| {
+        let (what, remedy) = if name == ALL {
+            return None;
+        } else if name == ours {
+            (
+                format!("\"{name}\" is auth.cookie, which carries a token and is not passed on"),
+                "leave it out",
+            )
+        } else if is_token(name) {
+            return None;
+        } else {
+            (
+                format!("\"{name}\" is not a name that a cookie can have"),
+                "write its name alone, such as \"koa.sess\"",
+            )
+        };
+        Some(Problem::error(KEY, what, remedy))
+    };
+    let mut problems: Vec<Problem> = forward.cookies.iter().filter_map(wrong).collect();
+    if forward.cookies.len() > 1 && forward.cookies.iter().any(|name| name == ALL) {
+        problems.push(Problem::warning(
+            KEY,
+            "\"*\" is every cookie: the names beside it say nothing",
+            "keep one of the two; the names are better",
+        ));
+    }
+    problems
+}
+
+fn headers(forward: &Forward) -> Vec<Problem> {
+    const KEY: &str = "auth.forward.headers";
+    let wrong = |name: &String| {
+        let lower = name.to_ascii_lowercase();
+        let (what, remedy) = if !is_token(name) {
+            (
+                format!("\"{name}\" is not a name that a header can have"),
+                "write its name alone, such as \"X-Session\"",
+            )
+        } else if lower == "cookie" {
+            (
+                "\"Cookie\" is passed on as auth.forward.cookies says".to_owned(),
+                "leave it out",
+            )
+        } else if NOT_OURS_TO_PASS_ON.contains(&&*lower)
+            || lower.starts_with("sec-websocket-")
+            || lower.starts_with("proxy-")
+        {
+            (
+                format!("\"{name}\" belongs to the connection of the client, or is made here"),
+                "leave it out",
+            )
+        } else {
+            return None;
+        };
+        Some(Problem::error(KEY, what, remedy))
+    };
+    forward.headers.iter().filter_map(wrong).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::default_config;
+
+    fn said(change: impl FnOnce(&mut Config)) -> Vec<String> {
+        let mut config = default_config();
+        config.auth.forward.url = Some("http://127.0.0.1:3000/whoami".into());
+        change(&mut config);
+        let problems = check(&config);
+        problems
+            .into_iter()
+            .map(|problem| format!("{} {}: {}", problem.severity.as_str(), problem.key, problem.what))
+            .collect()
+    }
+
+    #[test]
+    fn what_works_is_left_alone() {
+        for url in [
+            "https://app.example.com/whoami?x=1",
+            "http://app:3000",
+            "http://localhost:1/",
+            "http://[::1]:1/a",
+        ] {
+            assert_eq!(
+                said(|config| config.auth.forward.url = Some(url.into())),
+                [""; 0],
+                "{url}"
+            );
+        }
+        assert_eq!(
+            said(|config| config.auth.forward.headers = vec!["X-Session".into(), "Authorization".into()]),
+            [""; 0]
+        );
+        assert_eq!(said(|config| config.auth.forward.url = None), [""; 0]);
+    }
+
+    #[test]
+    fn a_bad_place_says_what_is_wrong_without_its_password() {
+        let check = |url: &str, part: &str| {
+            let all = said(|config| config.auth.forward.url = Some(url.into())).join("\n");
+            assert!(all.contains(part) && !all.contains("hunter2"), "{url}: {all}");
+        };
+        check("ftp://app/whoami", "neither http nor https");
+        check("app.example.com", "neither http nor https");
+        check("/whoami", "not a URL with a host");
+        check("https://ann:hunter2@app.example.com/", "password");
+        check("https://app.example.com/#hunter2", "fragment");
+        check(
+            "http://app.example.com/",
+            "warning auth.forward.url: http to another machine",
+        );
+        check("https://hunter2 .example.com/", "not a URL");
+    }
+
+    #[test]
+    fn only_what_says_who_somebody_is_is_passed_on() {
+        let check = |cookies: &[&str], headers: &[&str], part: &str| {
+            let all = said(|config| {
+                config.auth.forward.cookies = cookies.iter().map(ToString::to_string).collect();
+                config.auth.forward.headers = headers.iter().map(ToString::to_string).collect();
+            });
+            assert!(all.iter().any(|line| line.contains(part)), "{part}: {all:?}");
+        };
+        check(&[], &[], "neither a cookie nor a header");
+        check(&["conclave_token"], &[], "carries a token");
+        check(&["a=b"], &[], "cookie can have");
+        check(&["*", "sid"], &[], "every cookie");
+        check(&[], &["Cookie"], "as auth.forward.cookies says");
+        check(&[], &["Sec-WebSocket-Key"], "belongs to the connection");
+        check(&[], &["X-Conclave-Origin"], "belongs to the connection");
+        check(&[], &["a b"], "header can have");
+    }
+}
