@@ -20,6 +20,7 @@ mod admission;
 mod backplane;
 mod behind;
 mod check_config;
+mod classes;
 mod client_certificates;
 mod drain;
 mod echo;

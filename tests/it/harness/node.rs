@@ -26,6 +26,7 @@ pub fn node() -> Builder {
     Builder {
         settings: BTreeMap::new(),
         keys: vec!["algorithm = \"HS256\"\nsecret_file = \"secret\"".to_owned()],
+        classes: Vec::new(),
         environment: Vec::new(),
         files: vec![("secret".to_owned(), token::SECRET.to_vec())],
         certificate: Certificate::new(),
@@ -46,6 +47,7 @@ pub fn node() -> Builder {
 pub struct Builder {
     settings: BTreeMap<String, BTreeMap<String, String>>,
     keys: Vec<String>,
+    classes: Vec<String>,
     environment: Vec<(String, String)>,
     files: Vec<(String, Vec<u8>)>,
     certificate: Certificate,
@@ -77,6 +79,12 @@ impl Builder {
     /// One more `[[auth.keys]]`, as the lines of its table.
     pub fn key(mut self, table: &str) -> Self {
         self.keys.push(table.to_owned());
+        self
+    }
+
+    /// One more `[[rooms]]`: its pattern, and the other lines of its table.
+    pub fn class(mut self, pattern: &str, lines: &str) -> Self {
+        self.classes.push(format!("pattern = \"{pattern}\"\n{lines}"));
         self
     }
 
@@ -185,6 +193,9 @@ impl Builder {
         }
         for key in &self.keys {
             text.push_str(&format!("[[auth.keys]]\n{key}\n"));
+        }
+        for class in &self.classes {
+            text.push_str(&format!("[[rooms]]\n{class}\n"));
         }
         text
     }
