@@ -192,7 +192,7 @@ pub async fn placed(counters: Option<Arc<ShardCounters>>, spoken: Spoken) -> Res
 /// 429: it is one too many.
 pub fn check_rate(node: &Node, room: &str, bytes: usize) -> Result<(), Problem> {
     let now_ns = node.shards.first().map_or(0, |shard| shard.now_ns());
-    let taken = node.ceilings.room.check(&room.into(), bytes, now_ns);
+    let taken = (node.ceilings).check_room(node.hub.class_of(room), &room.into(), bytes, now_ns);
     taken.map_err(|(limit, wait_ns)| {
         node.metrics.rate_limited(limit);
         Problem::new(
