@@ -195,13 +195,12 @@ pub fn status(status: u16) -> Response<Body> {
     response
 }
 
-/// A body that never ends: a piece of JSON, again and again, one each `pause`.
-pub fn endless(pause: Duration) -> Response<Body> {
-    body(Body::from_stream(futures_util::stream::unfold(
-        (),
-        move |()| async move {
-            tokio::time::sleep(pause).await;
-            Some((Ok::<_, Infallible>(Bytes::from_static(b"{\"allow\":true}    ")), ()))
-        },
-    )))
+/// A body that never ends: so many bytes of what might be JSON, again and again, a piece each `pause`.
+pub fn endless(piece_bytes: usize, pause: Duration) -> Response<Body> {
+    let piece = Bytes::from(vec![b' '; piece_bytes]);
+    let pieces = futures_util::stream::unfold(piece, move |piece| async move {
+        tokio::time::sleep(pause).await;
+        Some((Ok::<_, Infallible>(piece.clone()), piece))
+    });
+    body(Body::from_stream(pieces))
 }
