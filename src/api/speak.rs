@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
+use super::extract::object;
 use super::problem::Problem;
 use crate::auth;
 use crate::backplane::contract::{Failed, Outcome, Refusal};
@@ -36,7 +37,7 @@ pub enum Speaker {
     /// The id alone.
     Id(UserId),
     /// As in a token.
-    User(SpeakerUser),
+    User(#[serde(deserialize_with = "object")] SpeakerUser),
 }
 
 /// 1 to 256 bytes, no control characters
