@@ -44,6 +44,10 @@ impl Asked {
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
+
+    pub fn header_bytes(&self, name: &str) -> &[u8] {
+        self.headers.get(name).map_or(b"", |value| value.as_bytes())
+    }
 }
 
 pub struct Backend {
