@@ -2,13 +2,13 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::config::{Hooks, Limits};
 use crate::config::problem::Problem;
+use crate::config::{Hooks, Limits};
 use crate::hooks::Event;
 use crate::hooks::pattern::{Pattern, TYPE_LITERAL_MIN};
 use crate::hooks::sign::{self, Signer};
-use crate::outbound::Target;
 use crate::limits::ENVELOPE_BYTES_MAX;
+use crate::outbound::Target;
 use crate::protocol::client;
 
 /// Longest name of a hook, which is a label of metrics.

@@ -224,7 +224,7 @@ async fn more_questions_than_may_be_under_way_are_not_asked() {
             backend::allow()
         }
     });
-    let node = asking(&backend, "events = [\"join\"]\nin_flight = 4\ntimeout = \"30s\"")
+    let node = asking(&backend, "events = [\"join\"]\nin_flight = 4\ntimeout = \"5m\"")
         .start()
         .await;
     let mut clients = Vec::new();
@@ -269,7 +269,7 @@ async fn a_question_outlasts_the_heartbeat() {
             backend::allow()
         }
     });
-    let node = asking(&backend, "events = [\"join\"]\ntimeout = \"30s\"")
+    let node = asking(&backend, "events = [\"join\"]\ntimeout = \"5m\"")
         .set("heartbeat.interval", "1s")
         .start()
         .await;

@@ -155,7 +155,10 @@ async fn mistakes_are_told_at_once_each_with_its_remedy() {
             "url = \"http://localhost:1\"\nname = \"two words\"\nevents = [\"join\"]\nrooms = [\"a*b\"]",
         )
         .entry("hooks.tell", "events = [\"call\"]")
-        .entry("hooks.ask", "url = \"http://localhost:1\"\nevents = [\"call\"]\nanswer_bytes = \"1MiB\"")
+        .entry(
+            "hooks.ask",
+            "url = \"http://localhost:1\"\nevents = [\"call\"]\nanswer_bytes = \"1MiB\"",
+        )
         .fail()
         .await;
     assert_eq!(exit.code(), Some(64));
