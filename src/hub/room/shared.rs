@@ -55,6 +55,8 @@ pub(super) struct Shared {
     users_missed: bool,
     /// Users with connections on this node.
     held: HashMap<Arc<str>, Held>,
+    /// The last change by which one of them entered.
+    entered: u64,
     queue: VecDeque<(Pending, Draft)>,
     queue_bytes: usize,
     /// Handed to the driver, in order.

@@ -110,18 +110,22 @@ impl Room {
                     true
                 }
             };
-            if changed {
-                self.tell_change(&user.id, &user.json, true);
+            if changed && let Some(number) = self.tell_change(&user.id, &user.json, true) {
+                shared.entered = number;
             }
         }
         self.enter(state, joining, recovered);
     }
 
     /// Tells all nodes who came or went; of a probe none.
-    fn tell_change(&self, user: &Arc<str>, json: &Arc<str>, enters: bool) {
-        if !self.is_shadow() {
-            self.errands().change(self.change(user, json, enters));
-        }
+    fn tell_change(&self, user: &Arc<str>, json: &Arc<str>, enters: bool) -> Option<u64> {
+        (!self.is_shadow()).then(|| self.errands().change(self.change(user, json, enters)))
+    }
+
+    /// The last change by which a user entered here; 0: there was none.
+    #[must_use]
+    pub fn entered(&self) -> u64 {
+        self.with(|state| shared(&mut state.log).entered)
     }
 
     pub(super) fn change(&self, user: &Arc<str>, json: &Arc<str>, enters: bool) -> Change {
