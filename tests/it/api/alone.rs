@@ -100,11 +100,11 @@ async fn what_no_client_could_say_is_refused_and_said_why() {
             json!({"content": 1, "from": {"id": "a", "info": {"x": "y".repeat(1_100)}}}),
             (400, "bad_request"),
         ),
-        ("/rooms/a%2a/chat", json!({"content": 1}), (400, "bad_room")),
-        ("/rooms/%02lobby/chat", json!({"content": 1}), (400, "bad_room")),
-        ("/rooms/%02%02post/chat", json!({"content": 1}), (400, "bad_room")),
-        ("/rooms/%20lobby/chat", json!({"content": 1}), (400, "bad_room")),
-        ("/users/a%00b/message", json!({"content": 1}), (400, "bad_request")),
+        ("/rooms/a%2a/chat", json!({"content": 1}), (404, "bad_room")),
+        ("/rooms/%02lobby/chat", json!({"content": 1}), (404, "bad_room")),
+        ("/rooms/%02%02post/chat", json!({"content": 1}), (404, "bad_room")),
+        ("/rooms/%20lobby/chat", json!({"content": 1}), (404, "bad_room")),
+        ("/users/a%00b/message", json!({"content": 1}), (404, "bad_user")),
         (
             "/users/ann/message",
             json!({"content": "x".repeat(5_000)}),
@@ -114,11 +114,7 @@ async fn what_no_client_could_say_is_refused_and_said_why() {
         ("/users/ann/kick", json!({"ban_s": -1}), (422, "bad_body")),
         ("/revocations", json!({}), (400, "bad_request")),
         ("/revocations", json!({"user": "ann", "jti": "t"}), (400, "bad_request")),
-        (
-            "/revocations",
-            json!({"user": "ann", "expires": 1}),
-            (400, "bad_request"),
-        ),
+        ("/revocations", json!({"user": "ann", "expires": 1}), (409, "over")),
         ("/batch", json!({"operations": []}), (400, "bad_request")),
         (
             "/batch",
@@ -137,7 +133,7 @@ async fn what_no_client_could_say_is_refused_and_said_why() {
     for (path, expected) in [
         ("/rooms/lobby/users?limit=0", (400, "bad_request")),
         ("/rooms/lobby/users?limit=1001", (400, "bad_request")),
-        ("/rooms/lobby/history?before=1&after=2", (400, "bad_request")),
+        ("/rooms/lobby/history?before=9007199254740992", (400, "bad_request")),
         ("/rooms/lobby/history?limit=x", (400, "bad_request")),
         ("/rooms/nowhere/history", (404, "not_found")),
         ("/rooms?by=colour", (400, "bad_request")),
