@@ -413,7 +413,7 @@ impl Room {
                 return Said::Unavailable;
             }
         }
-        if self.with_members(state).any(|(_, inbox, _)| inbox.is_full()) {
+        if self.is_choked(state) {
             return Said::Unavailable;
         }
         let seq = state.history.head() + 1;
@@ -765,6 +765,14 @@ impl Room {
 
     fn inbox(&self, member: MemberId) -> &Inbox {
         &self.inboxes[usize::from(member.shard)]
+    }
+
+    /// Whether a shard that must hear of what is said here is too far behind. The post has no members: it is for all shards.
+    fn is_choked(&self, state: &State) -> bool {
+        if self.is_post() {
+            return self.inboxes.iter().any(|inbox| inbox.is_full());
+        }
+        self.with_members(state).any(|(_, inbox, _)| inbox.is_full())
     }
 
     fn to_members(&self, state: &State, command: impl Fn(u64) -> Command) {

@@ -1,6 +1,7 @@
 //! The hub against a naive reference: random schedules of everything that members do, with inboxes drained and
 //! replays read on at random points by shards that follow the rules of the real one.
 
+mod outside;
 mod reference;
 mod shadows;
 pub mod shards;

@@ -21,7 +21,7 @@ impl Room {
     /// Whether every shard can be told more.
     pub fn can_hand_on(&self) -> bool {
         let state = self.state.lock();
-        !self.with_members(&state).any(|(_, inbox, _)| inbox.is_full())
+        !self.is_choked(&state)
     }
 
     pub fn on_attached(self: &Arc<Self>, opened: Opened, now_ms: u64) -> bool {
@@ -246,6 +246,12 @@ impl Room {
 
     /// The room stands elsewhere now, and says so to everybody who followed it.
     pub(super) fn reset(&self, state: &mut State, to: Place, reason: ResetReason) {
+        if self.is_post() {
+            tracing::warn!(
+                reason = reason.as_str(),
+                "messages to users were lost before this node could read them"
+            );
+        }
         let frame = self.reset_frame(&to, reason);
         let log = shared(&mut state.log);
         match reason {
