@@ -3,7 +3,7 @@
 //! `origin` reads the Origin header, `extract` finds the token in a request, `token` (pure) judges it with the `keys`,
 //! `claims` and `grants` (pure) read what it says, `revocations` (pure) know which no longer count, `denied` says why not,
 //! `refusals` counts who is refused too often. `ticket` and `vouched` (pure) are the other two ways to be known: a ticket
-//! that stands for a token, and the word of the application.
+//! that stands for a token, and the word of the application, which `forward` asks for.
 
 mod algorithm;
 mod amend;
@@ -13,6 +13,7 @@ mod diagnose;
 mod extract;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod forward;
 mod grants;
 mod json;
 mod jwk;
@@ -30,7 +31,6 @@ mod vouched;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -41,6 +41,7 @@ use parking_lot::RwLock;
 pub use amend::Amendment;
 pub use denied::{Denied, DeniedWord, NotVerified};
 pub use diagnose::diagnose;
+pub use forward::Forward;
 pub use grants::{Grants, Verb};
 pub use keys::{KeyProblem, Keys};
 pub(crate) use mint::Guest;
@@ -389,7 +390,11 @@ impl Policy {
     /// It is not good, or nobody can say.
     /// # Cancel safety
     /// Cancel safe.
-    pub async fn verify_patiently(&self, token: &str, address: IpAddr) -> Result<Verified, NotVerified> {
+    pub async fn verify_patiently(
+        &self,
+        token: &str,
+        waiter: impl Into<jwks::Waiter>,
+    ) -> Result<Verified, NotVerified> {
         let denied = match self.verify(token, now()) {
             Err(denied) if denied.word() == DeniedWord::TokenSignature => denied,
             verdict => return Ok(verdict?),
@@ -397,11 +402,16 @@ impl Policy {
         let Some((issuer, kid)) = self.awaited(token) else {
             return Err(denied.into());
         };
-        match issuer.wait_for(kid.as_deref(), address).await {
+        match issuer.wait_for(kid.as_deref(), &waiter.into()).await {
             Waited::Again => Ok(self.verify(token, now())?),
             Waited::Unknown => Err(denied.into()),
             Waited::Unanswered => Err(NotVerified::Unavailable),
         }
+    }
+
+    /// Whether [`Policy::verify_patiently`] would wait where [`Policy::verify`] came to `denied`.
+    pub fn would_wait(&self, token: &str, denied: Denied) -> bool {
+        denied.word() == DeniedWord::TokenSignature && self.awaited(token).is_some()
     }
 
     /// Whose keys, and which of them, could yet vouch for a token for which no known key does.

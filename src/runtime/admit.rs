@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::request::Parts;
 use tokio::time::timeout;
 
-use crate::auth::{Admitted, Denied, DeniedWord, NotVerified, OriginVerdict, Policy, Shown};
+use crate::auth::{self, Admitted, Denied, DeniedWord, NotVerified, OriginVerdict, Policy, Shown};
 use crate::config::Limits;
 use crate::hooks::{About, Event, Outcome};
 use crate::runtime::Node;
@@ -67,7 +67,20 @@ impl Node {
                 self.in_line(self.tickets.redeem(&ticket, origin.as_deref(), &self.policy))
                     .await
             }
-            Shown::Nothing(denied) => Err(denied.into()),
+            Shown::Nothing(denied) => {
+                let Some(forward) = &self.forward else {
+                    return Err(denied.into());
+                };
+                let Some(question) = forward.question(parts, origin)? else {
+                    return Err(denied.into());
+                };
+                self.require_patience(address, DeniedWord::TokenMissing)?;
+                let vouched = async {
+                    let verified = forward.ask(question, &self.policy).await?;
+                    Ok(self.policy.admit_vouched(verified, auth::now())?)
+                };
+                self.in_line(vouched).await
+            }
         }
     }
 

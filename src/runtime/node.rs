@@ -7,7 +7,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::door::Door;
 use crate::auth::jwks::Jwks;
-use crate::auth::{Identity, Policy, Refusals};
+use crate::auth::{Forward, Identity, Policy, Refusals};
 use crate::backplane::directory::NodeFacts;
 use crate::backplane::driver::{self, Seats, Warden};
 use crate::config::Config;
@@ -41,6 +41,8 @@ pub struct Node {
     pub policy: Arc<Policy>,
     pub sessions: Arc<Sessions>,
     pub tickets: Tickets,
+    /// Who else knows who a client is; none: nobody does.
+    pub forward: Option<Forward>,
     /// Who may call the server API; none: nobody may.
     pub api: Option<Arc<Door>>,
     pub refusals: Refusals,
@@ -144,6 +146,9 @@ impl Node {
         self.refusals.sweep();
         self.sessions.sweep();
         self.tickets.sweep();
+        if let Some(forward) = &self.forward {
+            forward.sweep();
+        }
         if let Some(door) = &self.api {
             door.sweep();
         }

@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::auth::jwks::Jwks;
 use crate::auth::keys::Keys;
-use crate::auth::{Policy, Refusals};
+use crate::auth::{Forward, Policy, Refusals};
 use crate::backplane;
 use crate::backplane::contract::Backplane;
 use crate::backplane::driver::{Seats, Warden};
@@ -256,6 +256,7 @@ pub(super) fn build_on(
             )
         })
         .collect();
+    let forward = Forward::new(&config.auth, &outbound, Arc::clone(&metrics))?;
     let tickets = Tickets::new(&config.tickets, backplane.clone(), Arc::clone(&metrics));
     let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub, Arc::clone(&seats)));
     let node = Arc::new(Node {
@@ -285,6 +286,7 @@ pub(super) fn build_on(
         policy,
         sessions,
         tickets,
+        forward,
         permits,
         admission,
         certificates,
