@@ -57,7 +57,7 @@ fn one_mistake_is_told_once_with_line_and_remedy() {
         // Keys by URL.
         ("[[auth.keys]]\njwks_url = \"https://a.example/keys\"\n", 9, "auth.keys[1].issuer", "not set", "\"iss\" of this issuer's tokens"),
         ("[[auth.keys]]\nissuer = \"a\"\nuser_prefix = \"a:\"\njwks_url = \"https://u:p@a.example/\"\n", 12, "auth.keys[1].jwks_url", "a user name or a password", "as the issuer gives it"),
-        ("[[auth.keys]]\nissuer = \"a\"\nuser_prefix = \"a:\"\njwks_url = \"http://169.254.169.254/\"\n", 12, "auth.keys[1].jwks_url", "link-local", "the issuer's own URL"),
+        ("[[auth.keys]]\nissuer = \"a\"\nuser_prefix = \"a:\"\njwks_url = \"https://169.254.169.254/\"\n", 12, "auth.keys[1].jwks_url", "link-local", "the issuer's own URL"),
         ("[[auth.keys]]\nissuer = \"a\"\nuser_prefix = \"a:\"\nkid = \"k\"\njwks_url = \"https://a.example/\"\n", 12, "auth.keys[1].kid", "have their own", "leave it out"),
         ("[[auth.keys]]\nissuer = \"a\"\nuser_prefix = \"a:\"\nalgorithm = \"ES256\"\njwks_url = \"https://a.example/\"\n", 12, "auth.keys[1].algorithm", "for a single key", "algorithms = [\"ES256\"]"),
         ("[[auth.keys]]\nissuer = \"a\"\nuser_prefix = \"a:\"\njwks_ca_file = \"DIR/none\"\njwks_url = \"https://a.example/\"\n", 12, "auth.keys[1].jwks_ca_file", "file not found", "correct the path"),
