@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from source import backplane, connections, messages, overview, runtime, tls_auth
+from source import application, backplane, connections, messages, overview, runtime, tls_auth
 
 HERE = Path(__file__).resolve().parent
 DASHBOARDS = {
@@ -14,6 +14,7 @@ DASHBOARDS = {
     "messages-and-rooms.json": messages.build,
     "backplane.json": backplane.build,
     "tls-and-auth.json": tls_auth.build,
+    "application.json": application.build,
     "runtime.json": runtime.build,
 }
 

@@ -1,34 +1,30 @@
-//! What every request passes before and after its handler.
+//! Who may come in: the key or token of a request, and what bounds those who have one.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use axum::RequestExt;
 use axum::body::{Body, to_bytes};
-use axum::extract::{MatchedPath, RawPathParams, Request, State};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode, header};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use http::{StatusCode, header};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::audit;
 use super::caller::{Budget, Caller, Reach, Scopes, Via};
+use super::idempotency::Replays;
 use super::keys::{self, Keys};
-use super::problem::{self, Problem};
+use super::problem::Problem;
 use crate::auth::{self, AddressLimiter};
 use crate::config;
 use crate::net::PeerAddress;
 use crate::runtime::Node;
-use crate::telemetry::metrics::{AdminResult, ApiOperation, Label};
+use crate::telemetry::metrics::{ApiOperation, Label, Limit, Metrics, RateLimit};
 
 /// How long the body may take.
 const BODY_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long an answer may take, body included; the routes around it give up a little later.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(14);
 /// Wrong keys per second and address that are told so, after a burst; then it is 429.
 const WRONG_PER_SECOND: NonZeroU32 = NonZeroU32::new(5).expect("not nought");
 const WRONG_BURST: NonZeroU32 = NonZeroU32::new(20).expect("not nought");
@@ -43,8 +39,9 @@ pub struct Door {
     /// Whether tokens may, and where their scopes are.
     tokens: Option<Tokens>,
     wrong: AddressLimiter,
-    in_flight: Semaphore,
+    in_flight: Arc<Semaphore>,
     body_bytes: usize,
+    pub(super) replays: Replays,
 }
 
 struct Tokens {
@@ -69,14 +66,16 @@ impl Door {
             keys: Keys::new(config),
             tokens,
             wrong: AddressLimiter::new(Quota::per_second(WRONG_PER_SECOND).allow_burst(WRONG_BURST)),
-            in_flight: Semaphore::new(config.in_flight),
+            in_flight: Arc::new(Semaphore::new(config.in_flight)),
             body_bytes: config.body_bytes,
+            replays: Replays::new(config),
         }
     }
 
     /// Forgets addresses and users that were quiet. To be called every few seconds.
     pub fn sweep(&self) {
         self.wrong.sweep();
+        self.replays.sweep();
         if let Some(tokens) = &self.tokens {
             tokens.users.retain_recent();
             tokens.users.shrink_to_fit();
@@ -84,14 +83,14 @@ impl Door {
     }
 
     /// The bearer's name and rights.
-    fn admit(&self, node: &Node, parts: &Parts, operation: ApiOperation) -> Result<Caller, Problem> {
+    pub(super) fn admit(&self, node: &Node, parts: &Parts, operation: ApiOperation) -> Result<Caller, Problem> {
         let address = address(parts);
         let presented = bearer(parts)?;
         let found = match presented.starts_with(keys::PREFIX) {
             true => self.by_key(presented, address),
             false => self.by_token(node, presented, address),
         };
-        found.map_err(|refused| self.count_wrong(address, operation, refused))
+        found.map_err(|refused| self.count_wrong(node, address, operation, refused))
     }
 
     fn by_key(&self, presented: &str, address: IpAddr) -> Result<Caller, Problem> {
@@ -167,7 +166,7 @@ impl Door {
     }
 
     /// Only what is wrong is counted: whoever has a good key is served, wrong ones from the same address or not.
-    fn count_wrong(&self, address: IpAddr, operation: ApiOperation, refused: Problem) -> Problem {
+    fn count_wrong(&self, node: &Node, address: IpAddr, operation: ApiOperation, refused: Problem) -> Problem {
         if refused.status != StatusCode::UNAUTHORIZED {
             return refused;
         }
@@ -176,18 +175,23 @@ impl Door {
                 audit::bad_key(address, operation.word(), refused.code);
                 refused
             }
-            Err(wait) => Problem::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "throttled",
-                "too many wrong keys came from this address",
-                "come again after Retry-After, with a good one",
-            )
-            .retry_after(wait),
+            Err(wait) => {
+                node.metrics.rate_limited(RateLimit::ApiWrongKeys);
+                Problem::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "throttled",
+                    "too many wrong keys came from this address",
+                    "come again after Retry-After, with a good one",
+                )
+                .retry_after(wait)
+            }
         }
     }
 
-    fn room(&self) -> Result<SemaphorePermit<'_>, Problem> {
-        self.in_flight.try_acquire().map_err(|_| {
+    /// A place among those that are served.
+    pub(super) fn room(&self, metrics: &Metrics) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.in_flight).try_acquire_owned().map_err(|_| {
+            metrics.limit_hit(Limit::ApiInFlight);
             Problem::unavailable(
                 "busy",
                 "api.in_flight requests are being served already",
@@ -198,16 +202,19 @@ impl Door {
     }
 
     /// The whole body, so that no handler waits for one.
-    async fn body(&self, body: Body) -> Result<Body, Problem> {
+    pub(super) async fn body(&self, body: Body, metrics: &Metrics) -> Result<Bytes, Problem> {
         let whole = tokio::time::timeout(BODY_TIME_MAX, to_bytes(body, self.body_bytes)).await;
         match whole {
-            Ok(Ok(bytes)) => Ok(Body::from(bytes)),
-            Ok(Err(_)) => Err(Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "too_large",
-                format!("the body is longer than api.body_bytes, {} bytes", self.body_bytes),
-                "send less at once",
-            )),
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(_)) => {
+                metrics.limit_hit(Limit::ApiBodyBytes);
+                Err(Problem::new(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "too_large",
+                    format!("the body is longer than api.body_bytes, {} bytes", self.body_bytes),
+                    "send less at once",
+                ))
+            }
             Err(_) => Err(Problem::new(
                 StatusCode::REQUEST_TIMEOUT,
                 "too_slow",
@@ -215,76 +222,6 @@ impl Door {
                 "send it at once",
             )),
         }
-    }
-}
-
-/// Every request comes through here.
-pub async fn enter(State((node, door)): State<(Arc<Node>, Arc<Door>)>, request: Request, next: Next) -> Response {
-    let begun = Instant::now();
-    let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let operation = operation(request.method(), path.unwrap_or_default());
-    let mut response = match serve(&node, &door, operation, request, next).await {
-        Ok(response) => uniform(response),
-        Err(problem) => problem.into_response(),
-    };
-    // What it says is for this caller, at this moment.
-    let no_store = HeaderValue::from_static("no-store");
-    response.headers_mut().insert(header::CACHE_CONTROL, no_store);
-    node.metrics
-        .api_request(operation, result(response.status()), begun.elapsed().as_secs_f64());
-    response
-}
-
-async fn serve(
-    node: &Arc<Node>,
-    door: &Door,
-    operation: ApiOperation,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
-    let params = request.extract_parts::<RawPathParams>().await.ok();
-    let (mut parts, body) = request.into_parts();
-    check_origin(node, &parts)?;
-    if operation == ApiOperation::Openapi {
-        return Ok(next.run(Request::from_parts(parts, Body::empty())).await);
-    }
-    let caller = door.admit(node, &parts, operation)?;
-    let audit = audit::Audit::begin(caller.clone(), operation.word());
-    for (name, value) in params.iter().flat_map(|params| params.iter()) {
-        caller.about(&format!("{name} {value}"));
-    }
-    let served = async {
-        caller.spend(1)?;
-        let _room = door.room()?;
-        let body = door.body(body).await?;
-        parts.extensions.insert(caller);
-        Ok(next.run(Request::from_parts(parts, body)).await)
-    };
-    let served = tokio::time::timeout(ANSWER_TIME_MAX, served).await.unwrap_or_else(|_| {
-        Err(Problem::unavailable(
-            "timeout",
-            "it took too long: it may have been done or not",
-            "do it again to be sure, with the same key or Idempotency-Key",
-            BUSY_RETRY,
-        ))
-    });
-    match &served {
-        Ok(response) => audit.done(response.status().as_u16(), ""),
-        Err(problem) => audit.done(problem.status.as_u16(), problem.code),
-    }
-    served
-}
-
-/// Pages of other sites have no business here, whatever they carry along.
-fn check_origin(node: &Node, parts: &Parts) -> Result<(), Problem> {
-    match node.policy.origin(parts, &|host| node.names_host(host)) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            "origin",
-            "the request comes from a web page that may not call this API",
-            "call it from your backend: a key in a page is everybody's",
-        )),
     }
 }
 
@@ -314,65 +251,4 @@ fn address(parts: &Parts) -> IpAddr {
     let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let peer = parts.extensions.get::<PeerAddress>();
     peer.map_or(unknown, |peer| peer.0.ip())
-}
-
-/// What axum itself refuses, a wrong method for one, becomes a problem as all others, and keeps its headers (`Allow`).
-fn uniform(response: Response) -> Response {
-    let status = response.status();
-    let is_error = status.is_client_error() || status.is_server_error();
-    let kind = response.headers().get(header::CONTENT_TYPE);
-    if !is_error || kind.is_some_and(|kind| kind == problem::MEDIA_TYPE) {
-        return response;
-    }
-    let (parts, _) = response.into_parts();
-    let problem = match status {
-        StatusCode::METHOD_NOT_ALLOWED => Problem::new(
-            status,
-            "method",
-            "there is something at this path, but not for this method",
-            "the header Allow has those there are",
-        ),
-        _ => Problem::new(
-            status,
-            "refused",
-            "the request was refused",
-            "/api/v1/openapi.json has all operations",
-        ),
-    };
-    let mut response = problem.into_response();
-    for (name, value) in &parts.headers {
-        if name != header::CONTENT_TYPE && name != header::CONTENT_LENGTH {
-            response.headers_mut().insert(name, value.clone());
-        }
-    }
-    response
-}
-
-/// The name of what a route does.
-fn operation(method: &Method, path: &str) -> ApiOperation {
-    let path = path.strip_prefix(super::PATH).unwrap_or(path);
-    match (method.as_str(), path) {
-        ("POST", "/rooms/{room}/chat") => ApiOperation::Chat,
-        ("POST", "/users/{user}/message") => ApiOperation::Message,
-        ("GET" | "HEAD", "/rooms/{room}/users") => ApiOperation::Users,
-        ("GET" | "HEAD", "/rooms/{room}/history") => ApiOperation::History,
-        ("DELETE", "/rooms/{room}/users/{user}") => ApiOperation::Remove,
-        ("POST", "/users/{user}/kick") => ApiOperation::Kick,
-        ("POST", "/revocations") => ApiOperation::Revoke,
-        ("GET" | "HEAD", "/rooms") => ApiOperation::Rooms,
-        ("GET" | "HEAD", "/nodes") => ApiOperation::Nodes,
-        ("POST", "/batch") => ApiOperation::Batch,
-        ("GET" | "HEAD", "/openapi.json") => ApiOperation::Openapi,
-        _ => ApiOperation::Other,
-    }
-}
-
-fn result(status: StatusCode) -> AdminResult {
-    match status.as_u16() {
-        ..400 => AdminResult::Ok,
-        401 | 403 => AdminResult::Denied,
-        429 => AdminResult::Throttled,
-        400..500 => AdminResult::Refused,
-        _ => AdminResult::Failed,
-    }
 }

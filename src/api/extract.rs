@@ -4,6 +4,7 @@ use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use http::StatusCode;
 use http::request::Parts;
+use http_body::Body as _;
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
@@ -11,6 +12,10 @@ use super::problem::Problem;
 /// A JSON body.
 #[derive(Debug)]
 pub struct Json<T>(pub T);
+
+/// A JSON body, or none at all.
+#[derive(Debug)]
+pub struct OptionalJson<T>(pub Option<T>);
 
 /// The parameters in the path, percent-decoded.
 #[derive(Debug)]
@@ -28,6 +33,19 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
             Ok(axum::Json(value)) => Ok(Self(value)),
             Err(rejection) => Err(unread(&rejection)),
         }
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for OptionalJson<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        // The door has read the body whole: its length is known.
+        if request.body().size_hint().exact() == Some(0) {
+            return Ok(Self(None));
+        }
+        let Json(value) = Json::from_request(request, state).await?;
+        Ok(Self(Some(value)))
     }
 }
 

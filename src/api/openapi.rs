@@ -1,15 +1,17 @@
 //! The description of the API, OpenAPI 3.1, at `/api/v1/openapi.json`: made from the handlers, and served without a key,
 //! since it says nothing of this node or of who may call it.
+//!
+//! What the door does to all of them (keys, limits, problems, `Idempotency-Key`) is added here, once.
 
-use axum::Router;
-use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::Extension;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderValue, header};
+use serde_json::{Map, Value, json};
+use utoipa::PartialSchema;
 use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, ServerBuilder};
 
-/// Its path below [`super::PATH`].
-pub const PATH: &str = "/openapi.json";
+use super::{idempotency, problem};
 
 /// What is true of the whole API.
 pub fn base() -> OpenApi {
@@ -27,12 +29,150 @@ pub fn base() -> OpenApi {
         .build()
 }
 
-/// Serves `document`, rendered once.
-pub fn routes<S: Clone + Send + Sync + 'static>(document: OpenApi) -> Router<S> {
-    let text = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
-    let serve = move || async move {
-        let kind = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        ([kind], text).into_response()
-    };
-    Router::new().route(PATH, get(serve))
+/// The whole text, rendered once.
+#[derive(Debug, Clone)]
+pub struct Document(Bytes);
+
+impl Document {
+    /// As the handlers describe themselves, and what is true of all of them.
+    pub fn new(described: &OpenApi) -> Self {
+        let text = serde_json::to_value(described).map(completed);
+        Self(text.map_or_else(|_| Bytes::new(), |text| Bytes::from(text.to_string())))
+    }
 }
+
+/// This description.
+#[utoipa::path(get, path = "/openapi.json", operation_id = "openapi", tag = "description",
+    responses((status = 200, description = "OpenAPI 3.1", body = Value)),
+    security(()))]
+pub async fn openapi(Extension(Document(text)): Extension<Document>) -> Response {
+    let kind = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    ([kind], text).into_response()
+}
+
+/// Who may be told which problem by the door, whatever the operation is.
+const OF_ALL: &[(u16, &str)] = &[
+    (400, "The request makes no sense"),
+    (401, "No key or token, or not a good one"),
+    (
+        403,
+        "The key or token has not the scope, or is not for this room; or a web page asks",
+    ),
+    (
+        429,
+        "Too many requests of this key or token, or too many wrong ones from this address",
+    ),
+    (500, "A fault of the server: it may have been done or not"),
+    (
+        503,
+        "Not now: the server or its backplane has too much to do, or cannot be reached",
+    ),
+];
+/// Of those with a body.
+const OF_BODIES: &[(u16, &str)] = &[
+    (408, "The body took too long"),
+    (413, "The body, or the content in it, is too long"),
+    (415, "The body is not said to be JSON"),
+    (
+        422,
+        "The body has not the shape it should have, or the Idempotency-Key came with another request",
+    ),
+];
+/// Of those that take an `Idempotency-Key`.
+const OF_KEYS: &[(u16, &str)] = &[(409, "A request with this Idempotency-Key is being served")];
+
+/// Problems that say when to come again.
+const WITH_RETRY_AFTER: &[u16] = &[409, 429, 503];
+
+fn completed(mut document: Value) -> Value {
+    let problem = serde_json::to_value(problem::Body::schema()).unwrap_or_default();
+    document["components"]["schemas"]["Problem"] = problem;
+    document["components"]["securitySchemes"]["key"] = json!({
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key (`ck_…`), or a token of the application with a scope, where `api.jwt` is set.",
+    });
+    for (status, what) in [OF_ALL, OF_BODIES, OF_KEYS].concat() {
+        document["components"]["responses"][status.to_string()] = response(status, what);
+    }
+    document["components"]["parameters"]["IdempotencyKey"] = json!({
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "The same word with the same request is done once, and answered as the first time, for `api.idempotency`.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": idempotency::KEY_BYTES_MAX, "pattern": "^[!-~]+$"},
+    });
+    for operations in values(&mut document["paths"]) {
+        for (method, operation) in entries(operations) {
+            complete(method, operation);
+        }
+    }
+    document
+}
+
+/// One operation. What it says itself of a status stays.
+fn complete(method: &str, operation: &mut Value) {
+    let is_open = operation["operationId"] == "openapi";
+    let has_body = operation["requestBody"].is_object();
+    let mut of_this = if is_open {
+        OF_ALL[2..3].to_vec()
+    } else {
+        OF_ALL.to_vec()
+    };
+    if has_body {
+        of_this.extend_from_slice(OF_BODIES);
+    }
+    if method == "post" {
+        of_this.extend_from_slice(OF_KEYS);
+        let parameters = &mut operation["parameters"];
+        let reference = json!({"$ref": "#/components/parameters/IdempotencyKey"});
+        match parameters.as_array_mut() {
+            Some(parameters) => parameters.push(reference),
+            None => *parameters = json!([reference]),
+        }
+        operation["responses"]["200"]["headers"]["Idempotency-Replayed"] = json!({
+            "description": "`true`: this is the answer of the first time.",
+            "schema": {"type": "string", "enum": ["true"]},
+        });
+    }
+    let Some(responses) = operation["responses"].as_object_mut() else {
+        return;
+    };
+    // Each status is said one by one.
+    responses.retain(|status, _| !status.ends_with("XX"));
+    for (status, _) in of_this {
+        let reference = json!({"$ref": format!("#/components/responses/{status}")});
+        responses.entry(status.to_string()).or_insert(reference);
+    }
+}
+
+fn response(status: u16, what: &str) -> Value {
+    let mut response = json!({
+        "description": what,
+        "content": {problem::MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    });
+    if WITH_RETRY_AFTER.contains(&status) {
+        response["headers"]["Retry-After"] = json!({
+            "description": "When to come again, in seconds.",
+            "schema": {"type": "integer", "minimum": 1},
+        });
+    }
+    if matches!(status, 401 | 403) {
+        response["headers"]["WWW-Authenticate"] = json!({
+            "description": "As RFC 6750 has it.",
+            "schema": {"type": "string"},
+        });
+    }
+    response
+}
+
+fn values(object: &mut Value) -> impl Iterator<Item = &mut Value> {
+    entries(object).map(|(_, value)| value)
+}
+
+fn entries(object: &mut Value) -> impl Iterator<Item = (&str, &mut Value)> {
+    let entries = object.as_object_mut().into_iter().flat_map(Map::iter_mut);
+    entries.map(|(name, value)| (name.as_str(), value))
+}
+
+#[cfg(test)]
+mod tests;

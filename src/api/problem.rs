@@ -27,6 +27,10 @@ pub struct Problem {
     challenge: Option<String>,
 }
 
+/// In the extensions of an answer: its `code`, for the audit log.
+#[derive(Debug, Clone, Copy)]
+pub struct Word(pub &'static str);
+
 /// `{"type":"about:blank","title":"Forbidden","status":403,"code":"scope_missing","detail":"…","fix":"…"}`
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem, title = "Problem")]
@@ -165,6 +169,7 @@ impl IntoResponse for Problem {
         let body = serde_json::to_vec(&self.body()).unwrap_or_default();
         let kind = (header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         let mut response = (self.status, [kind], body).into_response();
+        response.extensions_mut().insert(Word(self.code));
         let headers = response.headers_mut();
         if let Some(wait) = self.retry_after {
             headers.insert(header::RETRY_AFTER, seconds(wait));

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::UnixSeconds;
 use super::grants::Grants;
+use crate::hub::User;
 
 /// User id, token id and name each.
 const WORD_BYTES_MAX: usize = 256;
@@ -84,6 +85,26 @@ impl Claims {
     }
 }
 
+/// A user as an application names it, held to what a token may say.
+pub(super) fn public_user(
+    id: &str,
+    name_said: Option<&str>,
+    info_said: Option<&Map<String, Value>>,
+) -> Result<User, &'static str> {
+    if !is_user_id(id) {
+        return Err("id is empty, longer than 256 bytes, or has control characters");
+    }
+    let claims = Claims {
+        name: name_said.map(|said| name(Value::from(said))).transpose()?,
+        info: info_said.map(|said| info(Value::Object(said.clone()))).transpose()?,
+        ..Claims::default()
+    };
+    Ok(User {
+        id: id.into(),
+        json: claims.user_json(id),
+    })
+}
+
 /// Whether `text` may be a user id: 1 to 256 bytes, no control characters.
 pub(super) fn is_user_id(text: &str) -> bool {
     (1..=WORD_BYTES_MAX).contains(&text.len()) && !text.contains(char::is_control)
@@ -139,14 +160,14 @@ fn jti(value: Value) -> Result<Box<str>, &'static str> {
     }
 }
 
-fn name(value: Value) -> Result<String, &'static str> {
+pub(super) fn name(value: Value) -> Result<String, &'static str> {
     match value {
         Value::String(text) if text.len() <= WORD_BYTES_MAX && !text.contains(char::is_control) => Ok(text),
         _ => Err("name is not a string of at most 256 bytes without control characters"),
     }
 }
 
-fn info(value: Value) -> Result<Value, &'static str> {
+pub(super) fn info(value: Value) -> Result<Value, &'static str> {
     if value.is_object() && value.to_string().len() <= INFO_BYTES_MAX {
         Ok(value)
     } else {

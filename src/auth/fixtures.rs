@@ -12,6 +12,7 @@ use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaEncod
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use secrecy::SecretString;
+use serde_json::{Value, json};
 
 use super::token::Rules;
 use super::{Keys, Policy, UnixSeconds, parse_allow};
@@ -192,5 +193,41 @@ pub(crate) fn policy(keys: Keys, allow: &[&str]) -> Policy {
         rules,
         forward: config::default_config().auth.forward,
         revoked: Arc::default(),
+    }
+}
+
+pub(crate) fn rsa_jwk(more: Value) -> Value {
+    let public = aws_lc_rs::signature::RsaPublicKeyComponents::<Vec<u8>>::from(PAIRS.rsa.public_key());
+    with(json!({"kty": "RSA", "n": b64(public.n), "e": b64(public.e)}), more)
+}
+
+pub(crate) fn ec_jwk(more: Value) -> Value {
+    let point = PAIRS.p256.public_key().as_ref();
+    with(
+        json!({"kty": "EC", "crv": "P-256", "x": b64(&point[1..33]), "y": b64(&point[33..])}),
+        more,
+    )
+}
+
+pub(crate) fn with(mut jwk: Value, more: Value) -> Value {
+    jwk.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    jwk
+}
+
+/// The keys of `issuer` by URL, which nobody serves.
+pub(crate) fn by_url(issuer: &str) -> config::Key {
+    let source = config::JwksUrl {
+        target: crate::outbound::Target::parse("http://127.0.0.1:9/keys").unwrap(),
+        ca_file: None,
+        algorithms: Vec::new(),
+        refresh: Duration::from_secs(10),
+        timeout: Duration::from_secs(5),
+        minimum_gap: Duration::from_secs(1),
+        maximum_age: Duration::from_hours(24),
+        grace: Duration::from_secs(60),
+    };
+    config::Key {
+        issuer: Some(issuer.into()),
+        ..key("", KeySource::JwksUrl(Box::new(source)))
     }
 }

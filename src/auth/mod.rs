@@ -3,15 +3,17 @@
 //! `origin` reads the Origin header, `extract` finds the token in a request, `token` (pure) judges it with the `keys`,
 //! `claims` and `grants` (pure) read what it says, `revocations` (pure) know which no longer count, `denied` says why not,
 //! `refusals` counts who is refused too often. `ticket` and `vouched` (pure) are the other two ways to be known: a ticket
-//! that stands for a token, and the word of the application.
+//! that stands for a token, and the word of the application, which `forward` asks for.
 
 mod algorithm;
+mod amend;
 mod claims;
 mod denied;
 mod diagnose;
 mod extract;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod forward;
 mod grants;
 mod json;
 mod jwk;
@@ -37,14 +39,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ::http::request::Parts;
 use parking_lot::RwLock;
 
+pub use amend::Amendment;
 pub use denied::{Denied, DeniedWord, NotVerified};
 pub use diagnose::diagnose;
+pub use forward::Forward;
 pub use grants::{Grants, Verb};
 pub use keys::{KeyProblem, Keys};
 pub(crate) use mint::Guest;
 pub use mint::{MintError, ProviderBroken, mint};
 pub use origin::{Allow, Foreign, OriginVerdict, parse_allow};
-pub use refusals::{AddressLimiter, Refusals};
+pub use refusals::{AddressLimiter, Refusals, UserLimiter};
 pub use revocations::Revocations;
 pub use vouched::NotVouched;
 
@@ -54,6 +58,18 @@ use jwks::{Issuer, Waited};
 
 /// Seconds since the Unix epoch.
 pub type UnixSeconds = u64;
+
+/// A user as an application names it, held to what a token may say.
+///
+/// # Errors
+/// A token could not say it; what is wrong.
+pub fn public_user(
+    id: &str,
+    name: Option<&str>,
+    info: Option<&serde_json::Map<String, serde_json::Value>>,
+) -> Result<crate::hub::User, &'static str> {
+    claims::public_user(id, name, info)
+}
 
 /// The clock as `Policy` wants it.
 pub fn now() -> UnixSeconds {
@@ -68,13 +84,15 @@ pub struct Identity {
     /// `{"id":"u7","name":"Ann","info":{…}}`
     pub user_json: Arc<str>,
     /// None: what the class of a room gives to all.
-    pub grants: Option<Grants>,
+    pub grants: Option<Box<Grants>>,
     /// `jti`
     pub token_id: Option<Box<str>>,
     /// `iat`
     pub issued_at: IssuedAt,
     /// A synthetic client (`"probe": true`): it is in shadow rooms only, see [`crate::hub::shadow`].
     pub is_probe: bool,
+    /// What the application has changed of it, for as long as the connection.
+    pub amendment: Option<Arc<Amendment>>,
 }
 
 /// `iat`, or that there is none, in the room of a number: there is one per connection.
@@ -100,10 +118,11 @@ impl Identity {
         Self {
             user_json: claims.user_json(&user_id),
             user_id: user_id.into(),
-            grants: claims.rooms,
+            grants: claims.rooms.map(Box::new),
             token_id: claims.jti,
             issued_at: claims.iat.into(),
             is_probe: claims.probe,
+            amendment: None,
         }
     }
 
@@ -133,9 +152,15 @@ impl Identity {
         }
     }
 
-    /// Whether the token's `rooms` claim names `verb` for `room`; `without` is the answer of a token that has no such claim.
+    /// Whether the token's `rooms` claim names `verb` for `room`, and the application's answer about the connection does not
+    /// take it away; `without` stands for a token that has no such claim.
     pub fn is_granted(&self, room: &str, verb: Verb, without: bool) -> bool {
-        self.grants.as_ref().map_or(without, |grants| grants.allows(room, verb))
+        let by_token = (self.grants.as_ref()).map_or(without, |grants| grants.allows(room, verb));
+        by_token
+            && self
+                .amendment
+                .as_ref()
+                .is_none_or(|amendment| amendment.allows(room, verb))
     }
 
     /// Whether it is one of our own guests, where there can be any.
@@ -327,19 +352,13 @@ impl Policy {
         Ok(Shown::Token(found.token, found.place))
     }
 
-    /// The third, for a token and nobody else to ask.
+    /// The third, of a token.
     ///
     /// # Errors
     /// No good token: upgrade, then close 1008 with the word.
-    pub fn admit(&self, parts: &Parts, origin: OriginVerdict, now: UnixSeconds) -> Result<Admitted, Denied> {
-        match self.shown(parts, origin)? {
-            Shown::Token(token, place) => Ok(Admitted {
-                verified: self.verify(&token, now)?,
-                place,
-            }),
-            Shown::Ticket(_) => Err(Denied::new(DeniedWord::TicketUsed, "there are no tickets")),
-            Shown::Nothing(denied) => Err(denied),
-        }
+    pub fn admit_token(&self, token: &str, place: Place, now: UnixSeconds) -> Result<Admitted, Denied> {
+        let verified = self.verify(token, now)?;
+        Ok(Admitted { verified, place })
     }
 
     /// Who comes with a ticket: `taken` is what was kept under its name, if anything was.

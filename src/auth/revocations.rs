@@ -3,12 +3,25 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Identity, UnixSeconds};
 use crate::backplane::contract::{Revocation, Subject};
 
 /// Entries kept at a time: some 100 MB. A node that cannot keep them all must not let anybody in on what it knows.
 const ENTRIES_MAX: usize = 1_000_000;
+
+/// How long a revocation is kept if nobody says: longer than any token lives that its operator bounds at all.
+const KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// The same where tokens need not expire.
+const KEPT_WITHOUT_EXPIRY: Duration = Duration::from_secs(20 * 365 * 24 * 3_600);
+
+/// How long a revocation is kept if nobody says.
+#[must_use]
+pub const fn kept(require_expiry: bool) -> Duration {
+    if require_expiry { KEPT } else { KEPT_WITHOUT_EXPIRY }
+}
 
 /// Everything that is revoked, as far as this node knows.
 #[derive(Debug, Default, Clone)]

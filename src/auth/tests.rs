@@ -17,7 +17,12 @@ fn ask(headers: &[(&str, &str)], uri: &str) -> Result<Result<Admitted, DeniedWor
     }
     let (parts, ()) = request.body(()).unwrap().into_parts();
     let origin = policy.origin(&parts, &|host| host == "localhost")?;
-    Ok(policy.admit(&parts, origin, NOW).map_err(Denied::word))
+    let admitted = policy.shown(&parts, origin).and_then(|shown| match shown {
+        Shown::Token(token, place) => policy.admit_token(&token, place, NOW),
+        Shown::Ticket(_) => Err(Denied::new(DeniedWord::TicketUsed, "")),
+        Shown::Nothing(denied) => Err(denied),
+    });
+    Ok(admitted.map_err(Denied::word))
 }
 
 #[test]
@@ -60,6 +65,45 @@ fn a_bad_token_is_not_rescued_by_another_place() {
         ask(&[("origin", "null")], &format!("/ws?token={good}")).unwrap_err(),
         Foreign::Null
     );
+}
+
+#[test]
+fn a_ticket_is_one_only_in_the_query_and_no_other_place_rescues_it() {
+    let bearer = format!("Bearer {}", hs256(claims("")));
+    let good = ("authorization", bearer.as_str());
+    assert_eq!(
+        ask(&[good], "/ws?token=t_x").unwrap().unwrap_err(),
+        DeniedWord::TicketUsed
+    );
+    assert_eq!(
+        ask(&[good], "/ws?token=t%5Fx").unwrap().unwrap_err(),
+        DeniedWord::TicketUsed
+    );
+    let elsewhere = [("authorization", "Bearer t_x")];
+    assert_eq!(ask(&elsewhere, "/ws").unwrap().unwrap_err(), DeniedWord::TokenMalformed);
+}
+
+#[test]
+fn without_query_tokens_a_jwt_there_is_refused_and_a_ticket_is_not() {
+    let policy = Policy {
+        query_token: false,
+        ..policy(Keys::load(&[secret("HS256", SECRET)]).unwrap(), &[])
+    };
+    let show = |uri: &str, bearer: &str| {
+        let request = Request::builder().uri(uri).header("authorization", bearer);
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let shown = policy.shown(&parts, OriginVerdict::Absent);
+        shown
+            .map(|shown| matches!(shown, Shown::Ticket(_)))
+            .map_err(Denied::word)
+    };
+    let token = hs256(claims(""));
+    assert_eq!(
+        show(&format!("/ws?token={token}"), &format!("Bearer {token}")),
+        Err(DeniedWord::TokenMalformed)
+    );
+    assert_eq!(show("/ws", &format!("Bearer {token}")), Ok(false));
+    assert_eq!(show("/ws?token=t_x", ""), Ok(true));
 }
 
 #[test]

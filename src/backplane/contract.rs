@@ -335,16 +335,25 @@ pub struct SessionChange {
     pub user: Arc<str>,
     /// `s-…`
     pub session: Arc<str>,
-    pub begins: bool,
+    pub turn: SessionTurn,
     /// Who is told.
     pub hooks: HookSet,
     /// The event, see [`super::outbox::record`].
     pub record: Bytes,
-    /// What its end would be told as if its node died, without time and id: members of a JSON object. Of a session that
-    /// begins, if anybody wants to hear of ends.
-    pub end: Option<Bytes>,
-    /// When it began, in ms since the Unix epoch.
-    pub since_ms: u64,
+}
+
+/// What became of a connection.
+#[derive(Debug, Clone)]
+pub enum SessionTurn {
+    Begins {
+        /// What its end is told as if its node dies: members of a JSON object, without time, id and duration.
+        end: Bytes,
+        /// When, in ms since the Unix epoch.
+        since_ms: u64,
+    },
+    Ends,
+    /// Nothing: the event says that others were lost on the way here.
+    Lost,
 }
 
 /// Asks for what waits in one outbox.
@@ -568,6 +577,9 @@ pub trait Backplane: Send + Sync {
 
     /// Keeps a value under a name for a while; false if the name was taken.
     fn put<'a>(&'a self, name: &'a str, value: &'a [u8], lifetime: Duration) -> Call<'a, bool>;
+
+    /// The value of a name, which stays.
+    fn get<'a>(&'a self, name: &'a str) -> Call<'a, Option<Bytes>>;
 
     /// Takes the value of a name, which is gone then: of two takers one gets it.
     fn take<'a>(&'a self, name: &'a str) -> Call<'a, Option<Bytes>>;

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::contract::{Advertised, Incarnation};
 
-/// Facts that are longer than this are nobody's: a node writes a few hundred bytes.
-pub const FACTS_BYTES_MAX: usize = 4 * 1024;
+/// Facts that are longer than this are nobody's: a node writes a few hundred bytes, and some 30 KiB about its rooms.
+pub const FACTS_BYTES_MAX: usize = 64 * 1024;
 
 /// What a node says of itself, stored as JSON: `{"name":"a:8443","version":"0.1.0","connections":7,…}`. A node of another
 /// version may say less or more.
@@ -31,6 +31,24 @@ pub struct NodeFacts {
     pub is_ready: bool,
     /// It is on its way out.
     pub is_draining: bool,
+    /// Its largest and busiest rooms, if it serves the server API.
+    #[serde(skip_serializing_if = "<[TopRoom]>::is_empty")]
+    pub rooms: Arc<[TopRoom]>,
+}
+
+/// A room, as one node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopRoom {
+    pub room: Arc<str>,
+    /// Connections on this node.
+    #[serde(rename = "m")]
+    pub members: u64,
+    /// Users on all nodes.
+    #[serde(rename = "u")]
+    pub users: u64,
+    /// Chats in 1,000 seconds.
+    #[serde(rename = "r")]
+    pub rate: u64,
 }
 
 type Own = Box<dyn Fn() -> NodeFacts + Send + Sync>;

@@ -53,6 +53,12 @@ impl Event {
 pub struct HookSet(u32);
 
 impl HookSet {
+    /// One hook; none if there cannot be so many.
+    #[must_use]
+    pub const fn of(hook: usize) -> Self {
+        Self(if hook < HOOKS_MAX { 1 << hook } else { 0 })
+    }
+
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
@@ -80,7 +86,7 @@ impl HookSet {
     }
 
     fn insert(&mut self, hook: usize) {
-        self.0 |= 1 << hook;
+        *self = self.and(Self::of(hook));
     }
 }
 

@@ -62,6 +62,7 @@ mod tests {
                 token_id: None,
                 issued_at: issued_at.into(),
                 is_probe: false,
+                amendment: None,
             };
             known.judge(&identity, None, now).is_some()
         };

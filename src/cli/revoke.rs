@@ -7,20 +7,10 @@ use super::{Environment, Failure, control};
 use crate::auth;
 use crate::backplane::contract::{Control, Revocation, Subject};
 
-/// How long a revocation is kept: longer than any token lives that its operator bounds at all.
-const KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
-
-/// The same where tokens need not expire.
-const KEPT_WITHOUT_EXPIRY: Duration = Duration::from_secs(20 * 365 * 24 * 3_600);
-
 /// Tells all nodes, and says what was done.
 pub fn run(args: &Revoke, loudness: Loudness, environment: &Environment) -> Result<(), Failure> {
     let config = control::shared_backplane(args.config.clone(), environment)?;
-    let kept = args.kept.unwrap_or(if config.auth.require_expiry {
-        KEPT
-    } else {
-        KEPT_WITHOUT_EXPIRY
-    });
+    let kept = (args.kept).unwrap_or(auth::revocations::kept(config.auth.require_expiry));
     let revocation = revocation(args, kept, auth::now())?;
     let took = control::tell(&config, &[Control::Revoke(revocation.clone())])?;
     if !loudness.quiet {

@@ -28,6 +28,8 @@ pub struct Api {
     pub keys: Vec<ApiKey>,
     /// Whether tokens of `auth.keys` may call it, if they carry a scope.
     pub jwt: bool,
+    /// Id of the user who says what a request says without naming one.
+    pub user: String,
     /// The claim with the scopes.
     pub scope_claim: String,
     /// What a scope begins with there.
@@ -42,6 +44,8 @@ pub struct Api {
     pub in_flight: usize,
     /// How long the answer to an `Idempotency-Key` is kept.
     pub idempotency: Duration,
+    /// Bytes of such answers on a node without a shared backplane.
+    pub idempotency_bytes: usize,
 }
 
 impl Api {
@@ -112,6 +116,7 @@ pub(super) fn api(settings: &Settings, problems: &mut Vec<Problem>) -> Api {
     Api {
         keys,
         jwt: read.flag("api.jwt"),
+        user: user(&read, problems),
         scope_claim: read.text("api.scope_claim"),
         scope_prefix: read.text("api.scope_prefix"),
         requests_per_second: NonZeroU32::new(read.number("api.requests_per_second")).unwrap_or(NonZeroU32::MIN),
@@ -119,7 +124,20 @@ pub(super) fn api(settings: &Settings, problems: &mut Vec<Problem>) -> Api {
         body_bytes: read.size("api.body_bytes"),
         in_flight: read.number("api.in_flight"),
         idempotency: read.duration("api.idempotency"),
+        idempotency_bytes: read.size("api.idempotency_bytes"),
     }
+}
+
+fn user(read: &Read, problems: &mut Vec<Problem>) -> String {
+    let user = read.text("api.user");
+    if let Err(why) = crate::auth::public_user(&user, None, None) {
+        problems.push(Problem::error(
+            "api.user".to_owned(),
+            format!("no user can be called so: {why}"),
+            "name a user that no person has, such as \"app\"",
+        ));
+    }
+    user
 }
 
 fn key(read: &Read, entry: &str, problems: &mut Vec<Problem>) -> Option<ApiKey> {

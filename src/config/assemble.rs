@@ -286,6 +286,7 @@ fn limits(read: &Read) -> Limits {
         room_bytes_per_second: read.size("limits.room_bytes_per_second") as u64,
         node_messages_per_second: read.number("limits.node_messages_per_second"),
         node_bytes_per_second: read.size("limits.node_bytes_per_second") as u64,
+        calls_per_connection: read.number("limits.calls_per_connection"),
         rooms_per_connection: read.number("limits.rooms_per_connection"),
         room_members: read.number("limits.room_members"),
         rooms: read.number("limits.rooms"),

@@ -342,6 +342,8 @@ pub struct Limits {
     /// Over all connections of this node.
     pub node_messages_per_second: u32,
     pub node_bytes_per_second: u64,
+    /// Calls of one connection under way at the same time.
+    pub calls_per_connection: usize,
     /// Rooms one connection may be in.
     pub rooms_per_connection: usize,
     /// Connections in one room on this node.
@@ -646,6 +648,8 @@ pub struct TellHook {
     pub retry_max: Duration,
     /// Events that may wait.
     pub queue_events: usize,
+    /// Bytes of them.
+    pub queue_bytes: usize,
 }
 
 #[derive(Debug, Clone)]

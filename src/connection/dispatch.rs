@@ -3,6 +3,7 @@
 use crate::auth::{self, Verb};
 use crate::config::classes::Class;
 use crate::connection::NEVER;
+use crate::connection::asking::Chat;
 use crate::connection::task::Life;
 use crate::hub::room::{Joining, Paged, Paging, Said, Saying, Sees};
 use crate::hub::{Joined, Position, Room};
@@ -25,15 +26,15 @@ use std::sync::Arc;
 const UNAVAILABLE_RETRY_MS: u64 = 500;
 
 /// Why a request was not done. `why` is for a person.
-struct Failed {
-    code: ErrorCode,
-    why: &'static str,
-    reason: Option<&'static str>,
-    retry_after_ms: Option<u64>,
+pub(super) struct Failed {
+    pub code: ErrorCode,
+    pub why: &'static str,
+    pub reason: Option<&'static str>,
+    pub retry_after_ms: Option<u64>,
 }
 
 impl Failed {
-    const fn new(code: ErrorCode, why: &'static str) -> Self {
+    pub const fn new(code: ErrorCode, why: &'static str) -> Self {
         Self {
             code,
             why,
@@ -44,7 +45,7 @@ impl Failed {
 }
 
 /// What a request is answered with, besides named replies.
-enum Done {
+pub(super) enum Done {
     /// The named reply is on its way, or none is due.
     Answered,
     Ok,
@@ -69,6 +70,7 @@ impl Life {
         }
         match client::parse(text) {
             Ok(request) => self.on_request(request, text.len(), now_ns),
+            Err(bad) if bad.code == ErrorCode::UnknownType => self.on_unknown_type(text, bad),
             Err(bad) => self.error(bad.reference, bad.code, &bad.message, None, None),
         }
     }
@@ -86,11 +88,13 @@ impl Life {
                 reference,
                 request.traceparent.as_deref(),
             ),
-            ClientMessage::Join { room, since } => self.join(&room, since.as_ref(), reference),
+            ClientMessage::Join { room, since } => {
+                self.join(&room, since.as_ref(), reference, request.traceparent.as_deref())
+            }
             ClientMessage::Leave { room } => self.leave(&room),
             ClientMessage::List { room } => self.list(&room, reference),
             ClientMessage::History { room, page, limit } => self.history(&room, page, limit, reference),
-            ClientMessage::Call { .. } => Err(Failed::new(ErrorCode::UnknownType, "nobody here takes calls")),
+            ClientMessage::Call { name, data } => self.call(&name, data, reference, request.traceparent.as_deref()),
             ClientMessage::Auth { token } => self.reauthenticate(&token, reference),
             ClientMessage::Ping => {
                 let pong = server::Pong {
@@ -101,6 +105,11 @@ impl Life {
                 Ok(Done::Answered)
             }
         };
+        self.finish(done, reference, now_ns);
+    }
+
+    /// Says what came of a request.
+    pub(super) fn finish(&mut self, done: Result<Done, Failed>, reference: Option<Ref<'_>>, now_ns: u64) {
         match (done, reference) {
             (Ok(Done::Ok), Some(reference)) => self.ok(server::Done {
                 reference,
@@ -160,6 +169,28 @@ impl Life {
         let room = self.joined(name)?;
         self.check_grant(name, Verb::Chat, room.class())?;
         self.check_room_rate(&room, content.len())?;
+        let chat = Chat {
+            room: &room,
+            content,
+            key,
+            reference,
+            traceparent,
+        };
+        if self.asks_to_chat(&chat) {
+            return Ok(Done::Answered);
+        }
+        self.say(&chat)
+    }
+
+    /// Says it in the room: everybody may know by now.
+    pub(super) fn say(&mut self, chat: &Chat<'_>) -> Result<Done, Failed> {
+        let Chat {
+            room,
+            content,
+            key,
+            reference,
+            traceparent,
+        } = *chat;
         let mut span = self.node.traces.publish(self.trace.as_deref(), traceparent);
         let trace = span
             .as_ref()
@@ -231,11 +262,15 @@ impl Life {
         Ok(Done::Answered)
     }
 
-    fn join(&mut self, name: &str, since: Option<&Since<'_>>, reference: Option<Ref<'_>>) -> Result<Done, Failed> {
+    fn join(
+        &mut self,
+        name: &str,
+        since: Option<&Since<'_>>,
+        reference: Option<Ref<'_>>,
+        traceparent: Option<&str>,
+    ) -> Result<Done, Failed> {
         check_name(name)?;
-        let node = Arc::clone(&self.node);
-        let class = node.hub.class_of(name);
-        self.check_grant(name, Verb::Join, class)?;
+        self.check_grant(name, Verb::Join, self.node.hub.class_of(name))?;
         let again = self.rooms.iter().any(|room| room.called() == name);
         let rooms_max = self.node.config.limits.rooms_per_connection;
         if !again && rooms_max > 0 && self.rooms.len() >= rooms_max {
@@ -245,7 +280,27 @@ impl Life {
                 "this connection is in as many rooms as it may be",
             ));
         }
+        // Who is in already only asks for the list again.
+        if !again && self.asks_to_join(name, since, reference, traceparent) {
+            return Ok(Done::Answered);
+        }
+        self.enter(name, since, reference)
+    }
+
+    /// Goes in: nobody has to be asked any more.
+    pub(super) fn enter(
+        &mut self,
+        name: &str,
+        since: Option<&Since<'_>>,
+        reference: Option<Ref<'_>>,
+    ) -> Result<Done, Failed> {
+        let again = self.rooms.iter().any(|room| room.called() == name);
         let user = self.user();
+        let class = self.node.hub.class_of(name);
+        let sees = Sees {
+            users: self.identity.sees(name, Verb::List, class),
+            past: self.identity.sees(name, Verb::History, class),
+        };
         let joining = Joining {
             member: self.member(),
             user: &user,
@@ -255,10 +310,7 @@ impl Life {
             }),
             reference,
             again,
-            sees: Sees {
-                users: self.identity.sees(name, Verb::List, class),
-                past: self.identity.sees(name, Verb::History, class),
-            },
+            sees,
             now_ms: runtime::now_ms(),
         };
         // A probe goes beside the room, where nobody notices it.
@@ -301,6 +353,7 @@ impl Life {
                 }
             }
         }
+        self.settle_chat_hook(&room);
         if !again {
             self.counters().joins.inc();
             // Most connections are in one room: room for one, not for four.
@@ -356,6 +409,8 @@ impl Life {
                 ..Failed::new(ErrorCode::Forbidden, "the new token is not good; the old one stays")
             }
         })?;
+        // What the application said of the connection still holds.
+        let verified = verified.amended(self.identity.amendment.clone());
         let identity = Arc::clone(verified.identity());
         if identity.user_id != self.identity.user_id {
             // The contract wants a word of its section 1 here; of those, this one says best that the claim does not fit.
@@ -431,7 +486,7 @@ impl Life {
         self.leave_room(room, false, runtime::now_ms());
     }
 
-    fn joined(&self, name: &str) -> Result<Arc<Room>, Failed> {
+    pub(super) fn joined(&self, name: &str) -> Result<Arc<Room>, Failed> {
         match self.rooms.iter().find(|room| room.called() == name) {
             Some(room) => Ok(Arc::clone(room)),
             None => {
@@ -484,11 +539,11 @@ impl Life {
         self.reply(Frame::text(|out| done.write(out)));
     }
 
-    fn refuse(&self, reference: Option<Ref<'_>>, failed: &Failed) {
+    pub(super) fn refuse(&self, reference: Option<Ref<'_>>, failed: &Failed) {
         self.error(reference, failed.code, failed.why, failed.reason, failed.retry_after_ms);
     }
 
-    fn error(
+    pub(super) fn error(
         &self,
         reference: Option<Ref<'_>>,
         code: ErrorCode,

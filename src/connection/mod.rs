@@ -3,6 +3,7 @@
 //! A task owns the reading ([`task`]); everybody else holds a [`Conn`] that can only push to its outbox or
 //! close it. The flusher of the shard writes, and only ever tries: what the socket refuses, the task finishes.
 
+mod asking;
 mod dispatch;
 pub mod echo;
 pub mod heartbeat;
@@ -124,8 +125,6 @@ struct State {
     saying: u8,
     /// What its task keeps of a message that is not whole, in units of [`INBOUND_UNIT_KIB`], rounded up.
     inbound: u16,
-    /// Its shard has noted rooms that it is to leave.
-    removed: bool,
     /// An echo is in the middle of a frame: nothing of the outbox may come between its pieces.
     mid_reply: bool,
     /// Since when the bytes at the front wait, shard clock.
@@ -204,7 +203,6 @@ impl Conn {
             refused: false,
             saying: 0,
             inbound: 0,
-            removed: false,
             stuck_since_ms: 0,
             pinged_ms: 0,
         };
@@ -414,18 +412,6 @@ impl Conn {
         }
     }
 
-    /// Has the task leave the rooms that its shard has noted.
-    pub fn be_removed(&self) {
-        let mut state = self.state.lock();
-        state.removed = true;
-        state.wake();
-    }
-
-    /// For the task, which leaves them now.
-    fn is_being_removed(&self) {
-        self.state.lock().removed = false;
-    }
-
     /// Whose it is, as the newest token says.
     #[must_use]
     pub fn identity(&self) -> Option<Arc<Identity>> {
@@ -631,13 +617,11 @@ impl Conn {
 
     /// For the task: whether so much waits for the client that nothing more is taken from it: much of what it would ask
     /// for could only be added to that. The task is woken when the socket takes more.
-    ///
-    /// And whether there is a room that it is to leave.
-    fn is_held_back(&self, limits: &OutboxLimits) -> (bool, bool) {
+    fn is_held_back(&self, limits: &OutboxLimits) -> bool {
         let mut state = self.state.lock();
         let much = state.outbox.bytes() > limits.bytes / 4 || state.outbox.frames() > limits.frames / 4;
         state.held_back = state.waiting && much;
-        (state.held_back, state.removed)
+        state.held_back
     }
 
     /// For the task: whether everything queued has left.

@@ -14,8 +14,10 @@ use tokio::time::Sleep;
 
 use crate::auth::Identity;
 use crate::config;
+use crate::connection::asking::Asks;
 use crate::connection::limits::{Bucket, Patience};
 use crate::connection::{Conn, Gate, Phase, Session};
+use crate::hooks::tell::{End, Teller};
 use crate::hub::{MemberId, Room, User};
 use crate::limits::{CLOSE_LINGER, HARD_LIMIT_FACTOR, READ_PAUSE_MAX};
 use crate::net::limit_key;
@@ -140,6 +142,8 @@ pub(super) struct Life {
     keeps: bool,
     /// The last room was asked for, and the backplane has yet to let us in.
     pub(super) entering: bool,
+    /// None while it waits for nothing from the application.
+    pub(super) asks: Option<Box<Asks>>,
     /// The peer said close first, or left; with its code.
     left_by_peer: Option<u16>,
 }
@@ -196,6 +200,7 @@ impl Task {
             is_seated: node.seats.count(&identity),
             keeps: false,
             entering: false,
+            asks: None,
             left_by_peer: None,
             node,
             shard,
@@ -204,6 +209,9 @@ impl Task {
         };
         tracing::debug!(session = %life.session(), user = %life.identity.user_id, "connected");
         life.node.traces.session_started(life.trace.as_deref());
+        if let Some(teller) = life.told() {
+            teller.opened(life.session(), &life.identity);
+        }
         let aside = (!early.is_empty()).then(|| {
             Box::new(Aside {
                 early,
@@ -230,23 +238,30 @@ impl Task {
             if let Poll::Ready(Err(_)) = self.life.conn.poll_write(cx, &self.life.shard) {
                 return self.gone(cx);
             }
-            match self.life.conn.phase() {
+            let phase = self.life.conn.phase();
+            if phase != Phase::Open || self.life.ending {
+                // Whatever the application answers now comes too late.
+                self.life.asks = None;
+            }
+            match phase {
                 Phase::Open if self.life.ending => return self.poll_farewell(cx),
                 Phase::Open => {}
                 Phase::Closing(_) => return self.poll_end(cx),
                 Phase::Over(_) => return Poll::Ready(()),
                 Phase::Broken => return self.gone(cx),
             }
-            let (is_held_back, is_removed) = self.life.conn.is_held_back(&self.life.shard.outbox_limits);
-            if is_removed {
+            if self.life.shard.removes() {
                 self.life.leave_removed();
+            }
+            if self.life.asks.is_some() && self.life.poll_asks(cx) {
+                continue;
             }
             if let Some(pause) = self.aside.as_mut().and_then(|aside| aside.pause.as_mut()) {
                 ready!(pause.as_mut().poll(cx));
                 self.aside().pause = None;
                 self.life.conn.heard();
             }
-            if is_held_back || self.life.awaits_backplane() {
+            if self.life.conn.is_held_back(&self.life.shard.outbox_limits) || self.life.awaits_answer() {
                 return Poll::Pending;
             }
             if self.life.node.is_behind() {
@@ -300,7 +315,7 @@ impl Task {
                     if life.ending {
                         return life.discard(&mut self.assembler, &mut plain[used..]);
                     }
-                    if life.awaits_backplane() {
+                    if life.awaits_answer() {
                         break;
                     }
                 }
@@ -445,6 +460,11 @@ impl Life {
         self.conn.session
     }
 
+    /// Who tells hooks of it; nobody of a probe.
+    fn told(&self) -> Option<&Teller> {
+        self.node.teller.as_deref().filter(|_| !self.identity.is_probe)
+    }
+
     /// Where it is counted what this connection does.
     pub(super) fn counters(&self) -> &ShardCounters {
         self.shard.counters.of(self.identity.is_probe)
@@ -463,6 +483,11 @@ impl Life {
             self.keeps = bytes > 0;
             self.conn.keep_inbound(bytes, &self.shard.counters);
         }
+    }
+
+    /// Whether nothing more is taken in for now.
+    fn awaits_answer(&mut self) -> bool {
+        self.asks.as_ref().is_some_and(|asks| asks.holds_up()) || self.awaits_backplane()
     }
 
     /// Whether the backplane owes an answer without which nothing more is taken in. A room that it refused is not ours.
@@ -490,7 +515,6 @@ impl Life {
         if self.awaits_backplane() {
             return;
         }
-        self.conn.is_being_removed();
         for name in self.shard.removals(self.member().slot) {
             self.be_removed(&name, RemovedReason::Kicked);
         }
@@ -630,6 +654,14 @@ impl Drop for Life {
             Some(code) => (code, "none", Initiator::Client),
             None => (close.code, close.reason, Initiator::Server),
         };
+        if let Some(teller) = self.told() {
+            let end = End {
+                code,
+                reason,
+                duration: lifetime,
+            };
+            teller.closed(self.session(), &self.identity, &end);
+        }
         self.node
             .hub
             .taps()
@@ -656,6 +688,6 @@ mod tests {
     fn what_an_idle_connection_keeps_stays_small() {
         let sizes = [size_of::<Task>(), size_of::<Conn>(), size_of::<TlsIo>()];
         // With what is around them, allocations of 256, 192 and 1,280 bytes.
-        assert!(sizes[0] <= 112 && sizes[1] <= 176 && sizes[2] <= 1_280, "{sizes:?}");
+        assert!(sizes[0] <= 128 && sizes[1] <= 176 && sizes[2] <= 1_280, "{sizes:?}");
     }
 }

@@ -51,8 +51,9 @@ impl<T: Copy> Routes<T> {
         Self(routes.into())
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Whether a pattern has at least so many literal bytes.
+    pub fn has_literals(&self, literal_min: usize) -> bool {
+        self.0.iter().any(|(pattern, _)| pattern.literal.len() >= literal_min)
     }
 
     /// Where `name` leads.

@@ -7,4 +7,5 @@ pub mod pages;
 pub mod routes;
 pub mod service;
 pub mod session;
+pub mod ticket;
 pub mod upgrade;

@@ -12,7 +12,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::api;
-use crate::http::{health, overloaded, pages, session, upgrade};
+use crate::http::{health, overloaded, pages, session, ticket, upgrade};
 use crate::runtime::Node;
 use crate::telemetry::metrics::{self, RateLimit};
 
@@ -24,6 +24,9 @@ pub fn router(node: &Arc<Node>) -> Router {
     let mut plain = pages::routes(node.config.server.page);
     if node.config.session.enabled {
         plain = plain.merge(session::routes(Arc::clone(&node.sessions)).layer(count_refused_sign_ins(node)));
+    }
+    if node.config.tickets.enabled {
+        plain = plain.merge(ticket::routes(node));
     }
     // Not for health: a balancer that is told 503 sends everybody to the next node, which has no less to do.
     let shed = middleware::from_fn_with_state(Arc::clone(node), overloaded::shed);

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::config;
 use crate::config::classes::{Class, Classes};
+use crate::hooks::tell::queue::Queues;
 use crate::hub::errands::Errands;
 use crate::hub::post::POST_ID;
 use crate::hub::room::{Joined, Joining, NodeRules, Read, Room, Rules, SHADOW_ID, Spoken, Swept, Words};
@@ -42,6 +43,8 @@ pub struct Hub {
     counts_due: Mutex<Vec<Arc<Room>>>,
     /// In none of the maps: it is there as long as the node.
     post: Arc<Room>,
+    /// Where rooms put down what hooks are told of; none if nobody is told, or the backplane sees to it.
+    queues: Option<Arc<Queues>>,
 }
 
 /// The node holds as many rooms as it may.
@@ -86,6 +89,7 @@ impl Hub {
             rooms: AtomicUsize::new(0),
             next_id: AtomicU64::new(1),
             counts_due: Mutex::default(),
+            queues: None,
         }
     }
 
@@ -147,6 +151,13 @@ impl Hub {
         &self.post
     }
 
+    /// Has rooms put down what hooks are told of, before there is any room.
+    #[must_use]
+    pub fn telling(mut self, queues: Option<Arc<Queues>>) -> Self {
+        self.queues = queues;
+        self
+    }
+
     /// Whether a backplane numbers what is said, for all nodes.
     #[must_use]
     pub fn is_shared(&self) -> bool {
@@ -190,6 +201,18 @@ impl Hub {
                 visit(room);
             }
         });
+    }
+
+    /// As [`Hub::visit`], and lets others run between two maps.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the rest is not visited.
+    pub async fn visit_gently(&self, mut visit: impl FnMut(&Arc<Room>)) {
+        for map in &self.maps {
+            let rooms: Vec<Arc<Room>> = map.lock().values().cloned().collect();
+            rooms.iter().filter(|room| !room.is_shadow()).for_each(&mut visit);
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Visits every room, those of probes too: for the backplane, to which they are rooms like others.
@@ -284,7 +307,7 @@ impl Hub {
         };
         let name: Arc<str> = name.into();
         let room = Room::new(id, Arc::clone(&name), Arc::clone(rules), Arc::clone(&self.inboxes));
-        let room = Arc::new(room);
+        let room = Arc::new(room.telling(self.queues.as_ref()));
         map.insert(name, Arc::clone(&room));
         Ok(room)
     }

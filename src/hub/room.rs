@@ -7,10 +7,11 @@
 mod asks;
 mod outside;
 pub mod shared;
+mod told;
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -150,8 +151,12 @@ pub struct Room {
     pub name: Arc<str>,
     /// The name as JSON, as clients say it.
     pub name_json: Box<str>,
+    /// Which hook is asked about what is said in it; settled by the first to join, and by nobody without such hooks.
+    pub chat_hook: OnceLock<Option<u16>>,
     rules: Arc<Rules>,
     inboxes: Arc<[Arc<Inbox>]>,
+    /// None if no hook is told of it, or the backplane sees to that.
+    told: Option<Box<told::Told>>,
     state: Mutex<State>,
 }
 
@@ -256,8 +261,10 @@ impl Room {
             id,
             name,
             name_json,
+            chat_hook: OnceLock::new(),
             rules,
             inboxes,
+            told: None,
             state: Mutex::new(state),
         }
     }
@@ -303,6 +310,9 @@ impl Room {
             return self.join_shared(state, joining);
         }
         let first = !joining.again && state.presence.enter(joining.user, self.rules.class.users_shown);
+        if first {
+            self.tell_presence(true, &joining.user.json, joining.now_ms);
+        }
         let count_is_due = first && self.announce(state, true, joining.user, None, joining.now_ms);
         let recovered = joining.since.map(|since| {
             joining.sees.past
@@ -361,16 +371,14 @@ impl Room {
             return false;
         }
         match state.presence.leave(user, self.rules.class.users_shown) {
-            Some(json) => self.announce(
-                state,
-                false,
-                &User {
+            Some(json) => {
+                self.tell_presence(false, &json, now_ms);
+                let user = User {
                     id: Arc::clone(user),
                     json,
-                },
-                None,
-                now_ms,
-            ),
+                };
+                self.announce(state, false, &user, None, now_ms)
+            }
             None => false,
         }
     }
@@ -424,6 +432,7 @@ impl Room {
             keys.take(&words.user.id, key, seq, words.now_ms);
         }
         let members = self.hand_on(state, seq, words.now_ms, frame);
+        self.tell_said(words, &state.lineage.epoch(), seq);
         if self.is_post() {
             self.hand_out(words.content, words.now_ms, words.now_ms);
         }
@@ -618,7 +627,7 @@ impl Room {
             count: state.presence.count(),
         };
         let frame = Frame::text(|out| count.write(out));
-        self.tell_presence(&state, &frame, None);
+        self.hand_presence(&state, &frame, None);
         false
     }
 
@@ -734,12 +743,12 @@ impl Room {
             time_ms: now_ms,
         };
         let frame = Frame::text(|out| line.write(out));
-        self.tell_presence(state, &frame, except);
+        self.hand_presence(state, &frame, except);
         false
     }
 
     /// Hands `join`, `left` or `count` to the members who may see who is here.
-    fn tell_presence(&self, state: &State, frame: &Frame, except: Option<&Arc<str>>) {
+    fn hand_presence(&self, state: &State, frame: &Frame, except: Option<&Arc<str>>) {
         self.rules.node.taps.to_room(&self.name, frame);
         let granted = match self.rules.class.list {
             Who::All => None,

@@ -344,12 +344,35 @@ fn content<'a>(fields: &Fields<'a>) -> Result<&'a RawValue, Fault> {
     Ok(content)
 }
 
+/// Whether JSON that the application wrote may go into a message: by the rules for what clients write.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_passed_on(json: &str) -> Result<(), &'static str> {
+    // The message around it is a level of its own.
+    if scan::nests_over(NESTING_MAX - 1, json) {
+        return Err("nested more than 32 deep, the message around it counted");
+    }
+    if scan::has_lone_surrogate(json) {
+        return Err("half of a surrogate pair, which is no Unicode text");
+    }
+    Ok(())
+}
+
 fn check_surrogates(what: &'static str, json: &str) -> Result<(), Fault> {
     if scan::has_lone_surrogate(json) {
         let message = format!("{what} has half of a surrogate pair, which is no Unicode text");
         return Err(Fault::bad_message(message));
     }
     Ok(())
+}
+
+/// `Ok`, or the sentence for what a client could not have said as the `content` of a `chat`.
+pub fn check_content(content: &RawValue) -> Result<(), Cow<'static, str>> {
+    if scan::nests_over(NESTING_MAX - 1, content.get()) {
+        return Err("`content` is nested more than 31 deep".into());
+    }
+    check_surrogates("`content`", content.get()).map_err(|fault| fault.message)
 }
 
 fn key<'a>(fields: &Fields<'a>) -> Result<Option<Cow<'a, str>>, Fault> {

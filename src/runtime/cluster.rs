@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::backplane::contract::Backplane;
+use crate::backplane::contract::{Backplane, Failed, RoomKey};
 use crate::backplane::directory::NodeFacts;
 use crate::backplane::driver::{Driver, Ear, Seats};
 use crate::config::Config;
@@ -50,6 +50,9 @@ impl Cluster {
             described.upgrade().map(|node| node.facts()).unwrap_or_default()
         }));
         self.driver.start(&node.tasks);
+        if let Some(teller) = &node.teller {
+            teller.start(&node.tasks, Some(&self.driver));
+        }
         node.warden.load().await;
         // Who connects to a node that is ready is reached by what the application tells users.
         if timeout(POST_PATIENCE, self.driver.post_opened()).await.is_err() {
@@ -58,9 +61,32 @@ impl Cluster {
         Ok(())
     }
 
+    /// What this node shares with the others.
+    #[must_use]
+    pub fn backplane(&self) -> &Arc<dyn Backplane> {
+        &self.backplane
+    }
+
     /// Counts one more connection of a user, on all nodes; false if it is one too many.
     pub async fn seat(&self, user: &Arc<str>) -> bool {
         self.driver.seat(user).await
+    }
+
+    /// Who is in a room, asked of the backplane.
+    ///
+    /// # Errors
+    /// As [`Backplane::users`].
+    pub async fn users(&self, room: &RoomKey) -> Result<Vec<(Arc<str>, Arc<str>)>, Failed> {
+        self.backplane.users(room).await.map(|users| users.users)
+    }
+
+    /// Whether the backplane knows a room.
+    ///
+    /// # Errors
+    /// As [`Backplane::heads`].
+    pub async fn knows(&self, room: &RoomKey) -> Result<bool, Failed> {
+        let heads = self.backplane.heads(std::slice::from_ref(room)).await?;
+        Ok(heads.iter().any(Option::is_some))
     }
 
     /// The other nodes, as they described themselves at most a lease ago; none while the backplane is away.

@@ -10,8 +10,9 @@ pub mod supervisor;
 mod tasks;
 #[cfg(test)]
 pub(crate) mod tests;
+mod top_rooms;
 
-pub use crate::backplane::directory::NodeFacts;
+pub use crate::backplane::directory::{NodeFacts, TopRoom};
 pub use admit::{NotAdmitted, Waiting};
 pub use cluster::Cluster;
 pub use drain::Drain;
@@ -19,6 +20,7 @@ pub use node::Node;
 pub use rates::{Ceilings, Exceeded, Rate};
 pub use serve::{Ready, Start, run};
 pub use tasks::Tasks;
+pub use top_rooms::{TOP_ROOMS, TopRooms};
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

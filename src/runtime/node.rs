@@ -7,18 +7,21 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::door::Door;
 use crate::auth::jwks::Jwks;
-use crate::auth::{Identity, Policy, Refusals};
+use crate::auth::{Forward, Identity, Policy, Refusals};
 use crate::backplane::directory::NodeFacts;
 use crate::backplane::driver::{self, Seats, Warden};
 use crate::config::Config;
+use crate::hooks::Hooks;
+use crate::hooks::tell::Teller;
 use crate::http::health::Health;
 use crate::http::session::Sessions;
+use crate::http::ticket::Tickets;
 use crate::hub::Hub;
 use crate::net::admission::{Admission, Load};
 use crate::net::certificates::Certificates;
 use crate::net::permits::Permits;
 use crate::outbound::Outbound;
-use crate::runtime::{Ceilings, Cluster, Drain, Tasks, Waiting};
+use crate::runtime::{Ceilings, Cluster, Drain, Tasks, TopRoom, TopRooms, Waiting, top_rooms};
 use crate::shard::Shard;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Traces;
@@ -30,11 +33,16 @@ pub struct Node {
     pub traces: Traces,
     /// The one way to call somebody else.
     pub outbound: Outbound,
+    /// What is asked of the application and told to it.
+    pub hooks: Hooks,
     /// Issuers whose keys come by URL.
     pub jwks: Jwks,
     pub health: Health,
     pub policy: Arc<Policy>,
     pub sessions: Arc<Sessions>,
+    pub tickets: Tickets,
+    /// Who else knows who a client is; none: nobody does.
+    pub forward: Option<Forward>,
     /// Who may call the server API; none: nobody may.
     pub api: Option<Arc<Door>>,
     pub refusals: Refusals,
@@ -46,8 +54,12 @@ pub struct Node {
     /// None with `tls.mode = "off"`.
     pub certificates: Option<Arc<Certificates>>,
     pub hub: Arc<Hub>,
+    /// Hooks that are told of things; none if there are none.
+    pub teller: Option<Arc<Teller>>,
     /// Who may no longer be here.
     pub warden: Arc<Warden>,
+    /// What the server API says of the largest and busiest rooms.
+    pub top_rooms: TopRooms,
     /// `limits.connections_per_user`
     pub seats: Arc<Seats>,
     /// None with the memory backplane.
@@ -101,7 +113,16 @@ impl Node {
             accepts_per_second: self.admission.accepts_per_second(),
             is_ready: self.health.is_ready(),
             is_draining: self.health.is_draining(),
+            rooms: self.top_rooms.shown(),
         }
+    }
+
+    /// The largest and busiest rooms on all nodes, as each saw its own lately.
+    pub async fn all_top_rooms(&self) -> Vec<TopRoom> {
+        let own = self.top_rooms.look(&self.hub).await;
+        let others = self.cluster.as_ref().map(Cluster::others).unwrap_or_default();
+        let lists = std::iter::once(&own).chain(others.iter().map(|facts| &facts.rooms));
+        top_rooms::merged(lists.map(|rooms| &**rooms))
     }
 
     /// Whether some shard has so much to hand on that no connection is read from for now.
@@ -124,6 +145,10 @@ impl Node {
     pub fn sweep_limiters(&self) {
         self.refusals.sweep();
         self.sessions.sweep();
+        self.tickets.sweep();
+        if let Some(forward) = &self.forward {
+            forward.sweep();
+        }
         if let Some(door) = &self.api {
             door.sweep();
         }

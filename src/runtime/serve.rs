@@ -13,14 +13,17 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::auth::jwks::Jwks;
 use crate::auth::keys::Keys;
-use crate::auth::{Policy, Refusals};
+use crate::auth::{Forward, Policy, Refusals};
 use crate::backplane;
 use crate::backplane::contract::Backplane;
 use crate::backplane::driver::{Seats, Warden};
 use crate::config::classes::Classes;
 use crate::config::{At, Config, Effective, Listen, Problem, RuntimeKind, Severity, TlsMode};
+use crate::hooks::Hooks;
+use crate::hooks::tell::Teller;
 use crate::http::health::Health;
 use crate::http::session::Sessions;
+use crate::http::ticket::Tickets;
 use crate::http::{admin, routes};
 use crate::hub::Hub;
 use crate::hub::errands::Errands;
@@ -33,7 +36,7 @@ use crate::net::permits::Permits;
 use crate::outbound::Outbound;
 use crate::runtime::drain::{self, Listening};
 use crate::runtime::supervisor::{self, Beats};
-use crate::runtime::{Ceilings, Cluster, Drain, Node, Tasks, Waiting, node, now_ms};
+use crate::runtime::{Ceilings, Cluster, Drain, Node, Tasks, TopRooms, Waiting, node, now_ms, top_rooms};
 use crate::shard::inbox::Inbox;
 use crate::shard::{Budgets, Shard};
 use crate::telemetry::logs;
@@ -52,6 +55,9 @@ const IO_EVENTS_PER_TICK: usize = 32;
 
 /// How long the last spans may take to leave.
 const TRACES_FLUSH: Duration = Duration::from_secs(3);
+
+/// How long hooks may take to be told the last events of a node that ends.
+const HOOKS_FLUSH: Duration = Duration::from_secs(5);
 
 /// HTTP/2 streams of one connection, sockets among them (RFC 9113 section 6.5.2 recommends 100 or more).
 const H2_STREAMS_MAX: u32 = 200;
@@ -207,6 +213,7 @@ pub(super) fn build_on(
     };
     let outbound = Outbound::new(&config.outbound);
     metrics.register_outbound(outbound.counts());
+    let hooks = Hooks::new(&config, &outbound, &metrics, &traces)?;
     let keys = Keys::from_config(&config)
         .map_err(|problems| anyhow::anyhow!(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     let policy = Arc::new(Policy::new(&config, keys).map_err(|problems| anyhow::anyhow!(problems.join("\n")))?);
@@ -234,7 +241,9 @@ pub(super) fn build_on(
         Arc::clone(&metrics),
     );
     let seats = Arc::new(Seats::new(limits.connections_per_user, backplane.is_some()));
-    let hub = Arc::new(Hub::new(&config, Arc::clone(&inboxes), errands));
+    let teller = Teller::new(&config, backplane.as_ref(), &outbound, &metrics)?;
+    let queues = teller.as_ref().and_then(|teller| teller.queues());
+    let hub = Arc::new(Hub::new(&config, Arc::clone(&inboxes), errands).telling(queues.cloned()));
     let budgets = Budgets::new(limits, shards);
     let shards = (inboxes.iter().enumerate())
         .map(|(index, inbox)| {
@@ -248,13 +257,17 @@ pub(super) fn build_on(
             )
         })
         .collect();
+    let forward = Forward::new(&config.auth, &outbound, Arc::clone(&metrics))?;
+    let tickets = Tickets::new(&config.tickets, backplane.clone(), Arc::clone(&metrics));
     let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub, Arc::clone(&seats)));
     let node = Arc::new(Node {
         refusals: Refusals::new(config.auth.refusals_per_second, config.auth.refusals_burst),
         waiting: Waiting::new(limits),
         ceilings: Ceilings::new(limits, &Classes::new(&config)),
         hub,
+        teller,
         seats,
+        top_rooms: TopRooms::default(),
         warden,
         cluster,
         health: Health::new(),
@@ -269,9 +282,12 @@ pub(super) fn build_on(
         metrics,
         traces,
         outbound,
+        hooks,
         jwks,
         policy,
         sessions,
+        tickets,
+        forward,
         permits,
         admission,
         certificates,
@@ -436,6 +452,8 @@ fn control(
         if let Some(cluster) = &node.cluster {
             supervisor::status("waiting for the backplane");
             cluster.start(node).await?;
+        } else if let Some(teller) = &node.teller {
+            teller.start(&node.tasks, None);
         }
         node.jwks.tried().await;
         node.open.cancel();
@@ -483,11 +501,25 @@ fn control(
             _ = terminate.recv() => exit_at_once(),
             _ = interrupt.recv() => exit_at_once(),
         }
+        if let Some(teller) = &node.teller {
+            flush(teller).await;
+        }
         if let Some(cluster) = &node.cluster {
             cluster.stop().await;
         }
         Ok(())
     })
+}
+
+/// The last events leave, if somebody takes them.
+async fn flush(teller: &Teller) {
+    if tokio::time::timeout(HOOKS_FLUSH, teller.flushed()).await.is_err() {
+        let lost = teller.kept_here();
+        tracing::error!(
+            lost,
+            "hooks did not take the last events in time; what this process kept of them is lost"
+        );
+    }
 }
 
 /// SIGHUP reads the certificate again; a node without one says that there is nothing to read.
@@ -527,6 +559,9 @@ fn keep_house(node: &Arc<Node>) {
             counting.hub.send_counts(now_ms());
         }
     });
+    if node.api.is_some() && node.cluster.is_some() {
+        node.tasks.spawn("top rooms", top_rooms::run(Arc::clone(node)));
+    }
     let looked_at = Arc::clone(node);
     node.admission.watch(&node.tasks, move || looked_at.is_behind());
     let sweeping = Arc::clone(node);

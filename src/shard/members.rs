@@ -167,6 +167,11 @@ impl Local {
         true
     }
 
+    /// Whether some connection is to leave a room.
+    pub fn removes(&self) -> bool {
+        !self.removals.is_empty()
+    }
+
     pub fn take_removals(&mut self, slot: u32) -> Vec<Arc<str>> {
         let rooms = self.removals.remove(&slot).unwrap_or_default();
         if self.removals.is_empty() {

@@ -15,6 +15,7 @@ mod told;
 mod users;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -69,6 +70,8 @@ pub struct Shard {
     outboxes: Arc<Budget>,
     /// Bytes of messages that are not whole, on all shards.
     inbound: Arc<Budget>,
+    /// Some connection is to leave a room, which `local` knows. Written by this shard's own threads only.
+    removes: AtomicBool,
     /// Locked by this shard's own threads only.
     local: Mutex<Local>,
 }
@@ -105,6 +108,7 @@ impl Shard {
             heartbeat: config.heartbeat.interval,
             outboxes: Arc::clone(&budgets.outboxes),
             inbound: Arc::clone(&budgets.inbound),
+            removes: AtomicBool::new(false),
             local: Mutex::new(Local::new(&outbox_limits)),
         })
     }

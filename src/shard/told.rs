@@ -1,6 +1,7 @@
 //! What the application tells a user, carried out on the connections that this shard has of it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::protocol::close::Close;
 use crate::shard::Shard;
@@ -8,10 +9,19 @@ use crate::shard::inbox::ToUser;
 use crate::shard::members::Local;
 
 impl Shard {
+    /// For the tasks of connections: whether there is one that is to leave a room.
+    #[must_use]
+    pub fn removes(&self) -> bool {
+        self.removes.load(Ordering::Relaxed)
+    }
+
     /// For the task of a connection: the rooms that it is to leave, by name, once.
     #[must_use]
     pub fn removals(&self, slot: u32) -> Vec<Arc<str>> {
-        self.local.lock().take_removals(slot)
+        let mut local = self.local.lock();
+        let rooms = local.take_removals(slot);
+        self.removes.store(local.removes(), Ordering::Relaxed);
+        rooms
     }
 
     pub(super) fn to_user(&self, local: &mut Local, what: ToUser, now_ms: u64) {
@@ -26,7 +36,8 @@ impl Shard {
             ToUser::Leave { user, room } => {
                 for conn in local.of_user(&user) {
                     if local.remove_from(conn.member.slot, &room) {
-                        conn.be_removed();
+                        self.removes.store(true, Ordering::Relaxed);
+                        conn.wake();
                     } else {
                         // So many rooms at once, and its task looks at none: nobody may stay where it is not wanted.
                         self.close(local, &conn, Close::KICKED, 0, now_ms);

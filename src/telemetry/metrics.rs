@@ -6,6 +6,7 @@
 //! `Metrics`, so several nodes may live in one process.
 
 mod backplane;
+mod forward;
 mod handles;
 mod hooks;
 pub mod http;
@@ -24,9 +25,10 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 use parking_lot::Mutex;
 
 pub use self::backplane::{Backplane, Presence, Revocation};
+pub use self::forward::Forward;
 pub use self::handles::Counters;
 use self::handles::{Registrar, Words};
-pub use self::hooks::{HOOK_RESULTS, HookMetrics};
+pub use self::hooks::{HOOK_RESULTS, HookMetrics, TellMetrics};
 pub use self::labels::*;
 pub use self::scrape::Gauges;
 use self::scrape::Sources;
@@ -61,6 +63,8 @@ pub struct Metrics {
     upgrades: Counters<UpgradeResult>,
     upgrade_duration: metrics::Histogram,
     admitted: Counters<Place>,
+    tickets: Counters<TicketResult>,
+    forward: Forward,
     auth_failures: Words,
     server_closes: Vec<((u16, &'static str), metrics::Counter)>,
     client_closes: Vec<((u16, &'static str), metrics::Counter)>,
@@ -122,6 +126,8 @@ impl Metrics {
             upgrades: new.counters(&names::UPGRADES),
             upgrade_duration: new.histogram(&names::UPGRADE_DURATION, &[]),
             admitted: new.counters(&names::ADMITTED),
+            tickets: new.counters(&names::TICKETS),
+            forward: Forward::register(&new),
             auth_failures: new.words(&names::AUTH_FAILURES, AUTH_REASONS),
             server_closes: new.closes(Initiator::Server, SERVER_CLOSES),
             client_closes: new.closes(Initiator::Client, CLIENT_CLOSES),
@@ -259,6 +265,16 @@ impl Metrics {
     /// A token was accepted.
     pub fn admitted(&self, place: Place) {
         self.admitted.inc(place);
+    }
+
+    /// A ticket came to this.
+    pub fn ticket(&self, result: TicketResult) {
+        self.tickets.inc(result);
+    }
+
+    /// Sessions of the application.
+    pub fn forward(&self) -> &Forward {
+        &self.forward
     }
 
     /// A token was refused with this reason word.

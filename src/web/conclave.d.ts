@@ -71,7 +71,7 @@ export type State =
 
 /**
  * The protocol's error codes, and the client's own: `disconnected` (no answer, ask again), `unconfirmed` (said or not,
- * unknown), `queue_full`, `left`, `removed`, `stopped`.
+ * unknown), `timeout` (of a call: done or not, unknown), `queue_full`, `left`, `removed`, `stopped`.
  */
 export class ConclaveError extends Error {
   readonly code: string;
@@ -148,6 +148,8 @@ export class Conclave extends Emitter<ConclaveEvents> {
   join(room: string, handlers?: Handlers): Room;
   ping(): Promise<number>;
   auth(token: string): Promise<{ expires?: number }>;
+  /** Has the application do something; `timeout` is 35,000 unless given. Not retried: see `disconnected` and `timeout`. */
+  call(name: string, data?: Json, options?: { timeout?: number }): Promise<Json>;
   /** Tries now; also brings a stopped client back. */
   reconnect(): void;
   close(): void;

@@ -25,6 +25,8 @@ const SAYS_MAX = 100;
 /** The server remembers a `key` for 120 s. A retry after that could be a second message, so it is not made. */
 const KEY_TRUSTED_MS = 90_000;
 const RETRY_MS = 1_000;
+/** How long a call waits for its reply: longer than the server does. */
+const CALL_TIMEOUT_MS = 35_000;
 const REFRESH_AHEAD_MS = 60_000;
 const REFRESH_PAUSE_MS = 10_000;
 /** Longer timeouts overflow in every engine and fire at once. */
@@ -141,6 +143,27 @@ export class Conclave extends Emitter {
     return { expires: ok.expires };
   }
 
+  /**
+   * Has the application do something, and gives back the data that it replies. Never made twice by itself: rejected
+   * with `disconnected` or `timeout` it may have been done or not.
+   */
+  call(name, data = null, { timeout = CALL_TIMEOUT_MS } = {}) {
+    return new Promise((resolve, reject) => {
+      let timer = null;
+      const settled = (settle) => (value) => {
+        clearTimeout(timer);
+        settle(value);
+      };
+      const replied = settled((frame) => resolve(frame.data));
+      const ref = this.#ask({ type: "call", name, data }, replied, settled(reject));
+      if (ref === null) return;
+      timer = setTimeout(() => {
+        this.#asked.delete(ref);
+        reject(new ConclaveError("timeout", "the application did not reply in time"));
+      }, Math.min(timeout, TIMEOUT_MAX_MS));
+    });
+  }
+
   /** Tries now instead of waiting; also brings a stopped client back, for instance after a new sign-in. */
   reconnect() {
     if (["reconnecting", "stopped"].includes(this.#state.state)) this.#link.open();
@@ -218,8 +241,12 @@ export class Conclave extends Emitter {
   // With callbacks, not promises: a replay may follow its `list` in the same turn, before any promise could run.
   #ask(frame, answered, failed) {
     const ref = ++this.#refs;
-    if (!this.#link.send({ ...frame, ref })) return failed(new ConclaveError("disconnected", "there is no connection"));
+    if (!this.#link.send({ ...frame, ref })) {
+      failed(new ConclaveError("disconnected", "there is no connection"));
+      return null;
+    }
     this.#asked.set(ref, { answered, failed });
+    return ref;
   }
 
   #request(frame) {

@@ -3,11 +3,15 @@ accepted, each refused with a word of the protocol's table, and not one packet s
 
 import asyncio
 import collections
+import functools
+import http.client
 import http.server
 import json
 import re
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -28,6 +32,7 @@ WORDS = {
 # Handshakes are dear on a small machine.
 AT_ONCE = 8
 SECRET = "a secret without a name, at least 32 bytes"
+ISSUER = "https://issuer.example.com"
 CANARY = "http://127.0.0.1:8080"
 # What a header may carry; a cookie may not carry all of it.
 IN_HEADER = re.compile(r"[\x21-\x7e]+")
@@ -50,10 +55,33 @@ def places(token, origin):
             yield "cookie", ("", {"Cookie": f"conclave_token={token}"}, origin)
 
 
+class Issuer(http.server.ThreadingHTTPServer):
+    """Publishes a key set, and counts who came for it."""
+
+    daemon_threads = True
+
+    def __init__(self, keys):
+        super().__init__(("127.0.0.1", 0), KeySet)
+        self.url = f"http://127.0.0.1:{self.server_port}/jwks.json"
+        self.body = json.dumps({"keys": keys}).encode()
+        self.connections = self.fetches = 0
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def get_request(self):
+        found = super().get_request()
+        self.connections += 1
+        return found
+
+    def close(self):
+        self.shutdown()
+        self.server_close()
+
+
 class KeySet(http.server.BaseHTTPRequestHandler):
-    """An issuer's key set, which attack tools fetch and change."""
+    protocol_version = "HTTP/1.1"
 
     def do_GET(self):
+        self.server.fetches += 1
         self.send_response(200)
         self.send_header("content-length", str(len(self.server.body)))
         self.end_headers()
@@ -63,57 +91,82 @@ class KeySet(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def of_tools(lab, tokens, public):
+def public_half(kid, key):
+    return {**(key.export(as_dict=True) if key["kty"] == "oct" else key.export_public(as_dict=True)), "alg": KEYS[kid]["alg"], "use": "sig"}
+
+
+@functools.cache
+def material():
+    """The node's keys with their private halves, good tokens by name, and the hostile ones: (source, name, token)."""
+    claims = {"sub": "mallory", "name": "Mallory", "iat": int(time.time()), "exp": int(time.time()) + 36_000, "iss": ISSUER}
+    keys = {kid: jwk.JWK(**{**key, "kid": kid}) for kid, key in KEYS.items()}
+    by_alg = {KEYS[kid]["alg"]: key for kid, key in reversed(keys.items())}
+    good = {f"{kid} ({KEYS[kid]['alg']})": mint(key, KEYS[kid]["alg"], kid, claims) for kid, key in keys.items()}
+    good["no kid (HS256)"] = mint(jwk.JWK.from_password(SECRET), "HS256", None, claims)
+    stolen = {alg: mint(by_alg[alg], alg, by_alg[alg]["kid"], claims) for alg in ("RS256", "ES256", "HS256")}
+    bad = [*vectors(), *of_tools(stolen, by_alg["RS256"]), *Forger(by_alg, claims, CANARY).all()]
+    return claims, keys, good, bad
+
+
+def of_tools(tokens, public):
     """What the attack tools make of good tokens, in a process and with libraries of their own."""
-    issuer = http.server.ThreadingHTTPServer(("127.0.0.1", 0), KeySet)
-    issuer.body = json.dumps({"keys": [{**public.export_public(as_dict=True), "x5c": ["AA=="]}]}).encode()
-    threading.Thread(target=issuer.serve_forever, daemon=True).start()
-    given = {
-        "tokens": tokens,
-        "public": lab.write("public.pem", public.export_to_pem()),
-        "issuer": f"http://127.0.0.1:{issuer.server_port}/jwks.json",
-        "canary": CANARY,
-    }
-    done = subprocess.run(
-        [TOOLS / ".venv/bin/python", "-B", TOOLS / "attack.py"], input=json.dumps(given), cwd=lab.folder, capture_output=True, text=True
-    )
-    issuer.shutdown()
-    issuer.server_close()
+    # Attacks on `jku` and `x5u` begin with what is there, and change it.
+    issuer = Issuer([{**public.export_public(as_dict=True), "x5c": ["AA=="]}])
+    with tempfile.TemporaryDirectory(prefix="conclave-hostile-tools-") as folder:
+        pem = Path(folder, "public.pem")
+        pem.write_bytes(public.export_to_pem())
+        given = {"tokens": tokens, "public": str(pem), "issuer": issuer.url, "canary": CANARY}
+        command = [TOOLS / ".venv/bin/python", "-B", TOOLS / "attack.py"]
+        done = subprocess.run(command, input=json.dumps(given), cwd=folder, capture_output=True, text=True)
+    issuer.close()
     if done.returncode != 0:
         raise AssertionError(done.stderr)
     return [tuple(one) for one in json.loads(done.stdout)]
 
 
 class Hostile(unittest.TestCase):
+    """The keys are files."""
+
+    # Whoever the node may call of itself.
+    issuer = None
+
     @classmethod
     def setUpClass(cls):
         cls.lab = Lab()
         cls.addClassCleanup(cls.lab.close)
-        cls.claims = {"sub": "mallory", "name": "Mallory", "iat": int(time.time()), "exp": int(time.time()) + 36_000}
-        cls.keys = {kid: jwk.JWK(**{**key, "kid": kid}) for kid, key in KEYS.items()}
+        cls.claims, cls.keys, cls.good, cls.bad = material()
         cls.node = cls.lab.node(
-            ("auth", {"refusals_per_second": 1_000_000, "refusals_burst": 1_000_000}),
+            ("auth", cls.rules()),
             *cls.trust(),
         )
-        by_alg = {KEYS[kid]["alg"]: key for kid, key in reversed(cls.keys.items())}
-        cls.good = {f"{kid} ({KEYS[kid]['alg']})": mint(key, KEYS[kid]["alg"], kid, cls.claims) for kid, key in cls.keys.items()}
-        cls.good["no kid (HS256)"] = mint(jwk.JWK.from_password(SECRET), "HS256", None, cls.claims)
-        tokens = {alg: mint(by_alg[alg], alg, by_alg[alg]["kid"], cls.claims) for alg in ("RS256", "ES256", "HS256")}
-        cls.bad = [*vectors(), *of_tools(cls.lab, tokens, by_alg["RS256"]), *Forger(by_alg, cls.claims, CANARY).all()]
         cls.canary = cls.lab.keep(Canary())
+
+    @classmethod
+    def rules(cls):
+        """Wrong tokens are not held back, so that each is judged."""
+        return {"refusals_per_second": 1_000_000, "refusals_burst": 1_000_000}
 
     @classmethod
     def trust(cls):
         """The node's keys, as entries of its configuration."""
-        public = [{**(key.export(as_dict=True) if key["kty"] == "oct" else key.export_public(as_dict=True)), "alg": KEYS[kid]["alg"]} for kid, key in cls.keys.items()]
+        public = [public_half(kid, key) for kid, key in cls.keys.items()]
         return [
+            ("api", {"jwt": True}),
             ("[auth.keys]", {"jwks_file": cls.lab.write("keys.json", json.dumps({"keys": public}))}),
             ("[auth.keys]", {"algorithm": "HS256", "secret_file": cls.lab.write("jwt.secret", SECRET)}),
         ]
 
+    def places(self, token):
+        return places(token, self.node.origin)
+
+    def begin(self):
+        """What `nothing_left` compares with."""
+        return {**counters(), "issuer": self.issuer.connections if self.issuer else 0}
+
     def nothing_left(self, begun, connections):
-        """Since the counters said `begun`, this test opened `connections`, and nobody sent anything else."""
-        now = counters()
+        """Since `begin`, this test opened `connections`, and the node none but those that it opens of itself."""
+        now = self.begin()
+        connections += now["issuer"] - begun["issuer"]
         self.assertEqual(self.canary.seen, [])
         self.assertEqual(now["datagrams sent"] - begun["datagrams sent"], 0, "a name was looked up")
         self.assertEqual(now["connections begun"] - begun["connections begun"], connections, "the node called somebody")
@@ -123,7 +176,7 @@ class Hostile(unittest.TestCase):
 
         async def show():
             for name, token in self.good.items():
-                for place, arguments in places(token, self.node.origin):
+                for place, arguments in self.places(token):
                     self.assertEqual(await self.node.verdict(*arguments), ("connected", "mallory"), f"{name} in {place}")
 
         asyncio.run(show())
@@ -144,11 +197,11 @@ class Hostile(unittest.TestCase):
         tries = [
             (source, name, place, arguments)
             for source, name, token in self.bad
-            for place, arguments in places(token, self.node.origin)
+            for place, arguments in self.places(token)
         ]
         self.assertGreater(len(self.bad), 800)
         admitted = self.node.metric("conclave_admitted_total")
-        begun = counters()
+        begun = self.begin()
         verdicts = asyncio.run(self.verdicts([arguments for *_, arguments in tries]))
         table = collections.Counter()
         for (source, name, place, _), (code, reason) in zip(tries, verdicts):
@@ -176,28 +229,101 @@ class Hostile(unittest.TestCase):
         async def show():
             table = collections.Counter()
             good = next(iter(self.good.values()))
-            async with self.node.connect(f"?token={good}") as socket:
-                welcome = json.loads(await socket.recv())
+            async with self.node.connect(f"?token={good}") as door:
+                welcome = json.loads(await door.recv())
                 for source, name, token in self.bad:
-                    await socket.send(json.dumps({"type": "auth", "token": token, "ref": name[:20]}))
-                    answer = json.loads(await socket.recv())
+                    await door.send(json.dumps({"type": "auth", "token": token, "ref": name[:20]}))
+                    answer = json.loads(await door.recv())
                     with self.subTest(source=source, name=name):
                         self.assertEqual(answer.get("code"), "forbidden", answer)
                         self.assertIn(answer["reason"], WORDS)
                     table[source, answer.get("reason")] += 1
-                await socket.send(json.dumps({"type": "auth", "token": good, "ref": 1}))
-                self.assertEqual(json.loads(await socket.recv()), {"type": "ok", "ref": 1, "expires": welcome["expires"]})
+                await door.send(json.dumps({"type": "auth", "token": good, "ref": 1}))
+                self.assertEqual(json.loads(await door.recv()), {"type": "ok", "ref": 1, "expires": welcome["expires"]})
             return table
 
-        begun = counters()
+        begun = self.begin()
         report("auth", asyncio.run(show()))
         self.nothing_left(begun, 1)
+
+    def test_none_calls_the_server_api(self):
+        """Where a token would be enough, with a scope."""
+        scoped = {**self.claims, "scope": "conclave:nodes"}
+        key = next(iter(self.keys.values()))
+        good = mint(key, KEYS[key["kid"]]["alg"], key["kid"], scoped)
+        begun, calls = self.begin(), Calls(self.node)
+        self.assertEqual(calls.get("/api/v1/nodes", good), 200)
+        self.assertEqual(calls.get("/api/v1/nodes", next(iter(self.good.values()))), 403)
+        table = collections.Counter()
+        for source, name, token in self.bad:
+            if IN_HEADER.fullmatch(token):
+                status = calls.get("/api/v1/nodes", token)
+                with self.subTest(source=source, name=name):
+                    # 429: as many wrong ones are told so as an address may send.
+                    self.assertIn(status, (401, 429))
+                table[source, status] += 1
+        self.assertEqual(calls.get("/api/v1/nodes", good), 200, "others' wrong tokens are in nobody's way")
+        self.nothing_left(begun, calls.connections)
+        report("server API", table)
 
     def test_no_token_is_in_the_log(self):
         said = "".join(self.node.running.output)
         for _, name, token in self.bad:
             signature = token.rsplit(".", 1)[-1]
             self.assertFalse(len(signature) > 20 and signature in said, name)
+
+
+class Calls:
+    """Requests with a token in a header, and how many connections they took."""
+
+    def __init__(self, node):
+        self.node, self.connections, self.socket = node, 0, None
+
+    def get(self, path, token):
+        if self.socket is None or self.socket.sock is None:
+            self.connections += 1
+            self.socket = http.client.HTTPSConnection("127.0.0.1", self.node.port, timeout=PATIENCE_SECONDS, context=self.node.tls)
+            raw = socket.create_connection(("127.0.0.1", self.node.port), PATIENCE_SECONDS)
+            self.socket.sock = self.node.tls.wrap_socket(raw, server_hostname="localhost")
+        self.socket.request("GET", path, headers={"Host": self.node.authority, "Authorization": f"Bearer {token}"})
+        answer = self.socket.getresponse()
+        answer.read()
+        return answer.status
+
+
+class HostileToUrls(Hostile):
+    """The issuer's keys are read from a URL, again and again, and a token that names an unknown key may wait for the next time. Nothing
+    that a token says makes that time come sooner."""
+
+    REFRESH_SECONDS = 1
+
+    @classmethod
+    def trust(cls):
+        asymmetric = {kid: key for kid, key in cls.keys.items() if key["kty"] != "oct"}
+        cls.issuer = cls.lab.keep(Issuer([public_half(kid, key) for kid, key in asymmetric.items()]))
+        secrets = [public_half(kid, key) for kid, key in cls.keys.items() if key["kty"] == "oct"]
+        algorithms = sorted({KEYS[kid]["alg"] for kid in asymmetric})
+        return [
+            ("api", {"jwt": True}),
+            ("[auth.keys]", {"jwks_url": cls.issuer.url, "issuer": ISSUER, "algorithms": algorithms}),
+            ("[auth.keys]", {"jwks_file": cls.lab.write("keys.json", json.dumps({"keys": secrets}))}),
+            ("[auth.keys]", {"algorithm": "HS256", "secret_file": cls.lab.write("jwt.secret", SECRET)}),
+        ]
+
+    @classmethod
+    def rules(cls):
+        return {**super().rules(), "jwks_refresh": f"{cls.REFRESH_SECONDS}s"}
+
+    def places(self, token):
+        """The others lead to the same door."""
+        return [next(places(token, self.node.origin))]
+
+    def test_none_gets_in_and_no_packet_is_sent(self):
+        fetches, began = self.issuer.fetches, time.monotonic()
+        super().test_none_gets_in_and_no_packet_is_sent()
+        took, came = time.monotonic() - began, self.issuer.fetches - fetches
+        print(f"keys read {came} times in {took:.0f} s", flush=True)
+        self.assertLessEqual(came, took / self.REFRESH_SECONDS + 2, "a token hurried the issuer")
 
 
 def report(what, table):

@@ -34,24 +34,6 @@ fn passes(keys: Keys, algorithm: &str, kid: &str) -> bool {
         .is_ok()
 }
 
-fn rsa_jwk(more: Value) -> Value {
-    let public = aws_lc_rs::signature::RsaPublicKeyComponents::<Vec<u8>>::from(PAIRS.rsa.public_key());
-    with(json!({"kty": "RSA", "n": b64(public.n), "e": b64(public.e)}), more)
-}
-
-fn ec_jwk(more: Value) -> Value {
-    let point = PAIRS.p256.public_key().as_ref();
-    with(
-        json!({"kty": "EC", "crv": "P-256", "x": b64(&point[1..33]), "y": b64(&point[33..])}),
-        more,
-    )
-}
-
-fn with(mut jwk: Value, more: Value) -> Value {
-    jwk.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    jwk
-}
-
 #[test]
 fn jwks_name_their_own_algorithms() {
     let p384 = PAIRS.p384.public_key().as_ref();

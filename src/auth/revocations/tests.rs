@@ -24,6 +24,7 @@ fn identity(user_id: &str, issued_at: Option<u64>, token_id: Option<&str>) -> Id
         token_id: token_id.map(Into::into),
         issued_at: issued_at.into(),
         is_probe: false,
+        amendment: None,
     }
 }
 

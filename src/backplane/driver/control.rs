@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::auth;
 use crate::auth::revocations::{Full, Revocations};
-use crate::backplane::contract::{Backplane, Control, Failed, Revocation};
+use crate::backplane::contract::{Backplane, Control, Failed, Revocation, Subject};
 use crate::backplane::driver::News;
 use crate::config::{self, OnStale};
 use crate::runtime::{Tasks, now_ms};
@@ -149,6 +149,27 @@ impl Warden {
                 Ok(())
             }
         }
+    }
+
+    /// Ends the connections of somebody on all nodes, and with a ban keeps them out until the second that is returned. The
+    /// kick first, so that those who are connected hear that they were kicked.
+    ///
+    /// # Errors
+    /// As [`Warden::tell`].
+    ///
+    /// # Cancel safety
+    /// As [`Warden::tell`].
+    pub async fn kick(&self, subject: Subject, ban: Option<Duration>) -> Result<Option<u64>, Failed> {
+        let ban = ban.map(|ban| Revocation::ban(subject.clone(), ban, auth::now()));
+        let kick = Control::Kick {
+            subject,
+            time_ms: now_ms(),
+        };
+        self.tell(kick).await?;
+        let Some(ban) = ban else { return Ok(None) };
+        let until = ban.forget_after;
+        self.tell(Control::Revoke(ban)).await?;
+        Ok(Some(until))
     }
 
     /// Counts from now on; whether it says anything new.

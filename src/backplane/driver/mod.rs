@@ -25,6 +25,7 @@ use crate::runtime::Tasks;
 
 pub use control::Warden;
 pub use ear::{Ear, News};
+pub use presence::Living;
 use presence::Presence;
 pub use seats::{Seats, seat_here};
 
@@ -74,6 +75,12 @@ impl Driver {
         tasks.spawn("lease", presence::keep_lease(Arc::clone(self)));
         tasks.spawn("seats", seats::run(Arc::clone(self)));
         tasks.spawn("reap", presence::reap(Arc::clone(self)));
+    }
+
+    /// Who this node is in the backplane's eyes, now and whenever that changes; none without a lease.
+    #[must_use]
+    pub fn living(&self) -> tokio::sync::watch::Receiver<Option<Living>> {
+        self.presence.living()
     }
 
     /// Who the other nodes are.

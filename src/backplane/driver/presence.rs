@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::backplane::contract::{Change, Failed, Incarnation, Presented, Renewal};
@@ -46,6 +46,15 @@ pub(super) struct Presence {
     /// As the last renewal found them: whose lease has ended.
     dead: Mutex<Vec<Incarnation>>,
     found_dead: Notify,
+    living: watch::Sender<Option<Living>>,
+}
+
+/// This node, as long as it has a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Living {
+    pub incarnation: Incarnation,
+    /// Which server has the lease: another one may lack what was written lately.
+    pub server: Arc<str>,
 }
 
 #[derive(Default)]
@@ -68,7 +77,21 @@ impl Presence {
             reachable: Notify::new(),
             dead: Mutex::default(),
             found_dead: Notify::new(),
+            living: watch::Sender::default(),
         }
+    }
+
+    /// Who this node is now, and whenever that changes.
+    pub(super) fn living(&self) -> watch::Receiver<Option<Living>> {
+        self.living.subscribe()
+    }
+
+    fn lives(&self, now: Option<Living>) {
+        self.living.send_if_modified(|living| {
+            let is_new = *living != now;
+            *living = now;
+            is_new
+        });
     }
 
     /// Ends this life, after which no other begins.
@@ -196,6 +219,10 @@ impl Driver {
             Ok(Renewal::Alive { server, nodes, expired }) => {
                 self.errands.metrics.nodes(nodes.len());
                 self.presence.life.lock().begun = true;
+                self.presence.lives(Some(Living {
+                    incarnation: Arc::clone(&incarnation),
+                    server: Arc::clone(&server),
+                }));
                 self.advertise(&incarnation, &nodes).await;
                 let same = unbroken.as_ref().filter(|(known, _)| *known == server);
                 if !begun || same.is_none() {
@@ -211,6 +238,7 @@ impl Driver {
             Ok(Renewal::Expired) => {
                 tracing::warn!("the lease had ended: this node enters its users again");
                 *unbroken = None;
+                self.presence.lives(None);
                 self.presence.buried.notify_one();
             }
             Err(error) => {

@@ -71,6 +71,11 @@ impl Register {
         Ok(true)
     }
 
+    pub fn get(&self, name: &str, now_ms: u64) -> Option<Bytes> {
+        let (gone_ms, value) = self.values.get(name)?;
+        (*gone_ms > now_ms).then(|| value.clone())
+    }
+
     pub fn take(&mut self, name: &str, now_ms: u64) -> Option<Bytes> {
         let (gone_ms, value) = self.values.remove(name)?;
         (gone_ms > now_ms).then_some(value)

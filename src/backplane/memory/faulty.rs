@@ -334,6 +334,10 @@ impl Backplane for Faulty {
         self.call(self.inner.put(name, value, lifetime))
     }
 
+    fn get<'a>(&'a self, name: &'a str) -> Call<'a, Option<Bytes>> {
+        self.call(self.inner.get(name))
+    }
+
     fn take<'a>(&'a self, name: &'a str) -> Call<'a, Option<Bytes>> {
         self.call(self.inner.take(name))
     }

@@ -212,6 +212,13 @@ impl Backplane for Node {
         })
     }
 
+    fn get<'a>(&'a self, name: &'a str) -> Call<'a, Option<Bytes>> {
+        Box::pin(async {
+            let now_ms = self.memory.clock.elapsed_ms();
+            Ok(self.memory.register.lock().get(name, now_ms))
+        })
+    }
+
     fn take<'a>(&'a self, name: &'a str) -> Call<'a, Option<Bytes>> {
         Box::pin(async {
             let now_ms = self.memory.clock.elapsed_ms();

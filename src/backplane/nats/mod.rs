@@ -256,6 +256,10 @@ impl Backplane for Nats {
         self.counted(CallKind::Control, self.put_once(name, value, lifetime))
     }
 
+    fn get<'a>(&'a self, name: &'a str) -> Call<'a, Option<Bytes>> {
+        self.counted(CallKind::Control, self.get_kept(name))
+    }
+
     fn take<'a>(&'a self, name: &'a str) -> Call<'a, Option<Bytes>> {
         self.counted(CallKind::Control, self.take_once(name))
     }

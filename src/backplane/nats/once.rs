@@ -45,6 +45,14 @@ impl Nats {
         Err(Failed::Refused(Refusal::Away).into())
     }
 
+    pub(super) async fn get_kept(&self, name: &str) -> Result<Option<Bytes>, Problem> {
+        let link = self.link()?;
+        let names = &self.settings.names;
+        let found = link.newest(&names.stream("once"), &names.once(name)).await?;
+        let alive = found.filter(|found| !self.is_over(&found.payload));
+        Ok(alive.map(|found| found.payload.slice(UNTIL_BYTES..)))
+    }
+
     /// An answer that is lost takes the value with it.
     pub(super) async fn take_once(&self, name: &str) -> Result<Option<Bytes>, Problem> {
         let link = self.link()?;

@@ -386,6 +386,10 @@ impl Backplane for Redis {
         Box::pin(self.put_once(name, value, lifetime))
     }
 
+    fn get<'a>(&'a self, name: &'a str) -> Call<'a, Option<Bytes>> {
+        Box::pin(self.get_kept(name))
+    }
+
     fn take<'a>(&'a self, name: &'a str) -> Call<'a, Option<Bytes>> {
         Box::pin(self.take_once(name))
     }

@@ -10,6 +10,7 @@ use super::script::{Script, script};
 use super::{Redis, reply};
 
 static PUT: Script = script!("put");
+static GET: Script = script!("get");
 static TAKE: Script = script!("take");
 
 impl Redis {
@@ -22,11 +23,20 @@ impl Redis {
         Ok(reply::integer(Some(answer))? == 1)
     }
 
+    /// [`super::Backplane::get`]
+    pub(super) async fn get_kept(&self, name: &str) -> Result<Option<Bytes>, Failed> {
+        optional(self.call_ctl(&GET, &[&self.keys.once(name)], &[]).await?)
+    }
+
     /// [`super::Backplane::take`]. When the answer is lost, so is the value.
     pub(super) async fn take_once(&self, name: &str) -> Result<Option<Bytes>, Failed> {
-        match self.call_ctl(&TAKE, &[&self.keys.once(name)], &[]).await? {
-            Value::Nil => Ok(None),
-            value => reply::bytes(Some(value)).map(Some),
-        }
+        optional(self.call_ctl(&TAKE, &[&self.keys.once(name)], &[]).await?)
+    }
+}
+
+fn optional(answer: Value) -> Result<Option<Bytes>, Failed> {
+    match answer {
+        Value::Nil => Ok(None),
+        value => reply::bytes(Some(value)).map(Some),
     }
 }

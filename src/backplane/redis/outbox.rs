@@ -13,7 +13,7 @@ use redis::{Pipeline, Value, cmd};
 
 use super::super::contract::{
     Failed, Incarnation, OutboxAnswer, OutboxAsk, OutboxDone, OutboxPage, OutboxPiece, OutboxReport, Presented,
-    Refusal, SessionChange,
+    Refusal, SessionChange, SessionTurn,
 };
 use super::super::outbox::{Backlog, Event, HookSet, Outboxes, Place, record};
 use super::Redis;
@@ -203,13 +203,17 @@ impl Redis {
         ];
         args.extend(boxes.bounds.iter().cloned());
         for change in changes {
-            let end = change.end.as_deref().unwrap_or_default();
+            let (kind, since_ms, end): (&[u8], u64, &[u8]) = match &change.turn {
+                SessionTurn::Begins { end, since_ms } => (b"+", *since_ms, end),
+                SessionTurn::Ends => (b"-", 0, b""),
+                SessionTurn::Lost => (b"x", 0, b""),
+            };
             args.extend([
-                if change.begins { b"+".to_vec() } else { b"-".to_vec() },
+                kind.to_vec(),
                 change.session.as_bytes().to_vec(),
                 boxes.mask(change.hooks).to_string().into_bytes(),
                 change.record.to_vec(),
-                change.since_ms.to_string().into_bytes(),
+                since_ms.to_string().into_bytes(),
                 end.to_vec(),
             ]);
         }

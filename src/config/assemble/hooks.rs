@@ -59,6 +59,7 @@ fn tell(read: &Read, index: usize) -> TellHook {
         timeout: read.duration(&key("timeout")),
         retry_max: read.duration(&key("retry_max")),
         queue_events: read.number(&key("queue_events")),
+        queue_bytes: read.size(&key("queue_bytes")),
     }
 }
 

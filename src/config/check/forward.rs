@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use http::Uri;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::is_token;
 use crate::config::problem::Problem;
-use crate::config::{Config, Forward, files};
+use crate::config::{Config, Forward, Outbound, files};
+use crate::outbound::{Rule, Target};
 
 /// Every cookie but our own.
 const ALL: &str = "*";
@@ -40,7 +40,7 @@ pub fn check(config: &Config) -> Vec<Problem> {
     let Some(url) = &forward.url else {
         return Vec::new();
     };
-    let mut problems = Vec::from_iter(place(url));
+    let mut problems = Vec::from_iter(place(url, &config.outbound));
     problems.extend(forward.ca_file.as_deref().and_then(|path| ca_file(path, url)));
     problems.extend(cookies(forward, &config.auth.cookie));
     problems.extend(headers(forward));
@@ -73,38 +73,25 @@ pub fn check(config: &Config) -> Vec<Problem> {
 }
 
 /// The URL is not quoted: it may hold a password.
-fn place(url: &str) -> Option<Problem> {
+fn place(url: &str, outbound: &Outbound) -> Option<Problem> {
     const KEY: &str = "auth.forward.url";
     let remedy = "write it as http://127.0.0.1:3000/whoami or https://app.example.com/whoami";
-    let wrong = |what: &str| Some(Problem::error(KEY, what, remedy));
-    if url.contains('#') {
-        return wrong("a URL to ask has no fragment");
+    let target = match Target::parse(url) {
+        Ok(target) => target,
+        Err(what) => return Some(Problem::error(KEY, what, remedy)),
+    };
+    if let Err(what) = target.check(&Rule::new(&outbound.networks)) {
+        return Some(Problem::error(KEY, what, remedy));
     }
-    let Ok(uri) = url.parse::<Uri>() else {
-        return wrong("not a URL");
-    };
-    let (scheme, Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return wrong("not a URL with a host");
-    };
-    match scheme {
-        _ if authority.as_str().contains('@') => wrong("a password in a URL ends up in logs"),
-        Some("https") => None,
-        Some("http") if is_near(authority.host()) => None,
-        Some("http") => Some(Problem::warning(
+    // A name without a dot exists only inside one's own network.
+    let is_near = target.is_here() || !target.host().contains(['.', ':']);
+    (target.is_plain() && !is_near).then(|| {
+        Problem::warning(
             KEY,
             "http to another machine: your users' session cookies are plain text on the way",
             "use https, or a network that nobody else is on",
-        )),
-        _ => wrong("neither http nor https"),
-    }
-}
-
-/// This machine, or a name that only exists inside one's own network.
-fn is_near(host: &str) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let is_loopback = |address: std::net::IpAddr| address.is_loopback();
-    host.parse()
-        .map_or_else(|_| !host.contains('.') || host.ends_with(".localhost"), is_loopback)
+        )
+    })
 }
 
 fn ca_file(path: &Path, url: &str) -> Option<Problem> {
@@ -232,9 +219,9 @@ mod tests {
             let all = said(|config| config.auth.forward.url = Some(url.into())).join("\n");
             assert!(all.contains(part) && !all.contains("hunter2"), "{url}: {all}");
         };
-        check("ftp://app/whoami", "neither http nor https");
-        check("app.example.com", "neither http nor https");
-        check("/whoami", "not a URL with a host");
+        check("ftp://app/whoami", "neither https:// nor http://");
+        check("app.example.com", "not a URL");
+        check("/whoami", "not a URL");
         check("https://ann:hunter2@app.example.com/", "password");
         check("https://app.example.com/#hunter2", "fragment");
         check(
@@ -242,6 +229,7 @@ mod tests {
             "warning auth.forward.url: http to another machine",
         );
         check("https://hunter2 .example.com/", "not a URL");
+        check("http://169.254.169.254/hunter2", "outbound.networks");
     }
 
     #[test]

@@ -12,10 +12,8 @@ use tokio::time::{Instant, timeout};
 use super::Admin;
 use super::answer::Problem;
 use super::audit::Caller;
-use crate::auth;
-use crate::backplane::contract::{Control, Failed, Refusal, Revocation, Subject};
+use crate::backplane::contract::{Failed, Refusal, Subject};
 use crate::limits::USER_ID_BYTES_MAX;
-use crate::runtime::now_ms;
 
 /// An answer comes within the time that a connection has here, whatever the backplane does.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -55,40 +53,27 @@ pub async fn kick(
         Subject::User(id) => format!("user {id}"),
         Subject::Session(id) | Subject::Token(id) => format!("session {id}"),
     };
-    let ban = (wish.ban_seconds > 0)
-        .then(|| Revocation::ban(subject.clone(), Duration::from_secs(wish.ban_seconds), auth::now()));
+    let ban = (wish.ban_seconds > 0).then(|| Duration::from_secs(wish.ban_seconds));
     let what = match &ban {
         None => named.clone(),
         Some(_) => format!("{named}, banned for {} s", wish.ban_seconds),
     };
     let audit = caller.begin("kick", what);
     let begun = Instant::now();
-    let told = timeout(PATIENCE, tell(&admin, subject, ban.clone())).await;
-    match told.unwrap_or(Err(Failed::Unknown)) {
-        Ok(()) => audit.done("ok"),
+    let told = timeout(PATIENCE, admin.node.warden.kick(subject, ban)).await;
+    let banned_until = match told.unwrap_or(Err(Failed::Unknown)) {
+        Ok(banned_until) => banned_until,
         Err(failed) => {
             audit.done(&failed.to_string());
             return Err(explained(failed));
         }
-    }
+    };
+    audit.done("ok");
     Ok(Json(Told {
         kicked: named,
-        banned_until: ban.map(|ban| ban.forget_after),
+        banned_until,
         took_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
     }))
-}
-
-/// The kick first, so that those who are connected hear that they were kicked.
-async fn tell(admin: &Admin, subject: Subject, ban: Option<Revocation>) -> Result<(), Failed> {
-    let kick = Control::Kick {
-        subject,
-        time_ms: now_ms(),
-    };
-    admin.node.warden.tell(kick).await?;
-    match ban {
-        Some(ban) => admin.node.warden.tell(Control::Revoke(ban)).await,
-        None => Ok(()),
-    }
 }
 
 fn subject(wish: &Wish) -> Result<Subject, Problem> {

@@ -178,7 +178,13 @@ fn node(admin: &Admin, read: &Exposition<'_>) -> Node {
 fn nodes(node: &crate::runtime::Node) -> Vec<NodeFacts> {
     let others = node.cluster.as_ref().map(crate::runtime::Cluster::others);
     let others = others.iter().flat_map(|others| others.iter().cloned());
-    std::iter::once(node.facts()).chain(others).collect()
+    let without_rooms = |facts: NodeFacts| NodeFacts {
+        rooms: Arc::default(),
+        ..facts
+    };
+    (std::iter::once(node.facts()).chain(others))
+        .map(without_rooms)
+        .collect()
 }
 
 fn now(read: &Exposition<'_>) -> Now {

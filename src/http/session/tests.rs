@@ -94,10 +94,11 @@ async fn a_name_becomes_a_guest_whose_cookie_opens_the_socket() {
         .header("cookie", &pair);
     let (parts, ()) = socket.body(()).unwrap().into_parts();
     let origin = policy.origin(&parts, &|host| host == "localhost").unwrap();
-    assert_eq!(
-        &*policy.admit(&parts, origin, auth::now()).unwrap().identity().user_id,
-        id
-    );
+    let auth::Shown::Token(token, place) = policy.shown(&parts, origin).unwrap() else {
+        panic!("no token was found");
+    };
+    let admitted = policy.admit_token(&token, place, auth::now()).unwrap();
+    assert_eq!(&*admitted.identity().user_id, id);
 
     let who = send(&app, request(Method::GET, None).header("cookie", &pair), "").await;
     assert_eq!((who.status, &who.body["user"]["id"]), (200, &answer.body["user"]["id"]));

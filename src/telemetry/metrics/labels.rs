@@ -49,6 +49,16 @@ labels! {
         Query = "query", Bearer = "bearer", Cookie = "cookie", Session = "session", Ticket = "ticket",
         Forward = "forward",
     }
+    /// What became of a ticket.
+    TicketResult { Issued = "issued", Redeemed = "redeemed", Refused = "refused", Unavailable = "unavailable" }
+    /// What asking the application came to: `ok` names a user, `signed_out` nobody, `over` one whose session has ended,
+    /// `status` is another status than 200, 401 and 403, `malformed` not the shape that was asked for; the others mean
+    /// that there was no answer, and `circuit_open` that none was asked for.
+    ForwardResult {
+        Ok = "ok", SignedOut = "signed_out", Over = "over", Status = "status", Malformed = "malformed",
+        TooLarge = "too_large", Timeout = "timeout", Connect = "connect", Tls = "tls", Protocol = "protocol",
+        Forbidden = "forbidden", CircuitOpen = "circuit_open",
+    }
     /// Who ended a connection.
     Initiator { Server = "server", Client = "client" }
     /// Direction of a message, seen from the server.
@@ -64,16 +74,19 @@ labels! {
         NodeMessages = "node_messages_per_second", NodeBytes = "node_bytes_per_second",
         Refusals = "refusals_per_second", SignIns = "sign_ins_per_minute",
         HandshakesPerAddress = "handshakes_per_address_per_second",
+        Tickets = "tickets_per_minute", AddressTickets = "address_tickets_per_minute",
+        ApiRequests = "api_requests_per_second", ApiWrongKeys = "api_wrong_keys_per_second",
     }
     /// A size or count that was exceeded; the words are those of the configuration.
     Limit {
         Connections = "connections", ConnectionsPerAddress = "connections_per_address",
         ConnectionsPerUser = "connections_per_user",
         HandshakesInFlight = "handshakes_in_flight", HandshakeWait = "handshake_wait",
-        TurnAways = "turn_aways", AdmissionsWaiting = "admissions_waiting", NodeInboundBytes = "node_inbound_bytes", MessageBytes = "message_bytes",
+        TurnAways = "turn_aways", AdmissionsWaiting = "admissions_waiting", TicketsOutstanding = "tickets_outstanding", NodeInboundBytes = "node_inbound_bytes", MessageBytes = "message_bytes",
         Fragments = "fragments", RoomsPerConnection = "rooms_per_connection",
         JwksWaiting = "jwks_waiting", JwksKidsPerAddress = "jwks_kids_per_address",
         RoomMembers = "room_members", Rooms = "rooms", HeaderBytes = "header_bytes",
+        ApiBodyBytes = "api_body_bytes", ApiInFlight = "api_in_flight", ApiIdempotencyBytes = "api_idempotency_bytes",
         CallsPerConnection = "calls_per_connection",
     }
     /// Why a client is not let in: before TLS the line was full, or its address had more than its share of it or came too

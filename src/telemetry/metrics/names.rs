@@ -92,6 +92,11 @@ metrics! {
     PROBE_SESSIONS Counter "conclave_probe_sessions_total" []: "Sockets of probes (a token with probe: true); no other metric of clients, rooms or messages counts them.";
 
     ADMITTED Counter "conclave_admitted_total" ["place"]: "Accepted tokens by where they were found.";
+    TICKETS Counter "conclave_tickets_total" ["result"]: "Tickets by what became of them: issued and redeemed; refused when they were used and not good; unavailable when the backplane did not answer.";
+    FORWARD_REQUESTS Counter "conclave_forward_requests_total" ["result"]: "Times the application was to be asked who somebody is (auth.forward), by what it came to.";
+    FORWARD_DURATION Histogram "conclave_forward_duration_seconds" [] in HTTP: "From the question to the application's answer, or the end of patience.";
+    FORWARD_CIRCUIT Gauge "conclave_forward_circuit_open" []: "1 while the application is not asked because it failed too often.";
+    FORWARD_CACHE_HITS Counter "conclave_forward_cache_hits_total" []: "Times an earlier answer of the application counted again.";
     AUTH_FAILURES Counter "conclave_auth_failures_total" ["reason"]: "Refused tokens by reason word.";
     CERTIFICATE_EXPIRY Gauge "conclave_tls_certificate_expiry_timestamp_seconds" []: "When the served certificate expires; 0 until one is loaded.";
     ACME_ORDERS Counter "conclave_acme_orders_total" ["result"]: "Certificates that were asked for from the ACME authority.";
@@ -163,6 +168,11 @@ metrics! {
     HOOK_DURATION Histogram "conclave_hook_duration_seconds" ["hook"] in HTTP: "Requests to hooks, whatever they came to.";
     HOOK_CIRCUIT_OPEN Gauge "conclave_hook_circuit_open" ["hook"]: "1 while a hook is left alone because it kept failing.";
     HOOK_WAITING Gauge "conclave_hook_waiting" ["hook"]: "Requests to a hook that are under way.";
+    HOOK_DELIVERED_EVENTS Counter "conclave_hook_delivered_events_total" ["hook"]: "Events that a hook was told and took; some may be told again after a fault.";
+    HOOK_LOST_EVENTS Counter "conclave_hook_lost_events_total" ["hook"]: "Events that a hook is never told because too many waited for it; with Redis counted when its lost event is taken.";
+    HOOK_BACKLOG_EVENTS Gauge "conclave_hook_backlog_events" ["hook"]: "Events that wait for a hook; with Redis those of the partitions that this node sees to.";
+    HOOK_LAG Gauge "conclave_hook_lag_seconds" ["hook"]: "Age of the oldest event that this node is about to tell a hook; 0 when there is none.";
+    HOOK_RETRIES Counter "conclave_hook_retries_total" ["hook"]: "Batches that a hook was offered after one that it did not take.";
 
     ADMIN_REQUESTS Counter "conclave_admin_requests_total" ["action", "result"]: "Requests for the operator's page and its API.";
     API_REQUESTS Counter "conclave_api_requests_total" ["operation", "result"]: "Requests for the server API.";

@@ -37,6 +37,11 @@ impl TraceContext {
         Self::of(context.span().span_context())
     }
 
+    /// The name of the current span of the thread, if it has one.
+    pub fn current() -> Option<Self> {
+        Self::of(Context::current().span().span_context())
+    }
+
     /// The name of a span that has one.
     pub(super) fn of(span: &SpanContext) -> Option<Self> {
         span.is_valid().then(|| Self {

@@ -12,6 +12,7 @@
 
 #![allow(dead_code, reason = "a toolbox: not every tool is in use at all times")]
 
+pub mod backend;
 pub mod client;
 pub mod cluster;
 pub mod collector;
@@ -35,6 +36,7 @@ pub mod wire;
 use std::future::Future;
 use std::time::Duration;
 
+pub use backend::Backend;
 pub use client::{Client, Frame};
 pub use cluster::RedisCluster;
 pub use nats::NatsServer;

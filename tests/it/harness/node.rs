@@ -26,7 +26,7 @@ pub fn node() -> Builder {
     Builder {
         settings: BTreeMap::new(),
         keys: vec!["algorithm = \"HS256\"\nsecret_file = \"secret\"".to_owned()],
-        classes: Vec::new(),
+        entries: Vec::new(),
         environment: Vec::new(),
         files: vec![("secret".to_owned(), token::SECRET.to_vec())],
         certificate: Certificate::new(),
@@ -47,7 +47,8 @@ pub fn node() -> Builder {
 pub struct Builder {
     settings: BTreeMap<String, BTreeMap<String, String>>,
     keys: Vec<String>,
-    classes: Vec<String>,
+    /// Arrays of tables, by section.
+    entries: Vec<(String, String)>,
     environment: Vec<(String, String)>,
     files: Vec<(String, Vec<u8>)>,
     certificate: Certificate,
@@ -84,13 +85,20 @@ impl Builder {
 
     /// One more `[[rooms]]`: its pattern, and the other lines of its table.
     pub fn class(mut self, pattern: &str, lines: &str) -> Self {
-        self.classes.push(format!("pattern = \"{pattern}\"\n{lines}"));
+        let table = format!("pattern = \"{pattern}\"\n{lines}");
+        self.entries.push(("rooms".to_owned(), table));
         self
     }
 
     /// This `[[auth.keys]]` instead of all others.
     pub fn only_key(mut self, table: &str) -> Self {
         self.keys = vec![table.to_owned()];
+        self
+    }
+
+    /// One more `[[section]]`, as the lines of its table.
+    pub fn entry(mut self, section: &str, table: &str) -> Self {
+        self.entries.push((section.to_owned(), table.to_owned()));
         self
     }
 
@@ -194,8 +202,8 @@ impl Builder {
         for key in &self.keys {
             text.push_str(&format!("[[auth.keys]]\n{key}\n"));
         }
-        for class in &self.classes {
-            text.push_str(&format!("[[rooms]]\n{class}\n"));
+        for (section, table) in &self.entries {
+            text.push_str(&format!("[[{section}]]\n{table}\n"));
         }
         text
     }

@@ -94,6 +94,7 @@ impl Bench {
             token_id: None,
             issued_at: Some(issued_at).into(),
             is_probe: false,
+            amendment: None,
         };
         self.warden.revoked.read().judge(&identity, None, auth::now())
     }

@@ -2,7 +2,8 @@
 --
 -- KEYS 1 tombstone of the incarnation, 2 its sessions (hash: session to `since end`), then of each outbox: list, state
 -- ARGV 1 a word that was never used before, 2 `1` if sessions are kept for who buries the incarnation, 3 how many outboxes,
---      then of each its most records and bytes, then of each change: `+` or `-`, session, outboxes (bits), record, since, end
+--      then of each its most records and bytes, then of each change: `+`, `-` or `x` (neither),
+--      session, outboxes (bits), record, since, end
 -- -> `1`, or `FENCED`
 if redis.call('EXISTS', KEYS[1]) == 1 then return 'FENCED' end
 local clock = redis.call('TIME')
@@ -14,7 +15,7 @@ for i = 4 + 2 * boxes, #ARGV, 6 do
   local session, is_new = ARGV[i + 1], true
   if keep and ARGV[i] == '+' then
     is_new = redis.call('HSET', KEYS[2], session, ARGV[i + 4] .. ' ' .. ARGV[i + 5]) == 1
-  elseif keep then
+  elseif keep and ARGV[i] == '-' then
     is_new = redis.call('HDEL', KEYS[2], session) == 1
   end
   for box = 1, is_new and boxes or 0 do

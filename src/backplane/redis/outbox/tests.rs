@@ -312,11 +312,16 @@ fn session(name: &str, begins: bool, outboxes: &Outboxes) -> SessionChange {
     SessionChange {
         user: "ann".into(),
         session: name.into(),
-        begins,
+        turn: if begins {
+            SessionTurn::Begins {
+                end: format!(r#""event":"close","session":"{name}","code":1006"#).into(),
+                since_ms: 5,
+            }
+        } else {
+            SessionTurn::Ends
+        },
         hooks: outboxes.wanting(event, ""),
         record: format!(r#"s e-{name} 5 "event":"{}","session":"{name}""#, event.as_str()).into(),
-        end: begins.then(|| format!(r#""event":"close","session":"{name}","code":1006"#).into()),
-        since_ms: 5,
     }
 }
 
@@ -382,9 +387,9 @@ async fn without_hooks_scripts_do_no_more_than_before() {
         "hexists 2",
         "hget 6",
         "hmget 1",
-        "hset 6",
+        "hset 7",
         "llen 2",
-        "pexpire 3",
+        "pexpire 2",
         "rpush 1",
         "spublish 3",
     ];

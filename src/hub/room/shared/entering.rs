@@ -87,6 +87,9 @@ impl Room {
         if !joining.again {
             let user = joining.user;
             let held = shared.held.get_mut(&user.id);
+            if held.is_none() {
+                self.tell_presence(true, &user.json, joining.now_ms);
+            }
             let changed = match held {
                 Some(held) => {
                     held.connections += 1;
@@ -149,6 +152,7 @@ impl Room {
             held.leaves_ms = now_ms.saturating_add(grace_ms);
             errands.leave_later(held.leaves_ms, Arc::clone(self), Arc::clone(user));
         } else if let Some(held) = shared.held.remove(user) {
+            self.tell_presence(false, &held.json, now_ms);
             self.tell_change(user, &held.json, false);
         }
     }
@@ -162,6 +166,7 @@ impl Room {
             if shared.held.get(user).is_some_and(due)
                 && let Some(held) = shared.held.remove(user)
             {
+                self.tell_presence(false, &held.json, now_ms);
                 self.tell_change(user, &held.json, false);
             }
         });
@@ -173,6 +178,7 @@ impl Room {
             let log = shared(&mut state.log);
             log.held.retain(|user, held| {
                 if held.connections == 0 {
+                    self.tell_presence(false, &held.json, crate::runtime::now_ms());
                     self.tell_change(user, &held.json, false);
                 }
                 held.connections > 0

@@ -135,6 +135,9 @@ impl Room {
                 {
                     shared.acked.push((member, place.clone()));
                 }
+                if let Outcome::New(place) = outcome {
+                    self.tell_placed(&draft, place, now_ms);
+                }
                 if may_pass && pending.until_ms > now_ms {
                     again.push((pending, draft));
                 } else {

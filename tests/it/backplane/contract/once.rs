@@ -7,6 +7,7 @@ use super::super::peer::{LONG, eventually};
 
 super::promises! {
     a_value_is_taken_once_on_any_node
+    a_value_is_read_on_any_node_and_stays
     of_two_takers_one_gets_it
     a_value_is_gone_after_its_lifetime
 }
@@ -24,6 +25,28 @@ async fn a_value_is_taken_once_on_any_node(engine: &Engine) {
         assert_eq!(b.put(name, b"", LONG).await, Ok(true), "it is free again");
         assert_eq!(a.take(name).await.unwrap().as_deref(), Some(&b""[..]));
     }
+}
+
+async fn a_value_is_read_on_any_node_and_stays(engine: &Engine) {
+    let [a, b] = engine.pair().await;
+    let binary: Vec<u8> = (0..=255).collect();
+    assert_eq!(b.get("g").await, Ok(None));
+    assert_eq!(a.put("g", &binary, LONG).await, Ok(true));
+    for peer in [&a, &b, &a] {
+        assert_eq!(peer.get("g").await.unwrap().as_deref(), Some(&binary[..]));
+    }
+    assert_eq!(
+        b.put("g", b"other", LONG).await,
+        Ok(false),
+        "reading does not free the name"
+    );
+    assert!(a.take("g").await.unwrap().is_some());
+    assert_eq!(b.get("g").await, Ok(None));
+    assert_eq!(a.put("h", b"1", Duration::from_millis(1)).await, Ok(true));
+    eventually("the end of a lifetime", async || {
+        b.get("h").await.unwrap().is_none().then_some(())
+    })
+    .await;
 }
 
 async fn of_two_takers_one_gets_it(engine: &Engine) {
