@@ -11,7 +11,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
 use super::caller::{Caller, Scope};
-use super::extract::Json;
+use super::extract::{Json, whole, whole_or_none};
 use super::problem::{self, Problem};
 use super::revocations::{self, Revoke};
 use super::rooms::{self, By, Chat, HistoryPage, TopPage, UsersPage};
@@ -80,20 +80,25 @@ pub struct Operation {
     #[schema(min_length = 1, max_length = 64)]
     pub key: Option<String>,
     #[schema(minimum = 0, maximum = 2_592_000)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub ban_s: Option<u64>,
     pub session: Option<String>,
     pub jti: Option<String>,
     #[schema(minimum = 0, maximum = 253_402_300_799_u64)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub issued_before: Option<u64>,
     #[schema(minimum = 0, maximum = 253_402_300_799_u64)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub expires: Option<u64>,
     /// Of `history` a number, of `users` an id.
     #[schema(inline)]
     pub after: Option<After>,
     #[schema(minimum = 0)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub before: Option<u64>,
     #[schema(minimum = 1, maximum = 1000)]
-    pub limit: Option<usize>,
+    #[serde(default, deserialize_with = "whole_or_none")]
+    pub limit: Option<u64>,
     #[schema(inline)]
     pub by: Option<By>,
 }
@@ -105,7 +110,7 @@ pub struct Operation {
     expecting = "`after` is a number in history, and the id of a user in users"
 )]
 pub enum After {
-    Seq(u64),
+    Seq(#[serde(deserialize_with = "whole")] u64),
     User(String),
 }
 
@@ -252,7 +257,7 @@ async fn ask(node: &Node, caller: &Caller, operation: Operation) -> Result<Box<R
             };
             let page = UsersPage {
                 after,
-                limit: operation.limit,
+                limit: limit(operation.limit),
             };
             json(&rooms::present(node, caller, needed(room, "room")?, &page).await?)
         }
@@ -265,7 +270,7 @@ async fn ask(node: &Node, caller: &Caller, operation: Operation) -> Result<Box<R
             let page = HistoryPage {
                 before: operation.before,
                 after,
-                limit: operation.limit,
+                limit: limit(operation.limit),
             };
             let page = rooms::said(node, caller, &needed(room, "room")?, &page).await?;
             String::from_utf8(page)
@@ -294,13 +299,18 @@ async fn ask(node: &Node, caller: &Caller, operation: Operation) -> Result<Box<R
         Word::Rooms => {
             let page = TopPage {
                 by: operation.by,
-                limit: operation.limit,
+                limit: limit(operation.limit),
             };
             json(&rooms::top(node, caller, &page).await?)
         }
         Word::Nodes => json(&nodes::all(node, caller)?),
         Word::Chat | Word::Message => Err(unwritten()),
     }
+}
+
+/// What does not fit is too many in any case.
+fn limit(limit: Option<u64>) -> Option<usize> {
+    limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
 fn needed<T>(field: Option<T>, name: &str) -> Result<T, Problem> {

@@ -5,7 +5,8 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use http::StatusCode;
 use http::request::Parts;
 use http_body::Body as _;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 
 use super::problem::Problem;
 
@@ -45,7 +46,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for OptionalJson<T> {
             return Ok(Self(None));
         }
         let Json(value) = Json::from_request(request, state).await?;
-        Ok(Self(Some(value)))
+        Ok(Self(value))
     }
 }
 
@@ -79,6 +80,46 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     }
 }
 
+/// A whole number, as JSON Schema has it: `17.0` is one, too.
+///
+/// # Errors
+/// It is none, or below 0.
+pub fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    match Number::deserialize(from)? {
+        Number::Whole(number) => Ok(number),
+        Number::Float(number) if number.fract() == 0.0 && (0.0..=EXACT_MAX).contains(&number) => {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "it is whole and in range"
+            )]
+            let number = number as u64;
+            Ok(number)
+        }
+        Number::Float(number) => Err(D::Error::custom(format_args!("{number} is not a whole number"))),
+    }
+}
+
+/// As [`whole`]; `null` is none, as a field that is not there.
+///
+/// # Errors
+/// As [`whole`].
+pub fn whole_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    #[derive(Deserialize)]
+    struct Whole(#[serde(deserialize_with = "whole")] u64);
+    Ok(Option::<Whole>::deserialize(from)?.map(|Whole(number)| number))
+}
+
+/// 2^53: up to here a float says exactly which whole number it is.
+const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a whole number from 0 on")]
+enum Number {
+    Whole(u64),
+    Float(f64),
+}
+
 /// What serde says names the field and what was expected there.
 fn unread(rejection: &JsonRejection) -> Problem {
     match rejection {
@@ -98,5 +139,27 @@ fn unread(rejection: &JsonRejection) -> Problem {
             "/api/v1/openapi.json has the shape of each body",
         ),
         other => Problem::bad_request(other.body_text(), "send the body whole"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_numbers_and_no_others() {
+        let read = |json: &str| {
+            let mut json = serde_json::Deserializer::from_str(json);
+            whole_or_none(&mut json).map_err(|error| error.to_string())
+        };
+        assert_eq!(read("17"), Ok(Some(17)));
+        assert_eq!(read("17.0"), Ok(Some(17)));
+        assert_eq!(read("1e3"), Ok(Some(1_000)));
+        assert_eq!(read("-0.0"), Ok(Some(0)));
+        assert_eq!(read("18446744073709551615"), Ok(Some(u64::MAX)));
+        assert_eq!(read("null"), Ok(None));
+        for bad in ["-1", "1.5", "1e300", "\"1\"", "true", "[]"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use utoipa::PartialSchema;
 use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, ServerBuilder};
 
-use super::{idempotency, problem};
+use super::problem;
 
 /// What is true of the whole API.
 pub fn base() -> OpenApi {
@@ -68,6 +68,8 @@ const OF_ALL: &[(u16, &str)] = &[
         "Not now: the server or its backplane has too much to do, or cannot be reached",
     ),
 ];
+/// Of those that name a room or a user in their path.
+const OF_PATHS: &[(u16, &str)] = &[(404, "No room or user can be called so, or there is nothing kept of it")];
 /// Of those with a body.
 const OF_BODIES: &[(u16, &str)] = &[
     (408, "The body took too long"),
@@ -79,7 +81,15 @@ const OF_BODIES: &[(u16, &str)] = &[
     ),
 ];
 /// Of those that take an `Idempotency-Key`.
-const OF_KEYS: &[(u16, &str)] = &[(409, "A request with this Idempotency-Key is being served")];
+const OF_KEYS: &[(u16, &str)] = &[(
+    409,
+    "A request with this Idempotency-Key is being served, or it is too late for this one",
+)];
+
+/// Not a parameter: what sends random requests would send the same key with others, which is wrong in a way that no
+/// schema can say.
+const IDEMPOTENCY: &str = "Takes an `Idempotency-Key` header, one word of 1 to 255 visible ASCII characters: the same \
+    request with the same key is done once, and answered as the first time, for `api.idempotency`.";
 
 /// Problems that say when to come again.
 const WITH_RETRY_AFTER: &[u16] = &[409, 429, 503];
@@ -92,25 +102,25 @@ fn completed(mut document: Value) -> Value {
         "scheme": "bearer",
         "description": "An API key (`ck_…`), or a token of the application with a scope, where `api.jwt` is set.",
     });
-    for (status, what) in [OF_ALL, OF_BODIES, OF_KEYS].concat() {
+    for (status, what) in [OF_ALL, OF_PATHS, OF_BODIES, OF_KEYS].concat() {
         document["components"]["responses"][status.to_string()] = response(status, what);
     }
-    document["components"]["parameters"]["IdempotencyKey"] = json!({
-        "name": "Idempotency-Key",
-        "in": "header",
-        "description": "The same word with the same request is done once, and answered as the first time, for `api.idempotency`.",
-        "schema": {"type": "string", "minLength": 1, "maxLength": idempotency::KEY_BYTES_MAX, "pattern": "^[!-~]+$"},
-    });
-    for operations in values(&mut document["paths"]) {
+    exactly_one(
+        &mut document["components"]["schemas"]["Revoke"],
+        &["user", "session", "jti"],
+    );
+    loosen(&mut document["components"]["schemas"]["Operation"]["properties"]);
+    for (path, operations) in entries(&mut document["paths"]) {
+        let names_something = path.contains('{');
         for (method, operation) in entries(operations) {
-            complete(method, operation);
+            complete(method, names_something, operation);
         }
     }
     document
 }
 
 /// One operation. What it says itself of a status stays.
-fn complete(method: &str, operation: &mut Value) {
+fn complete(method: &str, names_something: bool, operation: &mut Value) {
     let is_open = operation["operationId"] == "openapi";
     let has_body = operation["requestBody"].is_object();
     let mut of_this = if is_open {
@@ -121,14 +131,13 @@ fn complete(method: &str, operation: &mut Value) {
     if has_body {
         of_this.extend_from_slice(OF_BODIES);
     }
+    if names_something {
+        of_this.extend_from_slice(OF_PATHS);
+    }
     if method == "post" {
         of_this.extend_from_slice(OF_KEYS);
-        let parameters = &mut operation["parameters"];
-        let reference = json!({"$ref": "#/components/parameters/IdempotencyKey"});
-        match parameters.as_array_mut() {
-            Some(parameters) => parameters.push(reference),
-            None => *parameters = json!([reference]),
-        }
+        let before = operation["description"].as_str().unwrap_or_default().trim_end();
+        operation["description"] = json!(format!("{before}\n\n{IDEMPOTENCY}").trim_start());
         operation["responses"]["200"]["headers"]["Idempotency-Replayed"] = json!({
             "description": "`true`: this is the answer of the first time.",
             "schema": {"type": "string", "enum": ["true"]},
@@ -165,8 +174,55 @@ fn response(status: u16, what: &str) -> Value {
     response
 }
 
-fn values(object: &mut Value) -> impl Iterator<Item = &mut Value> {
-    entries(object).map(|(_, value)| value)
+/// Of fields that exclude each other one has to be there: the object becomes one of several.
+fn exactly_one(schema: &mut Value, names: &[&str]) {
+    let variants = names.iter().map(|chosen| {
+        let mut variant = schema.clone();
+        for name in names.iter().filter(|name| *name != chosen) {
+            variant["properties"][*name] = json!({"type": "null"});
+        }
+        variant["properties"][*chosen]["type"] = json!("string");
+        variant["required"] = json!([chosen]);
+        variant["title"] = json!(format!("Revoke {chosen}"));
+        variant
+    });
+    *schema = json!({"oneOf": variants.collect::<Vec<_>>()});
+}
+
+/// A part of a batch may be wrong without the batch being so: what its own route would refuse is told in its result.
+fn loosen(properties: &mut Value) {
+    for (_, property) in entries(properties) {
+        loosen_one(property);
+    }
+    let named = json!({
+        "type": "object",
+        "properties": {"id": {"type": "string"}, "name": {"type": ["string", "null"]}, "info": {"type": ["object", "null"]}},
+        "required": ["id"],
+        "additionalProperties": false,
+    });
+    properties["from"] = json!({"oneOf": [{"type": "null"}, {"type": "string"}, named]});
+}
+
+fn loosen_one(schema: &mut Value) {
+    for variant in schema["oneOf"].as_array_mut().into_iter().flatten() {
+        loosen_one(variant);
+    }
+    let Some(schema) = schema.as_object_mut() else {
+        return;
+    };
+    if schema.get("oneOf").is_some_and(Value::is_null) {
+        schema.remove("oneOf");
+    }
+    for bound in ["minLength", "maxLength", "pattern", "format"] {
+        schema.remove(bound);
+    }
+    let is_integer = schema
+        .get("type")
+        .is_some_and(|kind| kind == "integer" || kind[0] == "integer");
+    if is_integer {
+        schema.insert("minimum".to_owned(), json!(0));
+        schema.insert("maximum".to_owned(), json!(u64::MAX));
+    }
 }
 
 fn entries(object: &mut Value) -> impl Iterator<Item = (&str, &mut Value)> {

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use axum::Json as Answer;
 use axum::extract::State;
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::caller::{Caller, Scope};
-use super::extract::Json;
+use super::extract::{Json, whole_or_none};
 use super::problem::{self, Problem};
 use super::speak;
 use crate::auth;
@@ -25,20 +26,27 @@ const TIME_MAX: u64 = 253_402_300_799;
 #[schema(title = "Revoke")]
 pub struct Revoke {
     /// Every token of this user that was issued until `issued_before`, and those that do not say when.
-    #[schema(min_length = 1, max_length = 256, example = "u7")]
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$",
+        example = "u7"
+    )]
     pub user: Option<String>,
     /// The token of this connection, as `connected.session` names it, for this connection.
-    #[schema(min_length = 1, max_length = 256)]
+    #[schema(min_length = 1, max_length = 256, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     pub session: Option<String>,
     /// The token with this `jti`.
-    #[schema(min_length = 1, max_length = 256)]
+    #[schema(min_length = 1, max_length = 256, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     pub jti: Option<String>,
     /// Unix seconds; now, if it is not said. For `user` only.
     #[schema(minimum = 0, maximum = 253_402_300_799_u64)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub issued_before: Option<u64>,
     /// Unix seconds at which the last such token has ended, after which this may be forgotten. If it is not said: in 30
     /// days, or 20 years where tokens need not expire.
     #[schema(minimum = 0, maximum = 253_402_300_799_u64)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub expires: Option<u64>,
 }
 
@@ -134,7 +142,9 @@ fn revocation(revoke: &Revoke, subject: Subject, now: u64, require_expiry: bool)
     let kept = auth::revocations::kept(require_expiry).as_secs();
     let expires = revoke.expires.unwrap_or(now.max(issued_before).saturating_add(kept));
     if expires <= now {
-        return Err(Problem::bad_request(
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            "over",
             "`expires` is over: no such token is good any more",
             "leave it out, or say when the last such token ends",
         ));

@@ -33,6 +33,8 @@ const USERS_PAGE_MAX: usize = 1_000;
 const TOP_DEFAULT: usize = 10;
 /// Rooms in one answer at most: so many does each node tell the others of.
 const TOP_MAX: usize = crate::runtime::TOP_ROOMS;
+/// The largest number that every JSON parser reads exactly; no room comes near it.
+const SEQ_MAX: u64 = (1 << 53) - 1;
 /// How long the backplane may take to answer a question.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -234,11 +236,11 @@ fn raw(json: &str) -> Result<Box<RawValue>, Problem> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct HistoryPage {
-    /// The newest below this `seq`.
-    #[param(minimum = 0)]
+    /// The newest below this `seq`. Not looked at beside `after`.
+    #[param(minimum = 0, maximum = 9_007_199_254_740_991_u64)]
     pub before: Option<u64>,
     /// The oldest above this `seq`. Without either: the newest.
-    #[param(minimum = 0)]
+    #[param(minimum = 0, maximum = 9_007_199_254_740_991_u64)]
     pub after: Option<u64>,
     /// How many at most. A page may be shorter: it ends at 128 KiB.
     #[param(minimum = 1, maximum = 1000, default = 100)]
@@ -315,14 +317,14 @@ pub async fn said(node: &Node, caller: &Caller, room: &str, page: &HistoryPage) 
     let page = match (page.before, page.after) {
         (None, None) => Page::Latest,
         (Some(seq), None) => Page::Before(seq),
-        (None, Some(seq)) => Page::After(seq),
-        (Some(_), Some(_)) => {
-            return Err(Problem::bad_request(
-                "`before` and `after` exclude each other",
-                "send one of them",
-            ));
-        }
+        (_, Some(seq)) => Page::After(seq),
     };
+    if page_seq(&page) > SEQ_MAX {
+        return Err(Problem::bad_request(
+            format!("`before` and `after` are numbers from 0 to {SEQ_MAX}"),
+            "send the `seq` of a chat",
+        ));
+    }
     if !is_known(node, room).await? {
         return Err(Problem::not_found(
             "nobody has been in this room, and nothing was said in it, for as long as that is kept",
@@ -341,6 +343,13 @@ pub async fn said(node: &Node, caller: &Caller, room: &str, page: &HistoryPage) 
         Read::Unavailable | Read::Gone => return Err(speak::unanswered()),
     };
     Ok(frame.payload().to_vec())
+}
+
+fn page_seq(page: &Page) -> u64 {
+    match page {
+        Page::Latest => 0,
+        Page::Before(seq) | Page::After(seq) => *seq,
+    }
 }
 
 /// Whether there is such a room on any node, or was lately.

@@ -41,7 +41,12 @@ pub enum Speaker {
 
 /// 1 to 256 bytes, no control characters
 #[derive(Debug, Deserialize, ToSchema)]
-#[schema(min_length = 1, max_length = 256, example = "u7")]
+#[schema(
+    min_length = 1,
+    max_length = 256,
+    pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$",
+    example = "u7"
+)]
 pub struct UserId(pub String);
 
 /// `{"id":"u7","name":"Ann","info":{…}}`
@@ -49,10 +54,15 @@ pub struct UserId(pub String);
 #[serde(deny_unknown_fields)]
 pub struct SpeakerUser {
     /// 1 to 256 bytes, no control characters.
-    #[schema(min_length = 1, max_length = 256, example = "u7")]
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$",
+        example = "u7"
+    )]
     pub id: String,
     /// At most 256 bytes, no control characters.
-    #[schema(max_length = 256, example = "Ann")]
+    #[schema(max_length = 256, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$", example = "Ann")]
     pub name: Option<String>,
     /// A small public object, at most 1 KiB.
     #[schema(value_type = Option<Object>)]
@@ -85,11 +95,11 @@ pub fn speaker(node: &Node, from: Option<&Speaker>) -> Result<User, Problem> {
 }
 
 /// # Errors
-/// No client could say it either.
+/// 404, as for all that is named in a path and is not there: no room can have this name.
 pub fn check_room(name: &str) -> Result<(), Problem> {
     room::check(name).map_err(|why| {
         Problem::new(
-            StatusCode::BAD_REQUEST,
+            StatusCode::NOT_FOUND,
             "bad_room",
             why,
             "use a name that a client could use",
@@ -98,12 +108,14 @@ pub fn check_room(name: &str) -> Result<(), Problem> {
 }
 
 /// # Errors
-/// No user can have this id.
+/// 404: no user can have this id.
 pub fn check_user(id: &str) -> Result<(), Problem> {
     if (1..=USER_ID_BYTES_MAX).contains(&id.len()) && !id.contains(char::is_control) {
         Ok(())
     } else {
-        Err(Problem::bad_request(
+        Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "bad_user",
             "the id of a user has 1 to 256 bytes and no control characters",
             "copy it from a token or a list",
         ))
@@ -129,8 +141,9 @@ pub fn check_content(node: &Node, content: &RawValue) -> Result<(), Problem> {
 /// It is empty or too long.
 pub fn check_key(key: Option<&str>) -> Result<(), Problem> {
     match key {
-        Some(key) if !(1..=KEY_BYTES_MAX).contains(&key.len()) => Err(Problem::bad_request(
-            "`key` has 1 to 64 bytes",
+        // In characters, which is what a description can say.
+        Some(key) if key.is_empty() || key.chars().count() > KEY_BYTES_MAX => Err(Problem::bad_request(
+            "`key` has 1 to 64 characters",
             "send a UUID, or the id of what it is about",
         )),
         _ => Ok(()),

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::caller::{Caller, Scope};
-use super::extract::{Json, OptionalJson, Path};
+use super::extract::{Json, OptionalJson, Path, whole};
 use super::problem::{self, Problem};
 use super::speak::{self, Speaker};
 use crate::backplane::contract::Subject;
@@ -125,7 +125,7 @@ fn raw(json: &str) -> Result<Box<RawValue>, Problem> {
 pub struct Kick {
     /// For so many seconds, at most 30 days, no token of the user that was issued by then is good; 0 or nothing: the user
     /// may come back at once.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     #[schema(minimum = 0, maximum = 2_592_000, example = 3600)]
     pub ban_s: u64,
 }

@@ -13,7 +13,6 @@ mod set;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,8 +22,8 @@ use tokio::sync::watch;
 use super::algorithm::{Algorithm, Family};
 use super::keys::{Flaw, Terms, unknown_algorithm};
 use crate::config;
-pub use line::Line;
 use line::NoPlace;
+pub use line::{Line, Waiter};
 pub use refresh::Jwks;
 pub(super) use set::Set;
 
@@ -140,7 +139,7 @@ impl Issuer {
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub(super) async fn wait_for(&self, kid: Option<&str>, address: IpAddr) -> Waited {
+    pub(super) async fn wait_for(&self, kid: Option<&str>, waiter: &Waiter) -> Waited {
         let mut progress = self.progress.subscribe();
         let seen = *progress.borrow_and_update();
         let set = Arc::clone(&self.set());
@@ -149,7 +148,7 @@ impl Issuer {
             return Waited::Again;
         }
         let hopeless = if vouches { Waited::Unknown } else { Waited::Unanswered };
-        let _place = match self.line.enter(&self.name, kid, address, set.changes()) {
+        let _place = match self.line.enter(&self.name, kid, waiter, set.changes()) {
             Ok(place) => place,
             Err(NoPlace::KnownUnknown) => return Waited::Unknown,
             Err(NoPlace::Kids | NoPlace::Full) => return hopeless,
@@ -171,7 +170,7 @@ impl Issuer {
             }
             // One that was under way may have been answered before the issuer had the key.
             if succeeded > seen.begun {
-                self.line.remember(&self.name, kid, address, set.changes());
+                self.line.remember(&self.name, kid, waiter, set.changes());
                 return Waited::Again;
             }
         }

@@ -31,7 +31,6 @@ mod vouched;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -424,7 +423,11 @@ impl Policy {
     /// It is not good, or nobody can say.
     /// # Cancel safety
     /// Cancel safe.
-    pub async fn verify_patiently(&self, token: &str, address: IpAddr) -> Result<Verified, NotVerified> {
+    pub async fn verify_patiently(
+        &self,
+        token: &str,
+        waiter: impl Into<jwks::Waiter>,
+    ) -> Result<Verified, NotVerified> {
         let denied = match self.verify(token, now()) {
             Err(denied) if denied.word() == DeniedWord::TokenSignature => denied,
             verdict => return Ok(verdict?),
@@ -432,11 +435,16 @@ impl Policy {
         let Some((issuer, kid)) = self.awaited(token) else {
             return Err(denied.into());
         };
-        match issuer.wait_for(kid.as_deref(), address).await {
+        match issuer.wait_for(kid.as_deref(), &waiter.into()).await {
             Waited::Again => Ok(self.verify(token, now())?),
             Waited::Unknown => Err(denied.into()),
             Waited::Unanswered => Err(NotVerified::Unavailable),
         }
+    }
+
+    /// Whether [`Policy::verify_patiently`] would wait where [`Policy::verify`] came to `denied`.
+    pub fn would_wait(&self, token: &str, denied: Denied) -> bool {
+        denied.word() == DeniedWord::TokenSignature && self.awaited(token).is_some()
     }
 
     /// Whose keys, and which of them, could yet vouch for a token for which no known key does.

@@ -117,6 +117,9 @@ fn the_struct_and_default_toml_have_the_same_keys() {
     fields.insert("backplane.sentinel_password_file".to_owned());
     assert!(fields.remove("admin.tokens"));
     fields.insert("admin.token_file".to_owned());
+    // Each key by URL has its own copy of these.
+    fields
+        .extend(["grace", "maximum_age", "minimum_gap", "refresh", "timeout"].map(|name| format!("auth.jwks_{name}")));
     let single = SCHEMA
         .entries
         .iter()

@@ -1,4 +1,4 @@
-//! What one connection waits for from the application: one question that holds up the rest of it, so that its messages
+//! What one connection waits for from others, mostly the application: one question that holds up the rest of it, so that its messages
 //! keep their order, and calls beside that, which hold up nothing. Polled by the connection's own task, so that both
 //! end with it.
 
@@ -11,6 +11,8 @@ use futures_util::stream::{FuturesUnordered, Stream};
 
 use super::dispatch::{Done, Failed};
 use super::task::Life;
+use crate::auth::jwks::Waiter;
+use crate::auth::{NotVerified, Verified};
 use crate::hooks::ask::HookIndex;
 use crate::hooks::event::EventJson;
 use crate::hooks::{About, Asking, Changes, Event, HookFailed, Outcome, Question};
@@ -27,6 +29,8 @@ use crate::websocket::encoded::Frame;
 pub(super) struct Asks {
     question: Option<(Held, BoxFuture<'static, Outcome>)>,
     calls: FuturesUnordered<BoxFuture<'static, Called>>,
+    /// A new token whose key is not known yet, with the raw JSON of its `ref`.
+    verdict: Option<(Option<Box<str>>, BoxFuture<'static, Result<Verified, NotVerified>>)>,
 }
 
 /// A message that is done once the application has allowed it.
@@ -60,11 +64,11 @@ pub(super) struct Chat<'a> {
 impl Asks {
     /// Whether nothing more is taken in before an answer is there.
     pub fn holds_up(&self) -> bool {
-        self.question.is_some()
+        self.question.is_some() || self.verdict.is_some()
     }
 
     fn is_idle(&self) -> bool {
-        self.question.is_none() && self.calls.is_empty()
+        !self.holds_up() && self.calls.is_empty()
     }
 }
 
@@ -237,6 +241,12 @@ impl Life {
                 if let Some(held) = held {
                     self.on_answer(held, outcome);
                 }
+            } else if let Some((_, verdict)) = &mut asks.verdict
+                && let Poll::Ready(verdict) = verdict.as_mut().poll(cx)
+            {
+                let reference = asks.verdict.take().and_then(|(reference, _)| reference);
+                self.conn.settle(false);
+                self.on_verdict(verdict, reference.as_deref());
             } else if let Poll::Ready(Some((reference, outcome))) = Pin::new(&mut asks.calls).poll_next(cx) {
                 self.on_called(reference.as_deref(), outcome);
             } else {
@@ -248,6 +258,32 @@ impl Life {
             any = true;
         }
         any
+    }
+
+    /// Nothing more is taken in until it is known whether the new token is good.
+    pub(super) fn await_verdict(&mut self, token: &str, reference: Option<Ref<'_>>) {
+        let (policy, token) = (Arc::clone(&self.node.policy), token.to_owned());
+        let waiter = Waiter::User(Arc::clone(&self.identity.user_id));
+        let verdict = async move { policy.verify_patiently(&token, waiter).await };
+        self.conn.wait_for_answer();
+        self.asks.get_or_insert_default().verdict = Some((owned(reference), Box::pin(verdict)));
+    }
+
+    fn on_verdict(&mut self, verdict: Result<Verified, NotVerified>, reference: Option<&str>) {
+        let reference = reference.and_then(Ref::from_json);
+        let done = match verdict {
+            Ok(verified) => self.take_token(verified, reference),
+            Err(NotVerified::Denied(denied)) => Err(self.bad_token(denied)),
+            Err(NotVerified::Unavailable) => Err(Failed {
+                retry_after_ms: Some(KEYS_RETRY_MS),
+                ..Failed::new(
+                    ErrorCode::Unavailable,
+                    "the keys of the new token's issuer cannot be had for now; try again",
+                )
+            }),
+        };
+        let now_ns = self.shard.now_ns();
+        self.finish(done, reference, now_ns);
     }
 
     fn on_answer(&mut self, held: Held, outcome: Outcome) {
@@ -317,6 +353,9 @@ impl Life {
         self.error(reference, ErrorCode::Forbidden, why, reason, None);
     }
 }
+
+/// When to try again with a token whose issuer does not answer.
+const KEYS_RETRY_MS: u64 = 5_000;
 
 /// When to try again with a call that was one too many.
 const CALLS_RETRY_MS: u64 = 500;

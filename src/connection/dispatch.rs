@@ -1,6 +1,6 @@
 //! What a client asks for, done: limits and permissions here, the rest in the hub.
 
-use crate::auth::{self, Verb};
+use crate::auth::{self, Denied, Verb, Verified};
 use crate::config::classes::Class;
 use crate::connection::NEVER;
 use crate::connection::asking::Chat;
@@ -401,14 +401,27 @@ impl Life {
 
     /// Takes a new token for the same user. A bad one changes nothing.
     fn reauthenticate(&mut self, token: &str, reference: Option<Ref<'_>>) -> Result<Done, Failed> {
-        let verified = self.node.policy.verify(token, auth::now()).map_err(|denied| {
-            let word = denied.word().as_str();
-            self.node.metrics.auth_failure(word);
-            Failed {
-                reason: Some(word),
-                ..Failed::new(ErrorCode::Forbidden, "the new token is not good; the old one stays")
+        match self.node.policy.verify(token, auth::now()) {
+            Ok(verified) => self.take_token(verified, reference),
+            Err(denied) if self.node.policy.would_wait(token, denied) => {
+                self.await_verdict(token, reference);
+                Ok(Done::Answered)
             }
-        })?;
+            Err(denied) => Err(self.bad_token(denied)),
+        }
+    }
+
+    pub(super) fn bad_token(&self, denied: Denied) -> Failed {
+        let word = denied.word().as_str();
+        self.node.metrics.auth_failure(word);
+        Failed {
+            reason: Some(word),
+            ..Failed::new(ErrorCode::Forbidden, "the new token is not good; the old one stays")
+        }
+    }
+
+    /// Goes on with a good token, if it is the same user's.
+    pub(super) fn take_token(&mut self, verified: Verified, reference: Option<Ref<'_>>) -> Result<Done, Failed> {
         // What the application said of the connection still holds.
         let verified = verified.amended(self.identity.amendment.clone());
         let identity = Arc::clone(verified.identity());

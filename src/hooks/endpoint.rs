@@ -47,7 +47,7 @@ pub struct Endpoint {
     circuit: Mutex<Circuit>,
     /// When the clock of the circuit began.
     began: Instant,
-    /// The last request had no good answer, which the log knows.
+    /// Answers are none since the last good one, which the log knows.
     is_failing: AtomicBool,
     metrics: HookMetrics,
 }
@@ -230,9 +230,10 @@ impl Endpoint {
         }
     }
 
-    /// One line when it begins to fail. The client has told of those who do not answer at all.
+    /// One line when it begins to answer what is none. The client tells of those who do not answer at all.
     fn log(&self, failed: HookFailed) {
-        if self.is_failing.swap(true, Relaxed) {
+        let is_answered = matches!(failed, HookFailed::Status { .. } | HookFailed::Malformed(_));
+        if !is_answered || self.is_failing.swap(true, Relaxed) {
             return;
         }
         let hook = &*self.name;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -34,9 +35,23 @@ pub struct Line {
 struct State {
     waiting: usize,
     /// For which keys, and how many for each.
-    addresses: HashMap<IpAddr, Vec<(u64, usize)>>,
+    waiters: HashMap<Waiter, Vec<(u64, usize)>>,
     /// Who has waited for what in vain: since when, and what the set was then.
-    vain: HashMap<(IpAddr, u64), (Instant, u64)>,
+    vain: HashMap<(Waiter, u64), (Instant, u64)>,
+}
+
+/// Who waits: whom nobody knows yet by the address, who is connected by the name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Waiter {
+    /// An IPv4 address or a /64.
+    Address(IpAddr),
+    User(Arc<str>),
+}
+
+impl From<IpAddr> for Waiter {
+    fn from(address: IpAddr) -> Self {
+        Self::Address(limit_key(address))
+    }
 }
 
 /// Why somebody may not wait.
@@ -52,7 +67,7 @@ pub(super) enum NoPlace {
 #[derive(Debug)]
 pub(super) struct Place<'l> {
     line: &'l Line,
-    address: IpAddr,
+    waiter: Waiter,
     kid: u64,
 }
 
@@ -81,22 +96,23 @@ impl Line {
         &self,
         issuer: &str,
         kid: Option<&str>,
-        address: IpAddr,
+        waiter: &Waiter,
         changes: u64,
     ) -> Result<Place<'_>, NoPlace> {
-        let (address, kid) = (limit_key(address), self.hasher.hash_one((issuer, kid)));
+        let (waiter, kid) = (waiter.clone(), self.hasher.hash_one((issuer, kid)));
         let mut state = self.state.lock();
-        if let Some((since, then)) = state.vain.get(&(address, kid)) {
+        let asked = (waiter.clone(), kid);
+        if let Some((since, then)) = state.vain.get(&asked) {
             if *then == changes && since.elapsed() < VAIN_FOR {
                 return Err(NoPlace::KnownUnknown);
             }
-            state.vain.remove(&(address, kid));
+            state.vain.remove(&asked);
         }
         if state.waiting >= self.places_max {
             self.full.inc();
             return Err(NoPlace::Full);
         }
-        let kids = state.addresses.entry(address).or_default();
+        let kids = state.waiters.entry(waiter.clone()).or_default();
         match kids.iter().position(|(known, _)| *known == kid) {
             Some(index) => kids[index].1 += 1,
             None if kids.len() >= self.kids_max => {
@@ -108,13 +124,13 @@ impl Line {
         state.waiting += 1;
         Ok(Place {
             line: self,
-            address,
+            waiter,
             kid,
         })
     }
 
     /// The key did not come.
-    pub(super) fn remember(&self, issuer: &str, kid: Option<&str>, address: IpAddr, changes: u64) {
+    pub(super) fn remember(&self, issuer: &str, kid: Option<&str>, waiter: &Waiter, changes: u64) {
         let kid = self.hasher.hash_one((issuer, kid));
         let mut state = self.state.lock();
         if state.vain.len() >= VAIN_MAX {
@@ -124,7 +140,7 @@ impl Line {
         if state.vain.len() >= VAIN_MAX {
             state.vain.clear();
         }
-        state.vain.insert((limit_key(address), kid), (Instant::now(), changes));
+        state.vain.insert((waiter.clone(), kid), (Instant::now(), changes));
     }
 }
 
@@ -132,7 +148,7 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut state = self.line.state.lock();
         state.waiting -= 1;
-        let Some(kids) = state.addresses.get_mut(&self.address) else {
+        let Some(kids) = state.waiters.get_mut(&self.waiter) else {
             return;
         };
         if let Some((_, count)) = kids.iter_mut().find(|(kid, _)| *kid == self.kid) {
@@ -140,7 +156,7 @@ impl Drop for Place<'_> {
         }
         kids.retain(|(_, count)| *count > 0);
         if kids.is_empty() {
-            state.addresses.remove(&self.address);
+            state.waiters.remove(&self.waiter);
         }
     }
 }
@@ -149,47 +165,47 @@ impl Drop for Place<'_> {
 mod tests {
     use super::*;
 
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
+    fn at(text: &str) -> Waiter {
+        text.parse::<IpAddr>().unwrap().into()
     }
 
     #[test]
     fn many_may_wait_for_one_key_and_few_keys_may_be_waited_for() {
         let line = Line::new(5, 2);
-        let (here, there) = (ip("192.0.2.1"), ip("192.0.2.2"));
-        let enter = |kid: &'static str, address| line.enter("a", Some(kid), address, 0);
-        let places: Vec<_> = (0..3).map(|_| enter("x", here).unwrap()).collect();
-        let other = enter("y", here).unwrap();
-        assert_eq!(enter("z", here).unwrap_err(), NoPlace::Kids);
-        let elsewhere = enter("z", there).unwrap();
+        let (here, there) = (at("192.0.2.1"), at("192.0.2.2"));
+        let enter = |kid: &'static str, waiter: &Waiter| line.enter("a", Some(kid), waiter, 0);
+        let places: Vec<_> = (0..3).map(|_| enter("x", &here).unwrap()).collect();
+        let other = enter("y", &here).unwrap();
+        assert_eq!(enter("z", &here).unwrap_err(), NoPlace::Kids);
+        let elsewhere = enter("z", &there).unwrap();
         assert_eq!(line.waiting(), 5);
-        assert_eq!(enter("x", there).unwrap_err(), NoPlace::Full);
+        assert_eq!(enter("x", &there).unwrap_err(), NoPlace::Full);
         drop(other);
-        drop(enter("z", here).unwrap());
+        drop(enter("z", &here).unwrap());
         drop((places, elsewhere));
         assert_eq!(line.waiting(), 0);
-        assert!(line.state.lock().addresses.is_empty());
+        assert!(line.state.lock().waiters.is_empty());
         assert_eq!((line.full.value(), line.over_kids.value()), (1, 1));
     }
 
     #[test]
     fn nobody_waits_twice_for_what_is_not_there_until_the_set_changes() {
         let line = Line::new(5, 2);
-        let (here, there) = (ip("2001:db8::1"), ip("2001:db8:1::1"));
-        line.remember("a", Some("x"), here, 7);
+        let (here, there) = (at("2001:db8::1"), at("2001:db8:1::1"));
+        line.remember("a", Some("x"), &here, 7);
         // The same /64.
-        let again = line.enter("a", Some("x"), ip("2001:db8::2"), 7);
+        let again = line.enter("a", Some("x"), &at("2001:db8::2"), 7);
         assert_eq!(again.unwrap_err(), NoPlace::KnownUnknown);
-        for (issuer, kid, address, changes) in [
-            ("a", Some("x"), there, 7),
-            ("b", Some("x"), here, 7),
-            ("a", Some("y"), here, 7),
-            ("a", None, here, 7),
-            ("a", Some("x"), here, 8),
+        for (issuer, kid, waiter, changes) in [
+            ("a", Some("x"), &there, 7),
+            ("b", Some("x"), &here, 7),
+            ("a", Some("y"), &here, 7),
+            ("a", None, &here, 7),
+            ("a", Some("x"), &here, 8),
         ] {
             assert!(
-                line.enter(issuer, kid, address, changes).is_ok(),
-                "{issuer} {kid:?} {address} {changes}"
+                line.enter(issuer, kid, waiter, changes).is_ok(),
+                "{issuer} {kid:?} {waiter:?} {changes}"
             );
         }
     }
@@ -199,7 +215,7 @@ mod tests {
         let line = Line::new(5, 2);
         for address in 0..3 * VAIN_MAX {
             let address = std::net::Ipv4Addr::from_bits(u32::try_from(address).unwrap());
-            line.remember("a", Some("x"), address.into(), 0);
+            line.remember("a", Some("x"), &IpAddr::from(address).into(), 0);
         }
         assert!(line.state.lock().vain.len() <= VAIN_MAX);
     }

@@ -52,7 +52,7 @@ fn word(policy: &Policy, token: &str) -> Result<String, DeniedWord> {
     Ok(verified.identity().user_id.to_string())
 }
 
-fn ip() -> IpAddr {
+fn ip() -> std::net::IpAddr {
     "192.0.2.7".parse().unwrap()
 }
 

@@ -44,6 +44,10 @@ impl Asked {
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
+
+    pub fn header_bytes(&self, name: &str) -> &[u8] {
+        self.headers.get(name).map_or(b"", |value| value.as_bytes())
+    }
 }
 
 pub struct Backend {
@@ -191,13 +195,12 @@ pub fn status(status: u16) -> Response<Body> {
     response
 }
 
-/// A body that never ends: a piece of JSON, again and again, one each `pause`.
-pub fn endless(pause: Duration) -> Response<Body> {
-    body(Body::from_stream(futures_util::stream::unfold(
-        (),
-        move |()| async move {
-            tokio::time::sleep(pause).await;
-            Some((Ok::<_, Infallible>(Bytes::from_static(b"{\"allow\":true}    ")), ()))
-        },
-    )))
+/// A body that never ends: so many bytes of what might be JSON, again and again, a piece each `pause`.
+pub fn endless(piece_bytes: usize, pause: Duration) -> Response<Body> {
+    let piece = Bytes::from(vec![b' '; piece_bytes]);
+    let pieces = futures_util::stream::unfold(piece, move |piece| async move {
+        tokio::time::sleep(pause).await;
+        Some((Ok::<_, Infallible>(piece.clone()), piece))
+    });
+    body(Body::from_stream(pieces))
 }

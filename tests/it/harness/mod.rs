@@ -36,7 +36,6 @@ pub mod wire;
 use std::future::Future;
 use std::time::Duration;
 
-pub use backend::Backend;
 pub use client::{Client, Frame};
 pub use cluster::RedisCluster;
 pub use nats::NatsServer;

@@ -102,6 +102,12 @@ impl Builder {
         self
     }
 
+    /// No `[[auth.keys]]` at all.
+    pub fn no_keys(mut self) -> Self {
+        self.keys.clear();
+        self
+    }
+
     /// A file in the node's folder, which is also where it runs.
     pub fn file(mut self, name: &str, bytes: impl Into<Vec<u8>>) -> Self {
         self.files.push((name.to_owned(), bytes.into()));

@@ -205,7 +205,7 @@ async fn a_connection_is_let_in_turned_away_or_changed_before_it_begins() {
     });
     let node = asking(&backend, "events = [\"open\"]").start().await;
     let ann = node.client("ann").await;
-    assert_eq!(ann.welcome["user"], json!({"id": "ann"}));
+    assert_eq!(ann.welcome["user"], json!({"id": "ann", "name": "ann"}));
     let asked = backend.asked_times(1).await;
     let event = &asked[0].event;
     assert_eq!((&event["event"], &event["place"]), (&json!("open"), &json!("query")));

@@ -83,8 +83,8 @@ async fn a_connection_that_nobody_vouches_for_is_told_to_come_back() {
 async fn lie(asked: backend::Asked) -> Response<Body> {
     match asked.event["room"].as_str().unwrap_or("") {
         "huge" => backend::body("x".repeat(10 << 20)),
-        "endless" => backend::endless(Duration::from_millis(1)),
-        "drip" => backend::endless(Duration::from_millis(100)),
+        "endless" => backend::endless(16 << 10, Duration::from_millis(1)),
+        "drip" => backend::endless(1, Duration::from_millis(100)),
         "text" => backend::body("allow"),
         "empty" => backend::body(""),
         "list" => backend::body("[true]"),

@@ -5,6 +5,7 @@ mod calls;
 mod failing;
 mod load;
 mod seen;
+mod telling;
 
 use crate::harness::backend::{self, Backend};
 use crate::harness::{self, Builder};

@@ -127,7 +127,7 @@ async fn no_secret_and_no_token_is_ever_said() {
     let signature = backend.asked()[0].header("webhook-signature").to_owned();
     let jwt = node.token("ann").split('.').next_back().unwrap().to_owned();
     for form in [CANARY.to_owned(), encoded, signature, jwt] {
-        for line in seen.stdout.iter().chain(&seen.stderr) {
+        for line in seen.stdout.iter().map(String::as_str).chain(seen.stderr.lines()) {
             assert!(!line.contains(&form), "{line}");
         }
         assert!(!metrics.contains(&form));
@@ -158,7 +158,7 @@ async fn mistakes_are_told_at_once_each_with_its_remedy() {
         .fail()
         .await;
     assert_eq!(exit.code(), Some(64));
-    let said = seen.stderr.join("\n");
+    let said = seen.stderr.clone();
     for expected in [
         "hooks.previous_secret_file: it does not begin with whsec_",
         "hooks.ask[0].url: a URL that begins with neither https:// nor http://",
