@@ -25,7 +25,7 @@ const SAYS_MAX = 100;
 /** The server remembers a `key` for 120 s. A retry after that could be a second message, so it is not made. */
 const KEY_TRUSTED_MS = 90_000;
 const RETRY_MS = 1_000;
-/** How long a call waits for its reply: longer than the server does. */
+/** How long a call waits for its reply: longer than a server that was not told otherwise. */
 const CALL_TIMEOUT_MS = 35_000;
 const REFRESH_AHEAD_MS = 60_000;
 const REFRESH_PAUSE_MS = 10_000;
