@@ -363,6 +363,7 @@ impl Play {
             since: since.as_ref().map(|(epoch, seq)| Position { epoch, seq: *seq }),
             reference: Ref::from_json(&number),
             again,
+            sees: crate::hub::room::Sees::ALL,
             now_ms: self.now_ms,
         };
         let (entered, joined) = self.hub.join(room, &joining).expect("no limit on rooms");

@@ -127,7 +127,7 @@ impl Room {
     }
 
     fn take_older(&self, state: &mut State, entry: &Entry) -> bool {
-        let kept = if self.rules.node_bytes_over() > 0 {
+        let kept = if self.rules.node.bytes_over() > 0 {
             self.rules.kept.pressed()
         } else {
             self.rules.kept
@@ -272,11 +272,12 @@ impl Room {
         log.at = Some(to);
         // Everybody is told, also whom it was acknowledged to.
         log.acked.clear();
-        self.rules.taps.to_room(&self.name, &frame);
+        self.rules.node.taps.to_room(&self.name, &frame);
         for (_, inbox, _) in self.with_members(state) {
             inbox.push(Command::Chat {
                 room: self.id,
                 frame: frame.clone(),
+                window_ms: 0,
             });
         }
     }
@@ -294,9 +295,9 @@ impl Room {
     /// A user is here now or is not, in the eyes of all nodes. True if a `count` became due.
     pub(super) fn present(&self, state: &mut State, user: &User, here: bool, time_ms: u64) -> bool {
         let changed = if here {
-            state.presence.place(user, self.rules.users_shown)
+            state.presence.place(user, self.rules.class.users_shown)
         } else {
-            state.presence.leave(&user.id, self.rules.users_shown).is_some()
+            state.presence.leave(&user.id, self.rules.class.users_shown).is_some()
         };
         changed && self.announce(state, here, user, Some(&user.id), time_ms)
     }
