@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 from dash_prometheus import Prometheus, Server, Sink
@@ -38,15 +39,16 @@ ISSUER_KEY = {
     "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
 }
 API_KEY = "ck_" + secrets.token_urlsafe(32)
-# Each so manieth answer of the application is an error.
-FAILS_EVERY = 7
+# In trouble, each so manieth answer of the application is an error, or none; and one of its hooks is down for so long.
+FAILS_EVERY, BREAKS_EVERY, DOWN_SECONDS = 7, 11, 20
 
 
 class Application:
-    """What stands beside the nodes: an issuer of keys, sessions, hooks. It fails now and then."""
+    """What stands beside the nodes: an issuer of keys, sessions, hooks. Without trouble it is well."""
 
     def __init__(self):
-        turns = itertools.count(1)
+        application, turns = self, itertools.count(1)
+        self.trouble_since = None
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -61,8 +63,11 @@ class Application:
                 self.reply({"allow": True})
 
             def reply(self, said):
-                body = json.dumps(said).encode()
-                self.send_response(500 if next(turns) % FAILS_EVERY == 0 else 200)
+                turn, body = next(turns), json.dumps(said).encode()
+                if application.trouble_since and turn % BREAKS_EVERY == 0:
+                    self.close_connection = True
+                    return
+                self.send_response(500 if application.is_down(self.path) or application.trouble_since and turn % FAILS_EVERY == 0 else 200)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
@@ -75,6 +80,9 @@ class Application:
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def is_down(self, path):
+        return path == "/seldom" and self.trouble_since and time.monotonic() - self.trouble_since < DOWN_SECONDS
 
     def close(self):
         self._server.shutdown()
@@ -93,8 +101,8 @@ def beside(folder, application):
         "hooks": {"secret_file": str(secret)},
         "[hooks.ask]": {"name": "may-join", "url": f"{application}/ask", "events": ["join"], "rooms": ["asked"], "circuit_failures": 0},
         "[hooks.tell]": {"name": "presence", "url": f"{application}/told", "events": ["join", "left"]},
-        # Nobody is there: what is said is tried again, waits, and is lost.
-        "[ hooks.tell]": {"name": "nobody", "url": "http://127.0.0.1:9/told", "events": ["chat"], "queue_events": 100, "retry_max": "1s"},
+        # In trouble what is said is tried again, waits, and is lost.
+        "[ hooks.tell]": {"name": "archive", "url": f"{application}/seldom", "events": ["chat"], "queue_events": 100, "retry_max": "1s"},
         "[api.keys]": {"name": "load", "hash": "sha256:" + hashlib.sha256(API_KEY.encode()).hexdigest(), "scopes": ["*"]},
     }
 

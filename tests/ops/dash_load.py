@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 import shutil
+import time
 import urllib.request
 
 from dash_cluster import API_KEY
@@ -31,6 +32,7 @@ class Load:
         self.tls, self.stop = cluster.client_tls(), asyncio.Event()
 
     async def run(self, seconds):
+        self.cluster.application.trouble_since = time.monotonic()
         jobs = [self.again(self.chatter, node, number) for node in self.cluster.nodes for number in range(5)]
         jobs += [self.again(self.flooder), self.again(self.deaf), self.again(self.deaf), self.again(self.silent)]
         jobs += [self.again(job) for job in (self.guest, self.visitor, self.stranger, self.scanner, self.rude, self.echo, self.reader, self.hoarder, self.backend, self.signed_in, self.with_ticket, self.asked)]
