@@ -51,8 +51,9 @@ impl Amendment {
         }))
     }
 
-    pub(super) fn allows(&self, room: &str, verb: Verb) -> bool {
-        self.rooms.as_ref().is_none_or(|rooms| rooms.allows(room, verb))
+    /// None: the application said nothing of rooms.
+    pub(super) fn allows(&self, room: &str, verb: Verb) -> Option<bool> {
+        self.rooms.as_ref().map(|rooms| rooms.allows(room, verb))
     }
 }
 
@@ -174,7 +175,7 @@ mod tests {
     fn rooms_are_narrowed_and_never_widened() {
         let answer = json!({"rooms": {"lobby": ["join", "chat"], "team/*": ["*"]}});
         let narrowed = amended(Some(json!({"lobby": ["join"], "other": ["*"]})), &answer);
-        let allows = |verified: &Verified, room, verb| verified.identity.allows(room, verb);
+        let allows = |verified: &Verified, room, verb| verified.identity.is_granted(room, verb, true);
         assert!(allows(&narrowed, "lobby", Verb::Join));
         assert!(!allows(&narrowed, "lobby", Verb::Chat), "the token does not");
         assert!(!allows(&narrowed, "team/a", Verb::Join), "the token does not");
@@ -195,7 +196,7 @@ mod tests {
         let first = amended(None, &json!({"user": {"name": "Bo"}, "rooms": {}, "expires_in": 10}));
         let again = verified(None).amended(first.identity.amendment.clone());
         assert_eq!(again.identity.user_json, first.identity.user_json);
-        assert!(!again.identity.allows("lobby", Verb::Join) && again.expires_at == Some(60));
+        assert!(!again.identity.is_granted("lobby", Verb::Join, true) && again.expires_at == Some(60));
         assert!(amendment(&json!({})).unwrap().is_none());
         for bad in [
             json!({"user": {"name": 7}}),

@@ -117,6 +117,13 @@ impl Hook {
         }
     }
 
+    /// Whether it is told both of who enters and of what is said, and so can tell which came first.
+    #[must_use]
+    pub const fn hears_joins_and_chats(&self) -> bool {
+        let both = Event::Join as u8 | Event::Chat as u8;
+        self.events & both == both
+    }
+
     fn wants(&self, event: Event, room: &str) -> bool {
         self.events & event as u8 != 0
             && (!event.is_of_a_room()

@@ -42,7 +42,7 @@ pub fn check(config: &Config, extra: impl FnOnce(&Config) -> Vec<Problem>) -> Ve
     problems.extend(rooms::check(config));
     problems.extend(backplane::check(config));
     problems.extend(admin::check(config));
-    problems.extend(hooks::check(&config.hooks));
+    problems.extend(hooks::check(&config.hooks, &config.limits));
     problems.extend(telemetry::check(&config.log, &config.traces));
     problems.extend(extra(config));
     problems

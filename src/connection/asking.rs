@@ -1,6 +1,6 @@
-//! What one connection waits for from others, mostly the application: one question that holds up the rest of it, so that its messages
-//! keep their order, and calls beside that, which hold up nothing. Polled by the connection's own task, so that both
-//! end with it.
+//! What one connection waits for from others, mostly the application: one question that holds up the rest of it, so that
+//! its messages keep their order, and calls beside that, which hold up nothing. Polled by the connection's own task, so
+//! that both end with it.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -79,6 +79,9 @@ pub struct Errands {
     stale_since_ms: AtomicU64,
     /// Whether letters to users reach this node.
     post_is_open: watch::Sender<bool>,
+    /// Changes that the backplane knows of.
+    presented: watch::Sender<u64>,
+    joins_go_first: AtomicBool,
 }
 
 impl std::fmt::Debug for Errands {
@@ -90,6 +93,8 @@ impl std::fmt::Debug for Errands {
 #[derive(Debug, Default)]
 struct Changes {
     changes: Vec<Change>,
+    /// How many there ever were.
+    count: u64,
     /// Some were forgotten.
     overflowed: bool,
     /// Users whose last connection closed, with the time at which they leave.
@@ -120,6 +125,8 @@ impl Errands {
             up: AtomicBool::new(false),
             stale_since_ms: AtomicU64::new(1),
             post_is_open: watch::Sender::default(),
+            presented: watch::Sender::default(),
+            joins_go_first: AtomicBool::new(false),
         }
     }
 
@@ -160,9 +167,11 @@ impl Errands {
         }
     }
 
-    /// A user came to a room on this node as its first connection, or left as its last.
-    pub fn change(&self, change: Change) {
+    /// A user came to a room on this node as its first connection, or left as its last. Which of all changes that is.
+    pub fn change(&self, change: Change) -> u64 {
         let mut changes = self.changes.lock();
+        changes.count += 1;
+        let number = changes.count;
         if changes.changes.len() >= CHANGES_MAX {
             changes.changes.clear();
             changes.overflowed = true;
@@ -172,6 +181,43 @@ impl Errands {
         }
         drop(changes);
         self.changed.notify_one();
+        number
+    }
+
+    /// The number of the last change.
+    #[must_use]
+    pub fn last_change(&self) -> u64 {
+        self.changes.lock().count
+    }
+
+    /// The backplane knows of this change and all before it.
+    pub fn presented(&self, number: u64) {
+        self.presented.send_if_modified(|presented| {
+            let is_later = number > *presented;
+            *presented = number.max(*presented);
+            is_later
+        });
+    }
+
+    /// Waits until it does.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn presented_by(&self, number: u64) {
+        let mut presented = self.presented.subscribe();
+        // The sender lives as long as we do.
+        let _ = presented.wait_for(|presented| *presented >= number).await;
+    }
+
+    /// From now on what is said in a room goes behind those who entered it: hooks are told so in that order.
+    pub fn let_joins_go_first(&self) {
+        self.joins_go_first.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it does.
+    #[must_use]
+    pub fn do_joins_go_first(&self) -> bool {
+        self.joins_go_first.load(Ordering::Relaxed)
     }
 
     /// A user's last connection closed: it leaves unless it comes back in time.

@@ -83,6 +83,11 @@ impl Driver {
         self.presence.living()
     }
 
+    /// From now on the backplane hears of who enters a room before it hears what they say there.
+    pub fn let_joins_go_first(&self) {
+        self.errands.let_joins_go_first();
+    }
+
     /// Who the other nodes are.
     pub fn directory(&self) -> &Directory {
         &self.directory

@@ -287,6 +287,7 @@ impl Driver {
         let Some(incarnation) = self.presence.begun() else {
             return;
         };
+        let last = self.errands.last_change();
         let presented = match self.errands.take_changes() {
             Some(changes) if !*assert => self.tell(&incarnation, &changes).await,
             // What is held now is what all changes together came to.
@@ -297,7 +298,7 @@ impl Driver {
             }
         };
         match presented {
-            Ok(Presented::Done) => {}
+            Ok(Presented::Done) => self.errands.presented(last),
             Ok(Presented::Fenced) => {
                 tracing::warn!("this node was taken for dead: it enters its users again");
                 *assert = true;

@@ -2,11 +2,12 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::config::Hooks;
 use crate::config::problem::Problem;
+use crate::config::{Hooks, Limits};
 use crate::hooks::Event;
 use crate::hooks::pattern::{Pattern, TYPE_LITERAL_MIN};
 use crate::hooks::sign::{self, Signer};
+use crate::limits::ENVELOPE_BYTES_MAX;
 use crate::outbound::Target;
 use crate::protocol::client;
 
@@ -24,7 +25,7 @@ struct Entry<'a> {
     patterns: Vec<(&'static str, &'a [String])>,
 }
 
-pub fn check(hooks: &Hooks) -> Vec<Problem> {
+pub fn check(hooks: &Hooks, limits: &Limits) -> Vec<Problem> {
     let mut problems = secrets(hooks);
     let entries = entries(hooks);
     for (index, entry) in entries.iter().enumerate() {
@@ -35,6 +36,7 @@ pub fn check(hooks: &Hooks) -> Vec<Problem> {
     }
     problems.extend(rivals(hooks));
     problems.extend(call_names(hooks));
+    problems.extend(replies(hooks, limits));
     problems
 }
 
@@ -182,6 +184,26 @@ fn rivals(hooks: &Hooks) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// A reply that no outbox holds would close whoever called.
+fn replies(hooks: &Hooks, limits: &Limits) -> Vec<Problem> {
+    let calls = |events: &[String]| events.iter().any(|event| event == Event::Call.as_str());
+    let hooks = hooks.ask.iter().enumerate().filter(|(_, hook)| calls(&hook.events));
+    let too_large = hooks.filter(|(_, hook)| hook.answer_bytes + ENVELOPE_BYTES_MAX > limits.outbox_bytes);
+    too_large
+        .map(|(index, hook)| {
+            let what = format!(
+                "a reply of {} bytes does not fit into limits.outbox_bytes, {}: whoever called would be closed",
+                hook.answer_bytes, limits.outbox_bytes
+            );
+            Problem::error(
+                format!("hooks.ask[{index}].answer_bytes"),
+                what,
+                "lower it, or raise limits.outbox_bytes",
+            )
+        })
+        .collect()
 }
 
 /// A pattern that begins like one of our own types looks as if it could take that over.

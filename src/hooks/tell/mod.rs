@@ -142,6 +142,9 @@ impl Teller {
                     let run = Arc::clone(sessions).run(Arc::clone(backplane), driver.living());
                     tasks.spawn("hook sessions", run);
                 }
+                if self.outboxes.hooks.iter().any(outbox::Hook::hears_joins_and_chats) {
+                    driver.let_joins_go_first();
+                }
                 let overseer = Overseer::new(Arc::clone(backplane), Arc::clone(&self.outboxes), driver.living());
                 tasks.spawn("hook outboxes", Arc::clone(&overseer).run());
                 Source::Outboxes(overseer)

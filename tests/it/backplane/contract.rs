@@ -14,6 +14,7 @@ mod keys;
 mod lives;
 mod log;
 mod once;
+mod outbox;
 mod presence;
 mod repair;
 mod trim;
@@ -26,7 +27,7 @@ macro_rules! engine {
         mod $name {
             use super::*;
 
-            engine! { groups $kind; log keys repair trim presence lives directory counts control once away }
+            engine! { groups $kind; log keys repair trim presence lives directory counts control once outbox away }
         }
     };
     (groups $kind:expr; $($group:ident)*) => {

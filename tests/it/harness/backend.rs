@@ -195,9 +195,17 @@ pub fn status(status: u16) -> Response<Body> {
     response
 }
 
-/// A body that never ends: so many bytes of what might be JSON, again and again, a piece each `pause`.
-pub fn endless(piece_bytes: usize, pause: Duration) -> Response<Body> {
-    let piece = Bytes::from(vec![b' '; piece_bytes]);
+/// A body that never ends: a piece of JSON, again and again, one each `pause`.
+pub fn endless(pause: Duration) -> Response<Body> {
+    pieces(Bytes::from_static(b"{\"allow\":true}    "), pause)
+}
+
+/// A body that never ends, and is soon larger than anybody wants.
+pub fn flood() -> Response<Body> {
+    pieces(Bytes::from(vec![b' '; 16 << 10]), Duration::from_millis(1))
+}
+
+fn pieces(piece: Bytes, pause: Duration) -> Response<Body> {
     let pieces = futures_util::stream::unfold(piece, move |piece| async move {
         tokio::time::sleep(pause).await;
         Some((Ok::<_, Infallible>(piece.clone()), piece))

@@ -27,6 +27,7 @@ pub fn node() -> Builder {
         settings: BTreeMap::new(),
         keys: vec!["algorithm = \"HS256\"\nsecret_file = \"secret\"".to_owned()],
         entries: Vec::new(),
+        classes: Vec::new(),
         environment: Vec::new(),
         files: vec![("secret".to_owned(), token::SECRET.to_vec())],
         certificate: Certificate::new(),
@@ -49,6 +50,7 @@ pub struct Builder {
     keys: Vec<String>,
     /// Arrays of tables, by section.
     entries: Vec<(String, String)>,
+    classes: Vec<String>,
     environment: Vec<(String, String)>,
     files: Vec<(String, Vec<u8>)>,
     certificate: Certificate,
@@ -80,6 +82,12 @@ impl Builder {
     /// One more `[[auth.keys]]`, as the lines of its table.
     pub fn key(mut self, table: &str) -> Self {
         self.keys.push(table.to_owned());
+        self
+    }
+
+    /// One more `[[rooms]]`: its pattern, and the other lines of its table.
+    pub fn class(mut self, pattern: &str, lines: &str) -> Self {
+        self.classes.push(format!("pattern = \"{pattern}\"\n{lines}"));
         self
     }
 
@@ -203,6 +211,9 @@ impl Builder {
         }
         for (section, table) in &self.entries {
             text.push_str(&format!("[[{section}]]\n{table}\n"));
+        }
+        for class in &self.classes {
+            text.push_str(&format!("[[rooms]]\n{class}\n"));
         }
         text
     }

@@ -169,7 +169,7 @@ async fn a_join_that_was_asked_for_and_left_meanwhile_stays_left() {
             backend::allow()
         }
     });
-    let node = asking(&backend, "events = [\"join\"]\ntimeout = \"30s\"").start().await;
+    let node = asking(&backend, "events = [\"join\"]\ntimeout = \"5m\"").start().await;
     let mut ann = node.client("ann").await;
     ann.send(json!({"type": "join", "room": "lobby", "ref": 1})).await;
     ann.send(json!({"type": "leave", "room": "lobby", "ref": 2})).await;
@@ -187,6 +187,44 @@ async fn a_join_that_was_asked_for_and_left_meanwhile_stays_left() {
     // Who left while we asked has not been let in.
     let mut bob = node.client("bob").await;
     assert_eq!(bob.join("lobby").await["count"], 1);
+}
+
+#[tokio::test]
+async fn who_is_removed_or_revoked_while_the_application_is_asked_says_nothing_more() {
+    let backend = Backend::start().await;
+    let (open, opened) = tokio::sync::watch::channel(false);
+    backend.answers(move |_| {
+        let mut opened = opened.clone();
+        async move {
+            opened.wait_for(|open| *open).await.unwrap();
+            backend::allow()
+        }
+    });
+    let node = asking(&backend, "events = [\"chat\"]\ntimeout = \"5m\"")
+        .set("api.jwt", "true")
+        .start()
+        .await;
+    let mut listener = node.client("listener").await;
+    let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
+    for client in [&mut listener, &mut ann, &mut bob] {
+        client.join("lobby").await;
+    }
+    for client in [&mut ann, &mut bob] {
+        client
+            .send(json!({"type": "chat", "room": "lobby", "content": "late", "ref": 1}))
+            .await;
+    }
+    backend.asked_times(2).await;
+    for (method, path) in [("DELETE", "/rooms/lobby/users/ann"), ("POST", "/users/bob/kick")] {
+        let (status, answer) = crate::api::ask(&node, method, path, None).await;
+        assert!(status < 300, "{path}: {answer}");
+    }
+    ann.until("removed").await;
+    assert_eq!(bob.closed().await, (1008, "kicked".to_owned()));
+    open.send(true).unwrap();
+    let answer = ann.find("the answer", |answer| answer["ref"] == 1).await;
+    assert_eq!(answer["code"], "not_joined", "{answer}");
+    assert!(listener.pending().await.iter().all(|frame| frame["type"] != "chat"));
 }
 
 #[tokio::test]

@@ -130,7 +130,7 @@ async fn calls_run_side_by_side_hold_up_nothing_and_are_bounded() {
     let node = signing(harness::node())
         .entry(
             "hooks.ask",
-            &format!("url = \"{}\"\nevents = [\"call\"]\ntimeout = \"30s\"", backend.url),
+            &format!("url = \"{}\"\nevents = [\"call\"]\ntimeout = \"5m\"", backend.url),
         )
         .set("limits.calls_per_connection", "4")
         .start()
@@ -187,7 +187,7 @@ async fn calls_run_side_by_side_hold_up_nothing_and_are_bounded() {
 async fn calls_of_a_client_that_goes_away_are_given_up() {
     let backend = Backend::start().await;
     backend.hangs();
-    let node = asking(&backend, "events = [\"call\"]\ntimeout = \"30s\"").start().await;
+    let node = asking(&backend, "events = [\"call\"]\ntimeout = \"5m\"").start().await;
     let mut ann = node.client("ann").await;
     ann.send(json!({"type": "call", "name": "x", "ref": 1})).await;
     backend.asked_times(1).await;

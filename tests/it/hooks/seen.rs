@@ -155,6 +155,10 @@ async fn mistakes_are_told_at_once_each_with_its_remedy() {
             "url = \"http://localhost:1\"\nname = \"two words\"\nevents = [\"join\"]\nrooms = [\"a*b\"]",
         )
         .entry("hooks.tell", "events = [\"call\"]")
+        .entry(
+            "hooks.ask",
+            "url = \"http://localhost:1\"\nevents = [\"call\"]\nanswer_bytes = \"1MiB\"",
+        )
         .fail()
         .await;
     assert_eq!(exit.code(), Some(64));
@@ -166,6 +170,7 @@ async fn mistakes_are_told_at_once_each_with_its_remedy() {
         "hooks.ask[0].rooms: \"a*b\" has a * before its end",
         "hooks.ask[1].name:",
         "hooks.ask[1].events: hooks.ask[0] is asked about join in \"a*b\" too",
+        "hooks.ask[2].answer_bytes: a reply of 1048576 bytes",
         "hooks.tell[0].url: not set",
         "hooks.tell[0].events: \"call\" is no event here",
     ] {

@@ -19,6 +19,7 @@ impl Room {
         let attached = shared.at.is_some();
         let recovered = match joining.since {
             None if attached => Some(None),
+            Some(_) if attached && !joining.sees.past => Some(Some(false)),
             Some(since) if attached => {
                 let verdict = state.lineage.judge(since.epoch, since.seq, head);
                 (verdict == Verdict::Good && state.history.covers(since.seq)).then_some(Some(true))
@@ -42,6 +43,7 @@ impl Room {
                 seq: since.seq,
             }),
             again: joining.again,
+            sees: joining.sees,
         };
         wait(shared, Asker::member(joining.member, joining.reference), what);
         if attached {
@@ -108,18 +110,22 @@ impl Room {
                     true
                 }
             };
-            if changed {
-                self.tell_change(&user.id, &user.json, true);
+            if changed && let Some(number) = self.tell_change(&user.id, &user.json, true) {
+                shared.entered = number;
             }
         }
         self.enter(state, joining, recovered);
     }
 
     /// Tells all nodes who came or went; of a probe none.
-    fn tell_change(&self, user: &Arc<str>, json: &Arc<str>, enters: bool) {
-        if !self.is_shadow() {
-            self.errands().change(self.change(user, json, enters));
-        }
+    fn tell_change(&self, user: &Arc<str>, json: &Arc<str>, enters: bool) -> Option<u64> {
+        (!self.is_shadow()).then(|| self.errands().change(self.change(user, json, enters)))
+    }
+
+    /// The last change by which a user entered here; 0: there was none.
+    #[must_use]
+    pub fn entered(&self) -> u64 {
+        self.with(|state| shared(&mut state.log).entered)
     }
 
     pub(super) fn change(&self, user: &Arc<str>, json: &Arc<str>, enters: bool) -> Change {
@@ -239,9 +245,15 @@ impl Room {
                 let frame = self.history_frame(state, *page, *limit, reference, now_ms);
                 self.settle(member, frame, Settled::Paged);
             }
-            Wanted::In { user, since, again } => {
+            Wanted::In {
+                user,
+                since,
+                again,
+                sees,
+            } => {
                 let recovered = match since {
                     None => None,
+                    Some(_) if !sees.past => Some(false),
                     Some(since) => match state.lineage.judge(&since.epoch, since.seq, head) {
                         Verdict::Good if state.history.covers(since.seq) => Some(true),
                         Verdict::Good if !log.complete => {
@@ -264,6 +276,7 @@ impl Room {
                     }),
                     reference,
                     again: *again,
+                    sees: *sees,
                     now_ms,
                 };
                 self.enter_shared(state, &joining, recovered);

@@ -8,7 +8,6 @@ mod nodes;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::watch;
@@ -24,10 +23,8 @@ enum Manner {
     Takes,
     /// This status, and nothing is taken.
     Refuses(u16),
-    /// Takes it and never says so.
+    /// Takes it and says so when [`App::answers`] lets it.
     TakesInSilence,
-    /// Takes it, and says so only so much later.
-    TakesLate(Duration),
 }
 
 /// An application that remembers what it was told.
@@ -41,6 +38,7 @@ struct State {
     events: Mutex<Vec<Value>>,
     taken: watch::Sender<usize>,
     refused: AtomicUsize,
+    answers: watch::Sender<bool>,
 }
 
 impl App {
@@ -51,6 +49,7 @@ impl App {
             events: Mutex::default(),
             taken: watch::Sender::new(0),
             refused: AtomicUsize::new(0),
+            answers: watch::Sender::new(false),
         });
         let told = Arc::clone(&state);
         backend.answers(move |asked| {
@@ -62,6 +61,11 @@ impl App {
 
     fn is_now(&self, manner: Manner) {
         *self.state.manner.lock().unwrap() = manner;
+    }
+
+    /// Whoever waits for an answer has it.
+    fn answers(&self) {
+        self.state.answers.send_replace(true);
     }
 
     /// All that it has taken, in the order in which it came.
@@ -106,10 +110,9 @@ impl State {
             assert!(asked.header("webhook-id").starts_with("b-"), "{asked:?}");
             self.events.lock().unwrap().extend(events);
             self.taken.send_modify(|taken| *taken += 1);
-            match manner {
-                Manner::TakesInSilence => std::future::pending().await,
-                Manner::TakesLate(pause) => tokio::time::sleep(pause).await,
-                Manner::Takes | Manner::Refuses(_) => {}
+            if manner == Manner::TakesInSilence {
+                let mut answers = self.answers.subscribe();
+                drop(answers.wait_for(|answers| *answers).await);
             }
             return backend::status(204);
         };
