@@ -78,9 +78,8 @@ impl Amendment {
         }))
     }
 
-    /// None: the application said nothing of rooms.
-    pub(super) fn allows(&self, room: &str, verb: Verb) -> Option<bool> {
-        self.rooms.as_ref().map(|rooms| rooms.allows(room, verb))
+    pub(super) fn allows(&self, room: &str, verb: Verb) -> bool {
+        self.rooms.as_ref().is_none_or(|rooms| rooms.allows(room, verb))
     }
 }
 

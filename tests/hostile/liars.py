@@ -70,6 +70,9 @@ def request(peer):
         if not more:
             raise ValueError("no request")
         data += more
+        if data.startswith(b"\x16"):
+            # TLS, spoken to one who speaks none.
+            return b"GET / HTTP/1.1", b""
     head, _, body = data.partition(b"\r\n\r\n")
     length = re.search(rb"(?i)content-length: *(\d+)", head)
     while length and len(body) < min(int(length[1]), REQUEST_BYTES):

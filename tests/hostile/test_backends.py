@@ -186,7 +186,7 @@ class Backends(unittest.TestCase):
             ("[hooks.ask]", {"name": case, "url": url, "events": ["join"], "rooms": [f"{case}"], "timeout": TIMEOUT, "circuit_failures": 0})
             for case, url in cls.urls().items()
         ]
-        forward = {"url": f"https://app.example.com:{TLS_PORT}/session", "ca_file": cls.ca, "timeout": TIMEOUT, "failures": 1000}
+        forward = {"url": f"https://app.example.com:{TLS_PORT}/session", "ca_file": cls.ca, "timeout": "5s", "failures": 1000}
         return [
             ("auth", {"jwks_refresh": "1s", "jwks_timeout": TIMEOUT, "jwks_kids_per_address": 1000, "refusals_per_second": 1_000_000, "refusals_burst": 1_000_000}),
             ("auth.forward", forward),
@@ -227,7 +227,7 @@ class Backends(unittest.TestCase):
         for case, seen, verdict in ends:
             with self.subTest(issuer=case):
                 # On a busy machine anything may also come too late, and the first look-up of one was honest.
-                also = {"timeout"} | ({"ok"} if case == "rebound.example.com" else set())
+                also = {"timeout", "not_modified"} | ({"ok"} if case == "rebound.example.com" else set())
                 self.assertLessEqual(seen, wanted[case] | also)
                 honest = wanted[case] & {"ok", "not_modified"} or case == "rebound.example.com"
                 expected = [("connected", f"{case}:u")] if honest else [(1008, "token_signature"), (1013, "overloaded")]
@@ -235,9 +235,11 @@ class Backends(unittest.TestCase):
 
     async def issuer(self, case, wanted):
         """Once its URL has come to what is wanted: all that it came to, and what a token of its key gets."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while not (seen := await self.results(case)) & wanted:
-                await asyncio.sleep(1)
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not (seen := await self.results(case)) & wanted:
+            if time.monotonic() > end:
+                return case, seen | {"nothing else"}, None
+            await asyncio.sleep(1)
         good = mint(self.key, "ES256", "theirs", {"sub": "u", "iss": case, "exp": int(time.time()) + 3600})
         return case, seen, await self.node.verdict(f"?token={good}")
 
