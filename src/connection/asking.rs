@@ -29,9 +29,12 @@ use crate::websocket::encoded::Frame;
 pub(super) struct Asks {
     question: Option<(Held, BoxFuture<'static, Outcome>)>,
     calls: FuturesUnordered<BoxFuture<'static, Called>>,
-    /// A new token whose key is not known yet, with the raw JSON of its `ref`.
-    verdict: Option<(Option<Box<str>>, Judging)>,
+    /// A new token whose key is not known yet.
+    verdict: Option<Renewing>,
 }
+
+/// With the raw JSON of its `ref`.
+type Renewing = (Option<Box<str>>, BoxFuture<'static, Result<Verified, NotVerified>>);
 
 /// A message that is done once the application has allowed it.
 enum Held {
@@ -48,9 +51,6 @@ enum Held {
         traceparent: Option<Box<str>>,
     },
 }
-
-/// Whether a token is good, in a while.
-type Judging = BoxFuture<'static, Result<Verified, NotVerified>>;
 
 /// A call that is over, with the raw JSON of its `ref`.
 type Called = (Option<Box<str>>, Outcome);
