@@ -11,7 +11,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
 use super::caller::{Caller, Scope};
-use super::extract::{Json, whole, whole_or_none};
+use super::extract::{Json, objects, whole, whole_or_none};
 use super::problem::{self, Problem};
 use super::revocations::{self, Revoke};
 use super::rooms::{self, By, Chat, HistoryPage, TopPage, UsersPage};
@@ -29,6 +29,7 @@ pub const OPERATIONS_MAX: usize = 100;
 #[schema(title = "Batch")]
 pub struct Batch {
     /// At most 100.
+    #[serde(deserialize_with = "objects")]
     #[schema(min_items = 1, max_items = 100)]
     pub operations: Vec<Operation>,
 }

@@ -183,7 +183,7 @@ impl Caller {
         match &self.reach {
             Reach::Everywhere => true,
             Reach::Patterns(patterns) => patterns.iter().any(|pattern| matches(pattern, room)),
-            Reach::Token(identity) => verbs(scope).iter().all(|verb| identity.allows(room, *verb)),
+            Reach::Token(identity) => verbs(scope).iter().all(|verb| identity.is_granted(room, *verb, true)),
         }
     }
 

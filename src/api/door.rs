@@ -17,7 +17,7 @@ use super::caller::{Budget, Caller, Reach, Scopes, Via};
 use super::idempotency::Replays;
 use super::keys::{self, Keys};
 use super::problem::Problem;
-use crate::auth::{self, AddressLimiter};
+use crate::auth::{self, AddressLimiter, NotVerified};
 use crate::config;
 use crate::net::PeerAddress;
 use crate::runtime::Node;
@@ -83,12 +83,12 @@ impl Door {
     }
 
     /// The bearer's name and rights.
-    pub(super) fn admit(&self, node: &Node, parts: &Parts, operation: ApiOperation) -> Result<Caller, Problem> {
+    pub(super) async fn admit(&self, node: &Node, parts: &Parts, operation: ApiOperation) -> Result<Caller, Problem> {
         let address = address(parts);
         let presented = bearer(parts)?;
         let found = match presented.starts_with(keys::PREFIX) {
             true => self.by_key(presented, address),
-            false => self.by_token(node, presented, address),
+            false => self.by_token(node, presented, address).await,
         };
         found.map_err(|refused| self.count_wrong(node, address, operation, refused))
     }
@@ -118,7 +118,7 @@ impl Door {
         ))
     }
 
-    fn by_token(&self, node: &Node, presented: &str, address: IpAddr) -> Result<Caller, Problem> {
+    async fn by_token(&self, node: &Node, presented: &str, address: IpAddr) -> Result<Caller, Problem> {
         let Some(tokens) = &self.tokens else {
             return Err(invalid(
                 "key_wrong",
@@ -126,12 +126,19 @@ impl Door {
                 "send a key, or set api.jwt = true for tokens with scopes",
             ));
         };
-        let verified = node.policy.verify(presented, auth::now()).map_err(|denied| {
-            invalid(
+        let verified = node.policy.verify_patiently(presented, address).await;
+        let verified = verified.map_err(|refused| match refused {
+            NotVerified::Denied(denied) => invalid(
                 denied.word().as_str(),
                 "the token is not good, for the reason in `code`",
-                "\"conclave token check\" says why",
-            )
+                "\"conclave token --check\" says more",
+            ),
+            NotVerified::Unavailable => Problem::unavailable(
+                "unavailable",
+                "whoever has the key of this token does not answer",
+                "come again after Retry-After",
+                BUSY_RETRY,
+            ),
         })?;
         let identity = Arc::clone(verified.identity());
         let mut scopes = Scopes::default();

@@ -53,7 +53,7 @@ async fn serve(
     if operation == ApiOperation::Openapi {
         return Ok(next.run(Request::from_parts(parts, Body::empty())).await);
     }
-    let caller = door.admit(node, &parts, operation)?;
+    let caller = door.admit(node, &parts, operation).await?;
     for (name, value) in params.iter().flat_map(RawPathParams::iter) {
         caller.about(&format!("{name} {value}"));
     }

@@ -1,11 +1,15 @@
 //! Bodies, paths and queries, read as axum does, but refused with a [`Problem`].
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use http::StatusCode;
 use http::request::Parts;
 use http_body::Body as _;
-use serde::de::{DeserializeOwned, Error as _};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::problem::Problem;
@@ -30,8 +34,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        match axum::Json::from_request(request, state).await {
-            Ok(axum::Json(value)) => Ok(Self(value)),
+        match axum::Json::<Object<T>>::from_request(request, state).await {
+            Ok(axum::Json(Object(value))) => Ok(Self(value)),
             Err(rejection) => Err(unread(&rejection)),
         }
     }
@@ -45,8 +49,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for OptionalJson<T> {
         if request.body().size_hint().exact() == Some(0) {
             return Ok(Self(None));
         }
-        let Json(value) = Json::from_request(request, state).await?;
-        Ok(Self(value))
+        match axum::Json::<Option<Object<T>>>::from_request(request, state).await {
+            Ok(axum::Json(value)) => Ok(Self(value.map(|Object(value)| value))),
+            Err(rejection) => Err(unread(&rejection)),
+        }
     }
 }
 
@@ -78,6 +84,44 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
         })?;
         Ok(Self(value))
     }
+}
+
+/// A struct from a JSON object. Of itself serde takes an array with the fields in their order for one, too.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(fields)).map(Object)
+            }
+        }
+        from.deserialize_map(Fields(PhantomData))
+    }
+}
+
+/// Of a field that is one struct: an object, and no array.
+///
+/// # Errors
+/// It is something else.
+pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+    Object::deserialize(from).map(|Object(value)| value)
+}
+
+/// Of a field that is several: objects.
+///
+/// # Errors
+/// One is something else.
+pub fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    let objects = Vec::<Object<T>>::deserialize(from)?;
+    Ok(objects.into_iter().map(|Object(value)| value).collect())
 }
 
 /// A whole number, as JSON Schema has it: `17.0` is one, too.
@@ -145,6 +189,22 @@ fn unread(rejection: &JsonRejection) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_array_is_no_object() {
+        #[derive(Debug, Deserialize, PartialEq)]
+        #[serde(deny_unknown_fields)]
+        struct Kick {
+            #[serde(default)]
+            ban_s: u64,
+        }
+        let read = |json: &str| serde_json::from_str::<Object<Kick>>(json).map(|Object(kick)| kick).ok();
+        assert_eq!(read("{\"ban_s\":7}"), Some(Kick { ban_s: 7 }));
+        assert_eq!(read("{}"), Some(Kick { ban_s: 0 }));
+        for bad in ["[]", "[7]", "7", "null", "{\"ban\":7}"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn whole_numbers_and_no_others() {

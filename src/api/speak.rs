@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
+use super::extract::object;
 use super::problem::Problem;
 use crate::auth;
 use crate::backplane::contract::{Failed, Outcome, Refusal};
@@ -36,7 +37,7 @@ pub enum Speaker {
     /// The id alone.
     Id(UserId),
     /// As in a token.
-    User(SpeakerUser),
+    User(#[serde(deserialize_with = "object")] SpeakerUser),
 }
 
 /// 1 to 256 bytes, no control characters
@@ -192,14 +193,14 @@ pub async fn placed(counters: Option<Arc<ShardCounters>>, spoken: Spoken) -> Res
 /// 429: it is one too many.
 pub fn check_rate(node: &Node, room: &str, bytes: usize) -> Result<(), Problem> {
     let now_ns = node.shards.first().map_or(0, |shard| shard.now_ns());
-    let taken = node.ceilings.room.check(&room.into(), bytes, now_ns);
+    let taken = (node.ceilings).check_room(node.hub.class_of(room), &room.into(), bytes, now_ns);
     taken.map_err(|(limit, wait_ns)| {
         node.metrics.rate_limited(limit);
         Problem::new(
             StatusCode::TOO_MANY_REQUESTS,
             "rate_limited",
             "more is said in this room than its limit allows",
-            "come again after Retry-After, or raise limits.room_messages_per_second",
+            "come again after Retry-After, or raise limits.room_messages_per_second, or what [[rooms]] says instead",
         )
         .retry_after(Duration::from_nanos(wait_ns))
     })

@@ -2,6 +2,9 @@
 
 use serde_json::{Map, Value};
 
+use crate::config::Who;
+use crate::config::classes::Class;
+
 /// Most patterns in one token.
 const PATTERNS_MAX: usize = 256;
 /// A room name (128 bytes) and a `*`.
@@ -15,6 +18,18 @@ pub enum Verb {
     Chat = 2,
     List = 4,
     History = 8,
+}
+
+impl Verb {
+    /// Who may do it in the rooms of a class.
+    pub fn who(self, class: &Class) -> Who {
+        match self {
+            Self::Join => class.join,
+            Self::Chat => class.chat,
+            Self::List => class.list,
+            Self::History => class.history,
+        }
+    }
 }
 
 const EVERY_VERB: u8 = 15;

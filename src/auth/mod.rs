@@ -51,7 +51,8 @@ pub use refusals::{AddressLimiter, Refusals, UserLimiter};
 pub use revocations::Revocations;
 pub use vouched::NotVouched;
 
-use crate::config::{self, Config};
+use crate::config::classes::Class;
+use crate::config::{self, Config, Who};
 use jwks::{Issuer, Waited};
 
 /// Seconds since the Unix epoch.
@@ -81,7 +82,7 @@ pub struct Identity {
     pub user_id: Arc<str>,
     /// `{"id":"u7","name":"Ann","info":{…}}`
     pub user_json: Arc<str>,
-    /// None: everything.
+    /// None: what the class of a room gives to all.
     pub grants: Option<Box<Grants>>,
     /// `jti`
     pub token_id: Option<Box<str>>,
@@ -124,14 +125,46 @@ impl Identity {
         }
     }
 
-    /// Whether the token allows `verb` in `room`.
-    pub fn allows(&self, room: &str, verb: Verb) -> bool {
-        let by_token = self.grants.as_ref().is_none_or(|grants| grants.allows(room, verb));
+    /// Whether its holder may do this in `room`, which is of this class.
+    ///
+    /// A token with a `rooms` claim decides by itself, one without has what the class gives to all, and what it gives to
+    /// nobody nobody has. Guests have none of what a class is closed to them for.
+    pub fn may(&self, room: &str, verb: Verb, class: &Class) -> bool {
+        let is_let_in = verb != Verb::Join || class.guests || !self.is_guest();
+        is_let_in
+            && match verb.who(class) {
+                Who::All => self.is_granted(room, verb, true),
+                Who::Granted => self.is_granted(room, verb, false),
+                Who::None => false,
+            }
+    }
+
+    /// Whether what a room tells of itself unasked is for its holder: who is there ([`Verb::List`]), what was said before
+    /// ([`Verb::History`]).
+    ///
+    /// Where the class gives it to all, a claim that does not name the verb only keeps its holder from asking.
+    pub fn sees(&self, room: &str, verb: Verb, class: &Class) -> bool {
+        match verb.who(class) {
+            Who::All => true,
+            Who::Granted => self.is_granted(room, verb, false),
+            Who::None => false,
+        }
+    }
+
+    /// Whether the token's `rooms` claim names `verb` for `room`, and the application's answer about the connection does not
+    /// take it away; `without` stands for a token that has no such claim.
+    pub fn is_granted(&self, room: &str, verb: Verb, without: bool) -> bool {
+        let by_token = (self.grants.as_ref()).map_or(without, |grants| grants.allows(room, verb));
         by_token
             && self
                 .amendment
                 .as_ref()
                 .is_none_or(|amendment| amendment.allows(room, verb))
+    }
+
+    /// Whether it is one of our own guests, where there can be any.
+    pub fn is_guest(&self) -> bool {
+        self.user_id.starts_with(keys::GUEST_PREFIX)
     }
 }
 
@@ -197,7 +230,7 @@ impl Admitted {
 
     /// Whether it is one of our own guests.
     pub fn is_guest(&self) -> bool {
-        self.identity().user_id.starts_with(keys::GUEST_PREFIX)
+        self.identity().is_guest()
     }
 
     /// What a ticket may stand for.

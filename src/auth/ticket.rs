@@ -185,7 +185,10 @@ mod tests {
             assert_eq!(was.is_probe, is.is_probe);
             assert_eq!(token.expires_at(), back.expires_at());
             assert_eq!(token.ends_at(), back.ends_at());
-            assert_eq!(is.allows("lobby", Verb::Join), was.allows("lobby", Verb::Join));
+            assert_eq!(
+                is.is_granted("lobby", Verb::Join, false),
+                was.is_granted("lobby", Verb::Join, false)
+            );
         }
     }
 

@@ -94,6 +94,12 @@ impl RoomKey {
         Self { name, partition }
     }
 
+    /// What clients call it.
+    #[must_use]
+    pub fn called(&self) -> &str {
+        crate::protocol::room::called(&self.name)
+    }
+
     /// Whether only probes can be in it: little of it is kept, and not for long.
     #[must_use]
     pub fn is_shadow(&self) -> bool {

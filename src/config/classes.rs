@@ -1,5 +1,6 @@
 //! What holds in which room: the most specific `[[rooms]]` entry laid over what holds in all. Pure.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,31 +39,20 @@ pub struct Class {
     pub bytes_per_second: u64,
 }
 
-/// All classes. Cheap to clone.
+/// All classes. A clone is a reference count.
 #[derive(Debug, Clone)]
-pub struct Classes {
+pub struct Classes(Arc<Table>);
+
+#[derive(Debug)]
+struct Table {
     /// By `Class::index`.
-    all: Arc<[Arc<Class>]>,
-    /// Most specific first, so that the first one that matches decides.
-    patterns: Arc<[Pattern]>,
-}
-
-#[derive(Debug, Clone)]
-struct Pattern {
-    /// Without its `*`.
-    literal: Box<str>,
-    is_prefix: bool,
-    class: Arc<Class>,
-}
-
-impl Pattern {
-    fn matches(&self, room: &str) -> bool {
-        if self.is_prefix {
-            room.starts_with(&*self.literal)
-        } else {
-            room == &*self.literal
-        }
-    }
+    all: Vec<Arc<Class>>,
+    /// By the room's whole name.
+    exact: HashMap<Box<str>, Arc<Class>>,
+    /// By what the names begin with.
+    prefixes: HashMap<Box<str>, Arc<Class>>,
+    /// Bytes of those beginnings, longest first, each once: so many look-ups at most, however many patterns there are.
+    lengths: Vec<usize>,
 }
 
 impl Classes {
@@ -70,39 +60,55 @@ impl Classes {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let rest = Arc::new(rest(config));
-        let named = config.rooms.iter().enumerate();
-        let named: Vec<_> = named
-            .map(|(index, entry)| Arc::new(class(index + 1, entry, &rest, config.session.enabled)))
-            .collect();
-        let mut patterns: Vec<_> = named.iter().map(pattern).collect();
-        // Longest literal first; of two equally long ones the exact name before the prefix.
-        patterns.sort_by_key(|pattern| (std::cmp::Reverse(pattern.literal.len()), pattern.is_prefix));
-        Self {
-            all: std::iter::once(rest).chain(named).collect(),
-            patterns: patterns.into(),
+        let mut table = Table {
+            all: vec![Arc::clone(&rest)],
+            exact: HashMap::new(),
+            prefixes: HashMap::new(),
+            lengths: Vec::new(),
+        };
+        for (index, entry) in config.rooms.iter().enumerate() {
+            let class = Arc::new(class(index + 1, entry, &rest, config.session.enabled));
+            table.all.push(Arc::clone(&class));
+            match entry.pattern.strip_suffix('*') {
+                Some(prefix) => {
+                    table.lengths.push(prefix.len());
+                    table.prefixes.insert(prefix.into(), class);
+                }
+                None => {
+                    table.exact.insert(entry.pattern.as_str().into(), class);
+                }
+            }
         }
+        table.lengths.sort_unstable_by_key(|length| std::cmp::Reverse(*length));
+        table.lengths.dedup();
+        Self(Arc::new(table))
     }
 
-    /// The class of a room, by the name that clients say.
+    /// The class of a room, by the name that clients say: that of its own name, else that of the longest beginning. Rooms
+    /// that no client can name match no pattern.
     #[must_use]
     pub fn of(&self, room: &str) -> &Arc<Class> {
-        let most_specific = self.patterns.iter().find(|pattern| pattern.matches(room));
-        most_specific.map_or(&self.all[0], |pattern| &pattern.class)
+        let table = &*self.0;
+        if crate::protocol::room::is_shadow(room) {
+            return self.rest();
+        }
+        let prefixed = || {
+            let mut beginnings = table.lengths.iter().filter_map(|length| room.get(..*length));
+            beginnings.find_map(|beginning| table.prefixes.get(beginning))
+        };
+        table.exact.get(room).or_else(prefixed).unwrap_or_else(|| self.rest())
+    }
+
+    /// That of the rooms that no pattern matches.
+    #[must_use]
+    pub fn rest(&self) -> &Arc<Class> {
+        &self.0.all[0]
     }
 
     /// All of them, by `Class::index`.
     #[must_use]
     pub fn all(&self) -> &[Arc<Class>] {
-        &self.all
-    }
-}
-
-fn pattern(class: &Arc<Class>) -> Pattern {
-    let literal = class.pattern.strip_suffix('*');
-    Pattern {
-        literal: literal.unwrap_or(&class.pattern).into(),
-        is_prefix: literal.is_some(),
-        class: Arc::clone(class),
+        &self.0.all
     }
 }
 

@@ -1,10 +1,11 @@
 //! What a client asks for, done: limits and permissions here, the rest in the hub.
 
 use crate::auth::{self, Denied, Verb, Verified};
+use crate::config::classes::Class;
 use crate::connection::NEVER;
 use crate::connection::asking::Chat;
 use crate::connection::task::Life;
-use crate::hub::room::{Joining, Paged, Paging, Said, Saying};
+use crate::hub::room::{Joining, Paged, Paging, Said, Saying, Sees};
 use crate::hub::{Joined, Position, Room};
 use crate::limits::ROOM_BYTES_MAX;
 use crate::protocol::client::{self, ClientMessage, Page, Ref, Request, Since};
@@ -166,7 +167,7 @@ impl Life {
         traceparent: Option<&str>,
     ) -> Result<Done, Failed> {
         let room = self.joined(name)?;
-        self.check_grant(name, Verb::Chat)?;
+        self.check_grant(name, Verb::Chat, room.class())?;
         self.check_room_rate(&room, content.len())?;
         let chat = Chat {
             room: &room,
@@ -269,7 +270,7 @@ impl Life {
         traceparent: Option<&str>,
     ) -> Result<Done, Failed> {
         check_name(name)?;
-        self.check_grant(name, Verb::Join)?;
+        self.check_grant(name, Verb::Join, self.node.hub.class_of(name))?;
         let again = self.rooms.iter().any(|room| room.called() == name);
         let rooms_max = self.node.config.limits.rooms_per_connection;
         if !again && rooms_max > 0 && self.rooms.len() >= rooms_max {
@@ -295,6 +296,11 @@ impl Life {
     ) -> Result<Done, Failed> {
         let again = self.rooms.iter().any(|room| room.called() == name);
         let user = self.user();
+        let class = self.node.hub.class_of(name);
+        let sees = Sees {
+            users: self.identity.sees(name, Verb::List, class),
+            past: self.identity.sees(name, Verb::History, class),
+        };
         let joining = Joining {
             member: self.member(),
             user: &user,
@@ -304,6 +310,7 @@ impl Life {
             }),
             reference,
             again,
+            sees,
             now_ms: runtime::now_ms(),
         };
         // A probe goes beside the room, where nobody notices it.
@@ -364,14 +371,14 @@ impl Life {
 
     fn list(&mut self, name: &str, reference: Option<Ref<'_>>) -> Result<Done, Failed> {
         let room = self.joined(name)?;
-        self.check_grant(name, Verb::List)?;
+        self.check_grant(name, Verb::List, room.class())?;
         room.list(self.member(), &self.user(), reference, runtime::now_ms());
         Ok(Done::Answered)
     }
 
     fn history(&mut self, name: &str, page: Page, limit: usize, reference: Option<Ref<'_>>) -> Result<Done, Failed> {
         let room = self.joined(name)?;
-        self.check_grant(name, Verb::History)?;
+        self.check_grant(name, Verb::History, room.class())?;
         let paging = Paging {
             member: self.member(),
             page,
@@ -466,7 +473,7 @@ impl Life {
         let ungranted: Vec<_> = self
             .rooms
             .iter()
-            .filter(|room| !self.identity.allows(room.called(), Verb::Join))
+            .filter(|room| !self.identity.may(room.called(), Verb::Join, room.class()))
             .cloned()
             .collect();
         for room in ungranted {
@@ -502,13 +509,13 @@ impl Life {
         }
     }
 
-    fn check_grant(&self, name: &str, verb: Verb) -> Result<(), Failed> {
-        if self.identity.allows(name, verb) {
+    fn check_grant(&self, name: &str, verb: Verb, class: &Class) -> Result<(), Failed> {
+        if self.identity.may(name, verb, class) {
             return Ok(());
         }
         Err(Failed::new(
             ErrorCode::Forbidden,
-            "your token does not allow this in this room",
+            "this is not allowed to you in this room",
         ))
     }
 
@@ -529,7 +536,7 @@ impl Life {
         if self.rates.is_none() {
             return Ok(());
         }
-        let taken = (self.node.ceilings.room).check(&room.name, bytes, self.shard.now_ns());
+        let taken = (self.node.ceilings).check_room(room.class(), &room.name, bytes, self.shard.now_ns());
         taken.map_err(|exceeded| self.over_rate(exceeded))
     }
 

@@ -23,7 +23,7 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-use crate::auth::Identity;
+use crate::auth::{Identity, Verb};
 use crate::backplane::contract::Position;
 use crate::config;
 use crate::connection::heartbeat::{Liveness, Verdict};
@@ -443,6 +443,12 @@ impl Conn {
             .identity
             .as_ref()
             .is_some_and(|identity| *identity.user_id == *user)
+    }
+
+    /// Whether its token's claim lets it see who is in a room where not everybody may.
+    pub fn is_granted_list(&self, room: &str) -> bool {
+        let state = self.state.lock();
+        (state.identity.as_ref()).is_some_and(|identity| identity.is_granted(room, Verb::List, false))
     }
 
     /// Whether the connection must be replaced by a new one before its keys are used up.

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::config;
+use crate::config::classes::{Class, Classes};
 use crate::hooks::tell::queue::Queues;
 use crate::hub::errands::Errands;
 use crate::hub::post::POST_ID;
-use crate::hub::room::{Joined, Joining, Read, Room, Rules, SHADOW_ID, Spoken, Swept, Words};
+use crate::hub::room::{Joined, Joining, NodeRules, Read, Room, Rules, SHADOW_ID, Spoken, Swept, Words};
 use crate::protocol;
 use crate::protocol::client::Page;
 use crate::shard::inbox::Inbox;
@@ -25,9 +26,12 @@ type Names = HashMap<Arc<str>, Arc<Room>>;
 
 /// Every room of this node.
 pub struct Hub {
-    rules: Arc<Rules>,
+    classes: Classes,
+    /// By the index of the class.
+    rules: Box<[Arc<Rules>]>,
     /// Of rooms that only probes are in.
-    shadow_rules: Arc<Rules>,
+    shadow_rules: Box<[Arc<Rules>]>,
+    node_rules: Arc<NodeRules>,
     inboxes: Arc<[Arc<Inbox>]>,
     maps: Box<[Mutex<Names>]>,
     hasher: std::hash::RandomState,
@@ -60,7 +64,13 @@ pub struct Totals {
 impl Hub {
     #[must_use]
     pub fn new(config: &config::Config, inboxes: Arc<[Arc<Inbox>]>, errands: Option<Arc<Errands>>) -> Self {
-        let post_rules = Arc::new(Rules::of_post(config, errands.clone()));
+        let classes = Classes::new(config);
+        // What probes leave behind must not press on what users said.
+        let shadow_rules = NodeRules::new(config, errands.clone());
+        let node_rules = NodeRules::new(config, errands);
+        let by_class =
+            |rules: &dyn Fn(&Arc<Class>) -> Rules| classes.all().iter().map(|class| Arc::new(rules(class))).collect();
+        let post_rules = Arc::new(Rules::of_post(classes.rest(), &node_rules));
         Self {
             post: Arc::new(Room::new(
                 SHADOW_ID | POST_ID,
@@ -68,8 +78,10 @@ impl Hub {
                 post_rules,
                 Arc::clone(&inboxes),
             )),
-            shadow_rules: Arc::new(Rules::of_shadows(config, errands.clone())),
-            rules: Arc::new(Rules::new(config, errands)),
+            rules: by_class(&|class| Rules::new(class, &node_rules)),
+            shadow_rules: by_class(&|class| Rules::of_shadows(class, &shadow_rules)),
+            classes,
+            node_rules,
             inboxes,
             maps: (0..MAPS).map(|_| Mutex::default()).collect(),
             hasher: std::hash::RandomState::new(),
@@ -99,6 +111,12 @@ impl Hub {
                 }
             }
         }
+    }
+
+    /// The class of the rooms of this name, as clients say it.
+    #[must_use]
+    pub fn class_of(&self, name: &str) -> &Arc<Class> {
+        self.classes.of(name)
     }
 
     /// Says something in the room of that name, which begins to exist if it must, without being in it.
@@ -143,19 +161,19 @@ impl Hub {
     /// Whether a backplane numbers what is said, for all nodes.
     #[must_use]
     pub fn is_shared(&self) -> bool {
-        self.rules.errands.is_some()
+        self.node_rules.errands.is_some()
     }
 
     /// What the rooms want of the backplane.
     #[must_use]
     pub fn errands(&self) -> Option<&Arc<Errands>> {
-        self.rules.errands.as_ref()
+        self.node_rules.errands.as_ref()
     }
 
     /// Who looks on.
     #[must_use]
     pub fn taps(&self) -> &Arc<Taps> {
-        &self.rules.taps
+        &self.node_rules.taps
     }
 
     /// The room of that name, if this node has it.
@@ -229,7 +247,7 @@ impl Hub {
             map.lock().retain(|_, room| match room.sweep(now_ms) {
                 Swept::Inhabited => true,
                 Swept::Deserted { said_ms } => {
-                    if self.rules.node_bytes_over() > 0 {
+                    if self.node_rules.bytes_over() > 0 {
                         deserted.push((said_ms, Arc::clone(room)));
                     }
                     true
@@ -243,7 +261,7 @@ impl Hub {
         }
         deserted.sort_unstable_by_key(|(said_ms, _)| *said_ms);
         for (_, room) in deserted {
-            if self.rules.node_bytes_over() == 0 {
+            if self.node_rules.bytes_over() == 0 {
                 return;
             }
             room.forget(now_ms);
@@ -281,10 +299,11 @@ impl Hub {
         }
         self.rooms.fetch_add(1, Ordering::Relaxed);
         let number = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let class = self.class_of(protocol::room::called(name)).index;
         let (id, rules) = if protocol::room::is_shadow(name) {
-            (number | SHADOW_ID, &self.shadow_rules)
+            (number | SHADOW_ID, &self.shadow_rules[class])
         } else {
-            (number, &self.rules)
+            (number, &self.rules[class])
         };
         let name: Arc<str> = name.into();
         let room = Room::new(id, Arc::clone(&name), Arc::clone(rules), Arc::clone(&self.inboxes));

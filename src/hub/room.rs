@@ -18,7 +18,8 @@ use parking_lot::Mutex;
 use crate::backplane::contract::Position as Place;
 use crate::backplane::lineage::{Lineage, Verdict};
 use crate::backplane::memory::keys::Keys;
-use crate::config;
+use crate::config::classes::Class;
+use crate::config::{self, Who};
 use crate::hub::errands::Errands;
 use crate::hub::history::{History, Kept};
 use crate::hub::post::POST_ID;
@@ -33,8 +34,8 @@ use crate::telemetry::taps::Taps;
 use crate::websocket::encoded::Frame;
 
 pub use asks::{
-    Asker, Cursor, Joined, Joining, Paged, Paging, Pending, People, PieceLimits, Read, Replay, Said, Saying, Spoken,
-    Words,
+    Asker, Cursor, Joined, Joining, Paged, Paging, Pending, People, PieceLimits, Read, Replay, Said, Saying, Sees,
+    Spoken, Words,
 };
 use shared::Shared;
 
@@ -49,18 +50,24 @@ pub const COUNT_DELIVERIES_PER_SECOND: u64 = 2_000;
 /// Bytes by which a frame may be longer than the log's entry: the room's name and the names of the fields.
 const FRAME_BYTES_MORE: usize = 6 * crate::limits::ROOM_BYTES_MAX + 64;
 
-/// What rooms are told by the configuration.
+/// What the rooms of one class are told by the configuration.
 #[derive(Debug)]
 pub struct Rules {
+    pub class: Arc<Class>,
+    /// What the class says of history; of rooms that only probes are in, less.
     pub kept: Kept,
+    /// How long a chat may wait for more on its way out; whole milliseconds.
+    pub flush_window_ms: u32,
+    pub node: Arc<NodeRules>,
+}
+
+/// What is the same for rooms of all classes.
+#[derive(Debug)]
+pub struct NodeRules {
     /// Bytes that all rooms of this node may keep together.
-    pub node_bytes_max: usize,
+    pub bytes_max: usize,
     /// Bytes that they do keep, to within [`REPORT_BYTES`] per room.
-    pub node_bytes: AtomicI64,
-    pub users_shown: usize,
-    pub key_window: std::time::Duration,
-    /// Connections in one room; 0 means no limit.
-    pub members_max: usize,
+    pub bytes: AtomicI64,
     /// Where rooms ask the backplane; none with the memory backplane, whose rooms number by themselves.
     pub errands: Option<Arc<Errands>>,
     /// Who looks on.
@@ -71,61 +78,65 @@ pub struct Rules {
 /// touched for every message.
 const REPORT_BYTES: usize = 64 * 1024;
 
-impl Rules {
+impl NodeRules {
+    #[must_use]
+    pub fn new(config: &config::Config, errands: Option<Arc<Errands>>) -> Arc<Self> {
+        Arc::new(Self {
+            bytes_max: config.history.node_bytes,
+            bytes: AtomicI64::new(0),
+            errands,
+            taps: Arc::default(),
+        })
+    }
+
     /// Bytes that all rooms keep beyond what they may.
     #[must_use]
-    pub fn node_bytes_over(&self) -> usize {
-        let kept = usize::try_from(self.node_bytes.load(Ordering::Relaxed)).unwrap_or(0);
-        kept.saturating_sub(self.node_bytes_max)
+    pub fn bytes_over(&self) -> usize {
+        let kept = usize::try_from(self.bytes.load(Ordering::Relaxed)).unwrap_or(0);
+        kept.saturating_sub(self.bytes_max)
+    }
+}
+
+impl Rules {
+    #[must_use]
+    pub fn new(class: &Arc<Class>, node: &Arc<NodeRules>) -> Self {
+        // The log counts its own entries; the copy of it, whose frames name the room, must not be the shorter one.
+        let shared_bytes = (node.errands.as_ref()).map_or(0, |_| class.history_messages * FRAME_BYTES_MORE);
+        Self {
+            class: Arc::clone(class),
+            kept: Kept {
+                messages: class.history_messages,
+                bytes: class.history_bytes + shared_bytes,
+                age: class.history_age,
+            },
+            flush_window_ms: u32::try_from(class.flush_window.as_micros().div_ceil(1_000)).unwrap_or(u32::MAX),
+            node: Arc::clone(node),
+        }
     }
 
     /// Of rooms that only probes are in: they keep little, and not for long.
     #[must_use]
-    pub fn of_shadows(config: &config::Config, errands: Option<Arc<Errands>>) -> Self {
-        let mut rules = Self::new(config, errands);
-        rules.kept = Kept {
+    pub fn of_shadows(class: &Arc<Class>, node: &Arc<NodeRules>) -> Self {
+        let rules = Self::new(class, node);
+        let bytes_max = SHADOW_HISTORY_BYTES + SHADOW_HISTORY_MESSAGES * FRAME_BYTES_MORE;
+        let kept = Kept {
             messages: rules.kept.messages.min(SHADOW_HISTORY_MESSAGES),
-            bytes: rules
-                .kept
-                .bytes
-                .min(SHADOW_HISTORY_BYTES + SHADOW_HISTORY_MESSAGES * FRAME_BYTES_MORE),
+            bytes: rules.kept.bytes.min(bytes_max),
             age: rules.kept.age.min(SHADOW_HISTORY_AGE),
         };
-        rules
+        Self { kept, ..rules }
     }
 
     /// Of the post, which keeps nothing here: the log has it.
     #[must_use]
-    pub fn of_post(config: &config::Config, errands: Option<Arc<Errands>>) -> Self {
-        let mut rules = Self::new(config, errands);
-        rules.kept = Kept {
+    pub fn of_post(class: &Arc<Class>, node: &Arc<NodeRules>) -> Self {
+        let rules = Self::new(class, node);
+        let kept = Kept {
             messages: 0,
             bytes: 0,
             ..rules.kept
         };
-        rules
-    }
-
-    #[must_use]
-    pub fn new(config: &config::Config, errands: Option<Arc<Errands>>) -> Self {
-        // The log counts its own entries; the copy of it, whose frames name the room, must not be the shorter one.
-        let shared_bytes = errands
-            .as_ref()
-            .map_or(0, |_| config.history.messages * FRAME_BYTES_MORE);
-        Self {
-            errands,
-            taps: Arc::default(),
-            kept: Kept {
-                messages: config.history.messages,
-                bytes: config.history.bytes + shared_bytes,
-                age: config.history.age,
-            },
-            node_bytes_max: config.history.node_bytes,
-            node_bytes: AtomicI64::new(0),
-            users_shown: config.room.users_shown,
-            key_window: config.room.key_window,
-            members_max: config.limits.room_members,
-        }
+        Self { kept, ..rules }
     }
 }
 
@@ -229,7 +240,7 @@ impl State {
 
 impl Room {
     pub(super) fn new(id: u64, name: Arc<str>, rules: Arc<Rules>, inboxes: Arc<[Arc<Inbox>]>) -> Self {
-        let (lineage, log) = match &rules.errands {
+        let (lineage, log) = match &rules.node.errands {
             None => (Lineage::new(random_word(), 1), Log::Own(Keys::default())),
             Some(_) => (Lineage::default(), Log::Shared(Box::default())),
         };
@@ -264,6 +275,12 @@ impl Room {
         self.id & SHADOW_ID != 0
     }
 
+    /// What holds in rooms like this one.
+    #[must_use]
+    pub fn class(&self) -> &Class {
+        &self.rules.class
+    }
+
     /// Whether it carries what is for users: see [`crate::hub::post`].
     #[must_use]
     pub fn is_post(&self) -> bool {
@@ -283,19 +300,23 @@ impl Room {
         if state.gone {
             return Joined::Gone;
         }
-        if !joining.again && self.rules.members_max > 0 && state.members() + state.waiting() >= self.rules.members_max {
+        if !joining.again
+            && self.rules.class.members_max > 0
+            && state.members() + state.waiting() >= self.rules.class.members_max
+        {
             return Joined::Full;
         }
         if let Log::Shared(_) = state.log {
             return self.join_shared(state, joining);
         }
-        let first = !joining.again && state.presence.enter(joining.user, self.rules.users_shown);
+        let first = !joining.again && state.presence.enter(joining.user, self.rules.class.users_shown);
         if first {
             self.tell_presence(true, &joining.user.json, joining.now_ms);
         }
         let count_is_due = first && self.announce(state, true, joining.user, None, joining.now_ms);
         let recovered = joining.since.map(|since| {
-            state.lineage.judge(since.epoch, since.seq, state.history.head()) == Verdict::Good
+            joining.sees.past
+                && state.lineage.judge(since.epoch, since.seq, state.history.head()) == Verdict::Good
                 && state.history.covers(since.seq)
         });
         self.enter(state, joining, recovered);
@@ -318,13 +339,14 @@ impl Room {
             }),
             _ => From::Head,
         };
-        let list = self.list_frame(state, joining.user, joining.reference, recovered, joining.now_ms);
+        let (user, sees_users) = (joining.user, joining.sees.users);
+        let list = self.list_frame(state, user, sees_users, joining.reference, recovered, joining.now_ms);
         self.inbox(joining.member).push(Command::Enter {
             room: Arc::clone(self),
             slot: joining.member.slot,
             list,
             again: (joining.again && from == From::Head)
-                .then(|| Asked::new(joining.user, joining.reference, recovered)),
+                .then(|| Asked::new(user, sees_users, joining.reference, recovered)),
             from,
         });
     }
@@ -348,7 +370,7 @@ impl Room {
             self.leave_shared(state, user, closed, now_ms);
             return false;
         }
-        match state.presence.leave(user, self.rules.users_shown) {
+        match state.presence.leave(user, self.rules.class.users_shown) {
             Some(json) => {
                 self.tell_presence(false, &json, now_ms);
                 let user = User {
@@ -380,7 +402,7 @@ impl Room {
             return Said::Unavailable;
         };
         if let Some(key) = words.key {
-            keys.trim(words.now_ms, self.rules.key_window);
+            keys.trim(words.now_ms, self.rules.class.key_window);
             if let Some(seq) = keys.place_of(&words.user.id, key) {
                 return Said::Again {
                     epoch: state.lineage.epoch(),
@@ -391,7 +413,7 @@ impl Room {
                 return Said::Unavailable;
             }
         }
-        if self.with_members(state).any(|(_, inbox, _)| inbox.is_full()) {
+        if self.is_choked(state) {
             return Said::Unavailable;
         }
         let seq = state.history.head() + 1;
@@ -426,13 +448,14 @@ impl Room {
         state.history.push(seq, time_ms, frame.clone(), &self.rules.kept);
         state.said_ms = time_ms;
         self.report(state, time_ms);
-        self.rules.taps.to_room(&self.name, &frame);
+        self.rules.node.taps.to_room(&self.name, &frame);
         let mut members = 0;
         for (_, inbox, count) in self.with_members(state) {
             members += count as usize;
             inbox.push(Command::Chat {
                 room: self.id,
                 frame: frame.clone(),
+                window_ms: self.rules.flush_window_ms,
             });
         }
         members
@@ -441,12 +464,13 @@ impl Room {
     /// Answers `list`, in order with the chats: the reply tells a client where it stands.
     pub fn list(&self, member: MemberId, user: &User, reference: Option<Ref<'_>>, now_ms: u64) {
         let mut state = self.state.lock();
-        let frame = self.list_frame(&mut state, user, reference, None, now_ms);
+        // Who may not see who is here may not ask either.
+        let frame = self.list_frame(&mut state, user, true, reference, None, now_ms);
         self.inbox(member).push(Command::List {
             room: self.id,
             slot: member.slot,
             frame,
-            asked: Asked::new(user, reference, None),
+            asked: Asked::new(user, true, reference, None),
         });
     }
 
@@ -571,8 +595,9 @@ impl Room {
         let at = place(at);
         let now_ms = crate::runtime::now_ms();
         for asked in asked {
+            let (user, sees_users, reference) = (&asked.user, asked.sees_users, asked.reference());
             take(
-                self.list_frame(state, &asked.user, asked.reference(), asked.recovered, now_ms),
+                self.list_frame(state, user, sees_users, reference, asked.recovered, now_ms),
                 false,
             );
         }
@@ -602,12 +627,7 @@ impl Room {
             count: state.presence.count(),
         };
         let frame = Frame::text(|out| count.write(out));
-        self.rules.taps.to_room(&self.name, &frame);
-        self.to_members(&state, |room| Command::Presence {
-            room,
-            frame: frame.clone(),
-            except: None,
-        });
+        self.hand_presence(&state, &frame, None);
         false
     }
 
@@ -621,7 +641,7 @@ impl Room {
             Log::Own(keys) => keys,
             Log::Shared(_) => return self.sweep_shared(state, now_ms),
         };
-        keys.trim(now_ms, self.rules.key_window);
+        keys.trim(now_ms, self.rules.class.key_window);
         if state.presence.count() > 0 {
             return Swept::Inhabited;
         }
@@ -635,7 +655,8 @@ impl Room {
     fn end(&self, state: &mut State) -> Swept {
         state.gone = true;
         self.rules
-            .node_bytes
+            .node
+            .bytes
             .fetch_sub(signed(state.reported_bytes), Ordering::Relaxed);
         Swept::Gone
     }
@@ -661,7 +682,7 @@ impl Room {
     /// Tells the node what this room keeps, if that has changed by much. A node that keeps too much lets the room in
     /// which something is said keep a quarter of what it otherwise might.
     fn report(&self, state: &mut State, now_ms: u64) {
-        if self.rules.node_bytes_over() > 0 {
+        if self.rules.node.bytes_over() > 0 {
             let base = state.history.base();
             state.history.trim(now_ms, &self.rules.kept.pressed());
             if let Log::Shared(shared) = &mut state.log
@@ -674,7 +695,8 @@ impl Room {
         let bytes = state.history.bytes();
         if bytes.abs_diff(state.reported_bytes) >= REPORT_BYTES || bytes == 0 {
             self.rules
-                .node_bytes
+                .node
+                .bytes
                 .fetch_add(signed(bytes) - signed(state.reported_bytes), Ordering::Relaxed);
             state.reported_bytes = bytes;
         }
@@ -706,7 +728,7 @@ impl Room {
         if self.is_shadow() {
             return false;
         }
-        if state.presence.count() > self.rules.users_shown {
+        if state.presence.count() > self.rules.class.users_shown {
             if !std::mem::replace(&mut state.count_is_due, true) {
                 // A room that has just filled up waits like any other of its size.
                 state.count_sent_ms = state.count_sent_ms.max(now_ms.saturating_sub(1_000));
@@ -721,17 +743,36 @@ impl Room {
             time_ms: now_ms,
         };
         let frame = Frame::text(|out| line.write(out));
-        self.rules.taps.to_room(&self.name, &frame);
+        self.hand_presence(state, &frame, except);
+        false
+    }
+
+    /// Hands `join`, `left` or `count` to the members who may see who is here.
+    fn hand_presence(&self, state: &State, frame: &Frame, except: Option<&Arc<str>>) {
+        self.rules.node.taps.to_room(&self.name, frame);
+        let granted = match self.rules.class.list {
+            Who::All => None,
+            Who::Granted => Some(&self.name),
+            Who::None => return,
+        };
         self.to_members(state, |room| Command::Presence {
             room,
             frame: frame.clone(),
             except: except.cloned(),
+            granted: granted.cloned(),
         });
-        false
     }
 
     fn inbox(&self, member: MemberId) -> &Inbox {
         &self.inboxes[usize::from(member.shard)]
+    }
+
+    /// Whether a shard that must hear of what is said here is too far behind. The post has no members: it is for all shards.
+    fn is_choked(&self, state: &State) -> bool {
+        if self.is_post() {
+            return self.inboxes.iter().any(|inbox| inbox.is_full());
+        }
+        self.with_members(state).any(|(_, inbox, _)| inbox.is_full())
     }
 
     fn to_members(&self, state: &State, command: impl Fn(u64) -> Command) {
@@ -752,20 +793,21 @@ impl Room {
         &self,
         state: &mut State,
         user: &User,
+        sees_users: bool,
         reference: Option<Ref<'_>>,
         recovered: Option<bool>,
         now_ms: u64,
     ) -> Frame {
-        let (users, count) = if self.is_shadow() {
-            // Probes do not see each other either.
+        let (users, count) = if self.is_shadow() || !sees_users {
+            // Oneself alone; probes do not see each other either.
             (Arc::clone(&user.json), 1)
         } else {
-            let users = state.presence.shown_to(user, self.rules.users_shown);
+            let users = state.presence.shown_to(user, self.rules.class.users_shown);
             // Who has just come may not be known to all nodes yet, but always to itself.
             let unknown = usize::from(!state.presence.holds(&user.id));
             (users, state.presence.count() + unknown)
         };
-        let as_of_ms = (self.rules.errands.as_ref()).map_or(now_ms, |errands| errands.as_of_ms(now_ms));
+        let as_of_ms = (self.rules.node.errands.as_ref()).map_or(now_ms, |errands| errands.as_of_ms(now_ms));
         let list = server::List {
             reference,
             room_json: &self.name_json,

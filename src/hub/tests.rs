@@ -1,6 +1,7 @@
 //! The hub against a naive reference: random schedules of everything that members do, with inboxes drained and
 //! replays read on at random points by shards that follow the rules of the real one.
 
+mod outside;
 mod reference;
 mod shadows;
 pub mod shards;
@@ -362,6 +363,7 @@ impl Play {
             since: since.as_ref().map(|(epoch, seq)| Position { epoch, seq: *seq }),
             reference: Ref::from_json(&number),
             again,
+            sees: crate::hub::room::Sees::ALL,
             now_ms: self.now_ms,
         };
         let (entered, joined) = self.hub.join(room, &joining).expect("no limit on rooms");

@@ -11,6 +11,7 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use parking_lot::Mutex;
 
 use crate::config::Limits;
+use crate::config::classes::{Class, Classes};
 use crate::connection::limits::Bucket;
 use crate::telemetry::metrics::RateLimit;
 
@@ -136,14 +137,21 @@ pub struct Ceilings {
     pub user: Ceiling<Arc<str>>,
     /// As limits count addresses.
     pub address: Ceiling<IpAddr>,
-    /// Chats of a room, by name.
-    pub room: Ceiling<Arc<str>>,
+    /// Chats of a room, by name; by the index of its class.
+    rooms: Box<[Ceiling<Arc<str>>]>,
     pub node: Ceiling<()>,
 }
 
 impl Ceilings {
     #[must_use]
-    pub fn new(limits: &Limits) -> Self {
+    pub fn new(limits: &Limits, classes: &Classes) -> Self {
+        let room = |class: &Arc<Class>| {
+            Ceiling::new(
+                class.messages_per_second,
+                class.bytes_per_second,
+                [RateLimit::RoomMessages, RateLimit::RoomBytes],
+            )
+        };
         Self {
             user: Ceiling::new(
                 limits.user_messages_per_second,
@@ -155,11 +163,7 @@ impl Ceilings {
                 limits.address_bytes_per_second,
                 [RateLimit::AddressMessages, RateLimit::AddressBytes],
             ),
-            room: Ceiling::new(
-                limits.room_messages_per_second,
-                limits.room_bytes_per_second,
-                [RateLimit::RoomMessages, RateLimit::RoomBytes],
-            ),
+            rooms: classes.all().iter().map(room).collect(),
             node: Ceiling::new(
                 limits.node_messages_per_second,
                 limits.node_bytes_per_second,
@@ -171,14 +175,23 @@ impl Ceilings {
     /// Whether nothing is limited.
     #[must_use]
     pub fn are_none(&self) -> bool {
-        self.user.is_none() && self.address.is_none() && self.room.is_none() && self.node.is_none()
+        let are_rooms_free = self.rooms.iter().all(Ceiling::is_none);
+        self.user.is_none() && self.address.is_none() && are_rooms_free && self.node.is_none()
+    }
+
+    /// Takes one chat of so many bytes in a room of this class, whoever says it.
+    ///
+    /// # Errors
+    /// It is one too many, or too many bytes.
+    pub fn check_room(&self, class: &Class, name: &Arc<str>, bytes: usize, now_ns: u64) -> Result<(), Exceeded> {
+        self.rooms[class.index].check(name, bytes, now_ns)
     }
 
     /// Forgets what is full again.
     pub fn sweep(&self, now_ns: u64) {
         self.user.sweep(now_ns);
         self.address.sweep(now_ns);
-        self.room.sweep(now_ns);
+        self.rooms.iter().for_each(|room| room.sweep(now_ns));
         self.node.sweep(now_ns);
     }
 }

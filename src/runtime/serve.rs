@@ -17,6 +17,7 @@ use crate::auth::{Forward, Policy, Refusals};
 use crate::backplane;
 use crate::backplane::contract::Backplane;
 use crate::backplane::driver::{Seats, Warden};
+use crate::config::classes::Classes;
 use crate::config::{At, Config, Effective, Listen, Problem, RuntimeKind, Severity, TlsMode};
 use crate::hooks::Hooks;
 use crate::hooks::tell::Teller;
@@ -262,7 +263,7 @@ pub(super) fn build_on(
     let node = Arc::new(Node {
         refusals: Refusals::new(config.auth.refusals_per_second, config.auth.refusals_burst),
         waiting: Waiting::new(limits),
-        ceilings: Ceilings::new(limits),
+        ceilings: Ceilings::new(limits, &Classes::new(&config)),
         hub,
         teller,
         seats,

@@ -6,6 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::connection::{Conn, Flushed, Held, Pushed};
 use crate::hub::room::SHADOW_ID;
@@ -30,14 +31,24 @@ const SLOW_READER_RECONNECT_MS: u64 = 1_000;
 pub(super) async fn run(shard: Arc<Shard>) {
     let mut commands = Vec::new();
     loop {
-        shard.inbox.filled().await;
-        if !shard.flush_window.is_zero() {
-            tokio::time::sleep(shard.flush_window).await;
-        }
+        wait(&shard).await;
         while round(&shard, &mut commands) {
             // Readers and acceptors of this thread have their turn between two slices.
             tokio::task::yield_now().await;
         }
+    }
+}
+
+/// Until there is something to do: a command, or the end of a flush window.
+async fn wait(shard: &Shard) {
+    let end_ms = shard.local.lock().holding.next_end_ms();
+    let Some(end_ms) = end_ms else {
+        return shard.inbox.filled().await;
+    };
+    let end = shard.started + Duration::from_millis(end_ms);
+    tokio::select! {
+        () = shard.inbox.filled() => {}
+        () = tokio::time::sleep_until(end.into()) => {}
     }
 }
 
@@ -50,6 +61,11 @@ pub fn round(shard: &Shard, commands: &mut Vec<Command>) -> bool {
     for command in commands.drain(..) {
         // A panic costs this command, never the shard.
         if catch_unwind(AssertUnwindSafe(|| shard.obey(&mut local, command, now_ms))).is_err() {
+            shard.metrics.panic_caught(PanicPlace::Flusher);
+        }
+    }
+    while let Some(room) = local.holding.pop_ended(now_ms) {
+        if catch_unwind(AssertUnwindSafe(|| shard.release(&mut local, room, now_ms))).is_err() {
             shard.metrics.panic_caught(PanicPlace::Flusher);
         }
     }
@@ -67,8 +83,21 @@ pub fn round(shard: &Shard, commands: &mut Vec<Command>) -> bool {
 impl Shard {
     fn obey(&self, local: &mut Local, command: Command, now_ms: u64) {
         match command {
-            Command::Chat { room, frame } => self.chat(local, room, &frame, now_ms),
+            Command::Chat {
+                room,
+                frame,
+                window_ms: 0,
+            } => {
+                self.release(local, room, now_ms);
+                self.chat(local, room, &frame, now_ms);
+            }
+            Command::Chat { room, frame, window_ms } => {
+                if local.holding.hold(room, frame, window_ms, now_ms) {
+                    self.release(local, room, now_ms);
+                }
+            }
             Command::Reset { room, member, frame } => {
+                self.release(local, room, now_ms);
                 if let Some(conn) = local.same(member).cloned()
                     && local
                         .room(room)
@@ -77,15 +106,31 @@ impl Shard {
                     self.queue(local, &conn, frame, now_ms);
                 }
             }
-            Command::Presence { room, frame, except } => self.presence(local, room, &frame, except.as_deref(), now_ms),
+            Command::Presence {
+                room,
+                frame,
+                except,
+                granted,
+            } => {
+                let is_told = |conn: &Conn| {
+                    except.as_deref().is_none_or(|user| !conn.is_of(user))
+                        && granted.as_deref().is_none_or(|room| conn.is_granted_list(room))
+                };
+                self.presence(local, room, &frame, is_told, now_ms);
+            }
             Command::Enter {
                 room,
                 slot,
                 list,
                 from,
                 again,
-            } => self.enter(local, room, slot, list, from, again, now_ms),
+            } => {
+                self.release(local, room.id, now_ms);
+                self.enter(local, room, slot, list, from, again, now_ms);
+            }
             Command::CaughtUp { room, slot, generation } => {
+                // The replay has read what still waits.
+                self.release(local, room, now_ms);
                 if let Some(members) = local.room(room)
                     && members
                         .replaying
@@ -103,10 +148,13 @@ impl Shard {
                 frame,
                 asked,
             } => {
+                // The list names a place behind it.
+                self.release(local, room, now_ms);
                 let Some(conn) = local.conn(slot).cloned() else { return };
                 self.answer_list(local, &conn, room, frame, *asked, now_ms);
             }
             Command::Leave { room, slot } => {
+                self.release(local, room, now_ms);
                 if let Some(conn) = local.conn(slot).cloned() {
                     for asked in conn.end_replay(room) {
                         self.queue(local, &conn, left_too_soon(&asked), now_ms);
@@ -236,6 +284,16 @@ impl Shard {
         }
     }
 
+    /// Hands on what waits in a room.
+    fn release(&self, local: &mut Local, room: u64, now_ms: u64) {
+        if local.holding.is_empty() {
+            return;
+        }
+        for frame in local.holding.release(room) {
+            self.chat(local, room, &frame, now_ms);
+        }
+    }
+
     fn chat(&self, local: &mut Local, room: u64, frame: &Frame, now_ms: u64) {
         local.broadcasts = local.broadcasts.wrapping_add(1);
         let sampled = local.broadcasts.is_multiple_of(BROADCASTS_PER_SAMPLE) && room & SHADOW_ID == 0;
@@ -254,11 +312,11 @@ impl Shard {
         }
     }
 
-    fn presence(&self, local: &mut Local, room: u64, frame: &Frame, except: Option<&str>, now_ms: u64) {
+    fn presence(&self, local: &mut Local, room: u64, frame: &Frame, is_told: impl Fn(&Conn) -> bool, now_ms: u64) {
         let (members, mut queue) = local.room_and_queue(room);
         let Some(members) = members else { return };
         let replaying = members.replaying.values().map(|(conn, _)| conn);
-        let told = (members.live.values().chain(replaying)).filter(|conn| except.is_none_or(|user| !conn.is_of(user)));
+        let told = (members.live.values().chain(replaying)).filter(|conn| is_told(conn));
         self.queue_all(told, frame, now_ms, &mut queue);
         let late = queue.late;
         self.cut(local, late, now_ms);

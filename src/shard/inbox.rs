@@ -19,7 +19,12 @@ use crate::websocket::encoded::Frame;
 #[derive(Debug)]
 pub enum Command {
     /// A chat, to the members of the room that are live; replays find it in history.
-    Chat { room: u64, frame: Frame },
+    Chat {
+        room: u64,
+        frame: Frame,
+        /// How long it may wait for more.
+        window_ms: u32,
+    },
     /// A `reset` for one live member of the room, in order with its chats; a replay finds out by itself.
     Reset { room: u64, member: MemberId, frame: Frame },
     /// `join`, `left` or `count`, to every member of the room.
@@ -28,6 +33,8 @@ pub enum Command {
         frame: Frame,
         /// The user whom it is about, who is not told.
         except: Option<Arc<str>>,
+        /// Only for those whose token's claim grants `list` in the room of this name.
+        granted: Option<Arc<str>>,
     },
     /// A member comes: `list` first, then what it missed, then live.
     Enter {
@@ -111,6 +118,8 @@ pub enum Settled {
 #[derive(Debug)]
 pub struct Asked {
     pub user: User,
+    /// Whether it is told of others.
+    pub sees_users: bool,
     /// The raw JSON of the `ref`.
     pub reference: Option<Box<str>>,
     /// Of a `join` with a `since` that could not be recovered: `false`.
@@ -119,9 +128,10 @@ pub struct Asked {
 
 impl Asked {
     #[must_use]
-    pub fn new(user: &User, reference: Option<Ref<'_>>, recovered: Option<bool>) -> Box<Self> {
+    pub fn new(user: &User, sees_users: bool, reference: Option<Ref<'_>>, recovered: Option<bool>) -> Box<Self> {
         Box::new(Self {
             user: user.clone(),
+            sees_users,
             reference: reference.map(|reference| reference.as_json().into()),
             recovered,
         })

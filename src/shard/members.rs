@@ -9,8 +9,9 @@ use indexmap::IndexMap;
 
 use crate::auth::Identity;
 use crate::connection::transport::Transport;
-use crate::connection::{Conn, NEVER};
+use crate::connection::{Conn, NEVER, OutboxLimits};
 use crate::hub::MemberId;
+use crate::shard::held::Holding;
 use crate::shard::users::Users;
 use crate::telemetry::metrics::SlowConsumer;
 
@@ -41,7 +42,7 @@ impl Hasher for NumberHasher {
     }
 }
 
-type Numbered<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
+pub(super) type Numbered<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
 
 /// By slot. Entries lie side by side, so a broadcast walks an array.
 type BySlot<T> = IndexMap<u32, T, BuildHasherDefault<NumberHasher>>;
@@ -58,7 +59,6 @@ pub(super) struct Members {
 }
 
 /// What only this shard touches.
-#[derive(Default)]
 pub(super) struct Local {
     conns: Vec<Option<Arc<Conn>>>,
     free: Vec<u32>,
@@ -73,6 +73,8 @@ pub(super) struct Local {
     pub dirty: VecDeque<Arc<Conn>>,
     /// Connections whose socket is full, each once; looked over at every tick.
     pub waiting: Vec<Arc<Conn>>,
+    /// Chats that wait for more.
+    pub holding: Holding,
     /// Ends of tokens, soonest first. An entry is stale if the connection has gone or has a newer token.
     expiries: BinaryHeap<Reverse<(u64, u32)>>,
     /// Chats handed to members, for sampling.
@@ -93,6 +95,22 @@ const REMOVALS_MAX: usize = 256;
 const STALE_EXPIRIES: usize = 1_024;
 
 impl Local {
+    pub fn new(limits: &OutboxLimits) -> Self {
+        Self {
+            conns: Vec::new(),
+            free: Vec::new(),
+            lives: 0,
+            rooms: Numbered::default(),
+            dirty: VecDeque::new(),
+            waiting: Vec::new(),
+            holding: Holding::new(limits),
+            users: Users::default(),
+            removals: Numbered::default(),
+            expiries: BinaryHeap::new(),
+            broadcasts: 0,
+        }
+    }
+
     pub fn register(
         &mut self,
         shard: u16,

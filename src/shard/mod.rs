@@ -7,6 +7,7 @@ pub mod budget;
 mod departures;
 pub mod ending;
 mod flusher;
+mod held;
 pub mod inbox;
 mod members;
 mod sweeper;
@@ -65,7 +66,6 @@ pub struct Shard {
     taps: Arc<Taps>,
     started: Instant,
     heartbeat: Duration,
-    flush_window: Duration,
     /// Bytes that wait for readers, on all shards.
     outboxes: Arc<Budget>,
     /// Bytes of messages that are not whole, on all shards.
@@ -93,23 +93,23 @@ impl Shard {
         metrics: Arc<Metrics>,
         taps: Arc<Taps>,
     ) -> Arc<Self> {
+        let outbox_limits = OutboxLimits::new(&config.limits);
         let counters = Arc::new(ShardCounters::with_probes());
         metrics.register_shard(Arc::clone(&counters));
         Arc::new(Self {
             index,
             inbox,
             counters,
-            outbox_limits: OutboxLimits::new(&config.limits),
+            outbox_limits,
             departures: Departures::default(),
             metrics,
             taps,
             started: Instant::now(),
             heartbeat: config.heartbeat.interval,
-            flush_window: config.room.flush_window,
             outboxes: Arc::clone(&budgets.outboxes),
             inbound: Arc::clone(&budgets.inbound),
             removes: AtomicBool::new(false),
-            local: Mutex::default(),
+            local: Mutex::new(Local::new(&outbox_limits)),
         })
     }
 

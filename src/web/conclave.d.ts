@@ -64,7 +64,7 @@ export interface History {
 export type State =
   | { state: "connecting"; attempt?: number }
   | { state: "online" }
-  /** A new attempt follows in `inMs`; `reason` is also `timeout`, `silent` or `no_token` (with the `error` of getToken). */
+  /** A new attempt follows in `inMs`; `reason` is also `timeout`, `silent`, `no_token` or `no_ticket` (with the `error`). */
   | { state: "reconnecting"; inMs: number; attempt: number; code: number; reason: string; error?: unknown }
   /** No new attempt follows. 1008 with the server's reason word, or 1000 `closed`, or 1006 `bad_address`. */
   | { state: "stopped"; code: number; reason: string; error?: unknown };
@@ -131,6 +131,13 @@ export interface Options {
   token?: string;
   /** Called before every connection and before the token expires. `token`, if given too, serves the first connection. */
   getToken?: (why: { reason: "connect" | "reconnect" | "expired" | "refresh" }) => string | null | undefined | Promise<string | null | undefined>;
+  /**
+   * Get a single-use ticket before every connection, from `/ticket` of the server or from this URL, so that no address
+   * holds a token. The token (or the cookie) goes there in a header.
+   */
+  ticket?: boolean | string | URL;
+  /** Where there is no global fetch; for `ticket` alone. */
+  fetch?: typeof fetch;
   /** Where there is no global WebSocket, for instance the class of the package `ws`. */
   WebSocketClass?: unknown;
   /** For tests: replaces Math.random in the backoff. */

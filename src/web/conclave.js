@@ -38,7 +38,8 @@ const TRY_AGAIN = new Set(["unavailable", "rate_limited"]);
 
 /**
  * Connects and stays connected. `url` is the server's address (its `/ws` is implied); in a browser the page's own
- * host when left out. Without `token` and `getToken` the browser's cookie says who this is.
+ * host when left out. Without `token` and `getToken` the browser's cookie says who this is. With `ticket` the token never
+ * stands in an address: each connection gets a single-use ticket for it first.
  */
 export function connect(url, options) {
   const named = typeof url === "string" || url instanceof URL;
@@ -615,6 +616,12 @@ class Link {
     }
     // Closed, or tried anew, while the token was on its way.
     if (turn !== this.#turn) return;
+    if (this.#options.ticket) {
+      const ticket = await askForTicket(this.#ticketUrl(), token, this.#options.fetch ?? globalThis.fetch);
+      if (turn !== this.#turn) return;
+      if (!ticket.ticket) return this.#noTicket(ticket);
+      token = ticket.ticket;
+    }
     try {
       this.#dial(token);
     } catch (error) {
@@ -629,6 +636,21 @@ class Link {
     this.#reason = "reconnect";
     if (!getToken || (token && reason === "connect")) return this.token;
     return getToken({ reason });
+  }
+
+  #ticketUrl() {
+    const { ticket } = this.#options;
+    const url = new URL(ticket === true ? this.#url : ticket, this.#url);
+    if (ticket === true) [url.pathname, url.search] = ["/ticket", ""];
+    url.protocol = url.protocol.replace(/^ws/, "http");
+    return url.href;
+  }
+
+  // Refused as a socket would be, or worth another attempt.
+  #noTicket({ reason, refused, retryAfterMs, error }) {
+    if (refused) return this.#closed(1008, reason);
+    this.#reconnectAfterMs = waitOf(retryAfterMs);
+    this.#lost({ code: 1006, reason: "no_ticket", error });
   }
 
   #dial(token) {
@@ -691,9 +713,12 @@ class Link {
     else this.#lost({ code, reason });
   }
 
-  // A fixed token would be refused again. A cookie may have been renewed meanwhile by the application.
+  // A fixed token would be refused again. A cookie may have been renewed meanwhile by the application. A ticket may have
+  // been overtaken by its own end on a slow network.
   #mayRenew(reason) {
-    return reason === "token_expired" && !this.#renewed && (Boolean(this.#options.getToken) || !this.token);
+    if (this.#renewed) return false;
+    if (reason === "ticket_used") return Boolean(this.#options.ticket);
+    return reason === "token_expired" && (Boolean(this.#options.getToken) || !this.token);
   }
 
   #lost(cause) {
@@ -774,6 +799,29 @@ class Timers {
       clearTimeout(timer);
       this.#running.delete(key);
     }
+  }
+}
+
+/** A single-use ticket for the address of the next socket, so that it holds no token; or why there is none. */
+async function askForTicket(url, token, fetch) {
+  try {
+    const answer = await fetch(url, {
+      method: "POST",
+      // The cookie too, where the page may use it: without a token it says who this is.
+      credentials: "include",
+      cache: "no-store",
+      redirect: "error",
+      headers: token ? { authorization: `Bearer ${token}` } : {},
+      signal: AbortSignal.timeout(CONNECT_DEADLINE_MS),
+    });
+    const said = parse(await answer.text());
+    if (answer.ok && typeof said?.ticket === "string") return { ticket: said.ticket };
+    const mayPass = answer.status === 429 || answer.status >= 500;
+    if (!mayPass) return { refused: true, reason: String(said?.error ?? "no_ticket") };
+    const seconds = Number(answer.headers.get("retry-after") ?? NaN);
+    return { retryAfterMs: seconds * 1000, error: new ConclaveError("no_ticket", `${url} answered ${answer.status}`) };
+  } catch (error) {
+    return { error };
   }
 }
 

@@ -71,7 +71,7 @@ class Node:
             proxy=None,
             max_size=None,
             open_timeout=PATIENCE_SECONDS,
-            close_timeout=PATIENCE_SECONDS,
+            close_timeout=5,
         )
 
     async def verdict(self, query="", headers=None, origin=None):
@@ -79,7 +79,9 @@ class Node:
         async with self.connect(query, headers, origin) as socket_:
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
-                    welcome = json.loads(await socket_.recv())
+                    # `closing` may come before a close.
+                    while (welcome := json.loads(await socket_.recv()))["type"] != "connected":
+                        pass
             except ConnectionClosed:
                 return socket_.close_code, socket_.close_reason
         return welcome["type"], welcome["user"]["id"]
@@ -138,18 +140,18 @@ class Canary:
     """Listens where a token wants the node to go: web ports of loopback and of a cloud's metadata, and the name server.
     Notes whoever comes."""
 
-    def __init__(self, ports=(80, 443, 8080, 9)):
+    def __init__(self, ports=(80, 443, 8080, 9), addresses=("127.0.0.1", METADATA, "93.184.216.34"), names=True):
         self.seen = []
-        self._open = True
-        self._listeners = []
-        for address in ("127.0.0.1", METADATA, "93.184.216.34"):
-            self._listeners += [self._listen(address, port) for port in ports]
-        self._names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._names.bind(("127.0.0.1", DNS_PORT))
-        threading.Thread(target=self._questions, daemon=True).start()
+        self._listeners = [self._listen(address, port) for address in addresses for port in ports]
+        if names:
+            self._names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self._names.bind(("127.0.0.1", DNS_PORT))
+            self._listeners.append(self._names)
+            threading.Thread(target=self._questions, daemon=True).start()
 
     def _listen(self, address, port):
-        listener = socket.create_server((address, port))
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        listener = socket.create_server((address, port), family=family)
         threading.Thread(target=self._accept, args=(listener, f"{address}:{port}"), daemon=True).start()
         return listener
 
@@ -171,7 +173,7 @@ class Canary:
             self.seen.append(f"name server: {question[12:]!r}")
 
     def close(self):
-        for listener in [*self._listeners, self._names]:
+        for listener in self._listeners:
             # Closing alone does not wake whoever waits there.
             try:
                 listener.shutdown(socket.SHUT_RDWR)

@@ -22,6 +22,7 @@ mod api_door;
 mod backplane;
 mod behind;
 mod check_config;
+mod classes;
 mod client_certificates;
 mod drain;
 mod echo;

@@ -1,6 +1,10 @@
 """Three nodes on one Redis with everything switched on, and the Prometheus that scrapes them every second."""
 
 import asyncio
+import hashlib
+import http.server
+import itertools
+import json
 import os
 import secrets
 import signal
@@ -8,6 +12,8 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 from dash_prometheus import Prometheus, Server, Sink
@@ -23,7 +29,85 @@ JOB, PROBE_JOB, EXPORTER_JOB = "conclave", "conclave-probe", "conclave-probe-exp
 JOBS = [JOB, PROBE_JOB, EXPORTER_JOB]
 
 
-def tables(folder, collector):
+# A published example, RFC 7515 appendix A.3: nobody here signs with it.
+ISSUER_KEY = {
+    "kty": "EC",
+    "crv": "P-256",
+    "kid": "a3",
+    "use": "sig",
+    "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+    "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+}
+API_KEY = "ck_" + secrets.token_urlsafe(32)
+# In trouble, each so manieth answer of the application is an error, or none; and one of its hooks is down for so long.
+FAILS_EVERY, BREAKS_EVERY, DOWN_SECONDS = 7, 11, 20
+
+
+class Application:
+    """What stands beside the nodes: an issuer of keys, sessions, hooks. Without trouble it is well."""
+
+    def __init__(self):
+        application, turns = self, itertools.count(1)
+        self.trouble_since = None
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                keys = {"keys": [ISSUER_KEY]}
+                who = {"sub": f"session-{self.headers.get('cookie', '')[-6:]}", "name": "Somebody", "expires_in": 600}
+                self.reply(keys if self.path == "/keys" else who)
+
+            def do_POST(self):
+                self.rfile.read(int(self.headers.get("content-length", 0)))
+                self.reply({"allow": True})
+
+            def reply(self, said):
+                turn, body = next(turns), json.dumps(said).encode()
+                if application.trouble_since and turn % BREAKS_EVERY == 0:
+                    self.close_connection = True
+                    return
+                self.send_response(500 if application.is_down(self.path) or application.trouble_since and turn % FAILS_EVERY == 0 else 200)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def is_down(self, path):
+        return path == "/seldom" and self.trouble_since and time.monotonic() - self.trouble_since < DOWN_SECONDS
+
+    def close(self):
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def beside(folder, application):
+    """Everything in which the nodes and the application call each other."""
+    secret = folder / "hook.secret"
+    secret.touch(mode=0o600)
+    secret.write_text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    return {
+        # Beside the lab's own entry; a TOML table may have spaces there.
+        "[ auth.keys]": {"jwks_url": f"{application}/keys", "issuer": "https://issuer.example", "algorithms": ["ES256"]},
+        "auth.forward": {"url": f"{application}/session", "cache": "5s"},
+        "hooks": {"secret_file": str(secret)},
+        "[hooks.ask]": {"name": "may-join", "url": f"{application}/ask", "events": ["join"], "rooms": ["asked"], "circuit_failures": 0},
+        "[hooks.tell]": {"name": "presence", "url": f"{application}/told", "events": ["join", "left"]},
+        # In trouble what is said is tried again, waits, and is lost.
+        "[ hooks.tell]": {"name": "archive", "url": f"{application}/seldom", "events": ["chat"], "queue_events": 100, "retry_max": "1s"},
+        "[api.keys]": {"name": "load", "hash": "sha256:" + hashlib.sha256(API_KEY.encode()).hexdigest(), "scopes": ["*"]},
+    }
+
+
+def tables(folder, collector, application):
     """Small limits and short times, so that each is met within a minute."""
     admin = folder / "admin.token"
     admin.touch(mode=0o600)
@@ -39,7 +123,8 @@ def tables(folder, collector):
             "send_buffer": "4KiB",
             "unsent_low_water": "2KiB",
         },
-        "auth": {"refusals_per_second": 3, "refusals_burst": 10},
+        "auth": {"refusals_per_second": 3, "refusals_burst": 10, "jwks_refresh": "1s"},
+        **beside(folder, application),
         "history": {"messages": 200},
         "session": {"enabled": True, "secret": secrets.token_hex(32), "per_minute": 30},
         "echo": {"enabled": True},
@@ -62,9 +147,9 @@ class Cluster:
     async def __aenter__(self):
         self._folder = tempfile.TemporaryDirectory(prefix="conclave-dash-")
         self.folder = Path(self._folder.name)
-        self.identity, self.collector = Identity(self.folder), Sink()
+        self.identity, self.collector, self.application = Identity(self.folder), Sink(), Application()
         self.ports = Ports(PORT_RANGE)
-        self.world = Standalone(BINARY, self.folder, self.identity, self.ports, "disk", tables(self.folder, self.collector.url))
+        self.world = Standalone(BINARY, self.folder, self.identity, self.ports, "disk", tables(self.folder, self.collector.url, self.application.url))
         self.nodes, self.redis = self.world.nodes, self.world.stores[0]
         self.others = []
         try:
@@ -82,6 +167,7 @@ class Cluster:
             await process.kill()
         await self.world.close()
         self.collector.close()
+        self.application.close()
         self._folder.cleanup()
 
     async def _start(self, process):

@@ -6,7 +6,10 @@ import contextlib
 import json
 import random
 import shutil
+import time
 import urllib.request
+
+from dash_cluster import API_KEY
 
 from lab.node import encoded, token
 from lab.redis import RedisError
@@ -29,9 +32,10 @@ class Load:
         self.tls, self.stop = cluster.client_tls(), asyncio.Event()
 
     async def run(self, seconds):
+        self.cluster.application.trouble_since = time.monotonic()
         jobs = [self.again(self.chatter, node, number) for node in self.cluster.nodes for number in range(5)]
         jobs += [self.again(self.flooder), self.again(self.deaf), self.again(self.deaf), self.again(self.silent)]
-        jobs += [self.again(job) for job in (self.guest, self.visitor, self.stranger, self.scanner, self.rude, self.echo, self.reader, self.hoarder)]
+        jobs += [self.again(job) for job in (self.guest, self.visitor, self.stranger, self.scanner, self.rude, self.echo, self.reader, self.hoarder, self.backend, self.signed_in, self.with_ticket, self.asked)]
         jobs.append(self.operator(seconds))
         async with asyncio.timeout(seconds + 60):
             tasks = [asyncio.create_task(job) for job in jobs]
@@ -132,14 +136,55 @@ class Load:
         )
         await asyncio.to_thread(self.open, ask)
 
-    async def fetch(self, path):
+    async def backend(self):
+        """The application: says things, looks around, asks for what there is not."""
+        said = json.dumps({"content": "from the application"}).encode()
+        for path, body in (
+            ("rooms/lobby/chat", said),
+            ("rooms/lobby/users", None),
+            ("users/kicked/message", said),
+            ("nodes", None),
+            ("nowhere", None),
+            ("rooms/lobby/chat", b"no JSON"),
+        ):
+            headers = {"Authorization": f"Bearer {API_KEY}", "content-type": "application/json"}
+            await self.fetch(f"/api/v1/{path}", data=body, headers=headers)
+
+    async def signed_in(self):
+        """Known by the application's own session, twice within the time that its answer counts."""
+        node, cookie = self.node(), f"session={self.random.randint(100_000, 999_999)}"
+        origin = node.url.replace("wss://", "https://").removesuffix("/ws")
+        for _ in range(2):
+            async with connect(node.url, ssl=self.tls, proxy=None, origin=origin, additional_headers={"Cookie": cookie}, open_timeout=OPEN_SECONDS) as socket:
+                await socket.recv()
+
+    async def with_ticket(self):
+        """Once, and once too often."""
+        node = self.node()
+        origin = node.url.replace("wss://", "https://").removesuffix("/ws")
+        ask = urllib.request.Request(f"{origin}/ticket", data=b"", headers={"Authorization": f"Bearer {token('ticketed')}"}, method="POST")
+        ticket = json.loads(await asyncio.to_thread(self.open, ask))["ticket"]
+        for _ in range(2):
+            async with self.socket(None, node, query=f"token={ticket}") as socket:
+                with contextlib.suppress(*EXPECTED):
+                    await socket.recv()
+
+    async def asked(self):
+        """Into a room that the application is asked about."""
+        async with self.socket("asked") as socket:
+            for ref in range(20):
+                await self.say(socket, "join", room="asked", ref=ref)
+                await asyncio.sleep(0.1)
+                await self.say(socket, "leave", room="asked")
+
+    async def fetch(self, path, **how):
         url = self.node().url.replace("wss://", "https://").removesuffix("/ws") + path
         with contextlib.suppress(urllib.error.HTTPError):
-            await asyncio.to_thread(self.open, urllib.request.Request(url))
+            await asyncio.to_thread(self.open, urllib.request.Request(url, **how))
 
     def open(self, request):
         with urllib.request.urlopen(request, timeout=OPEN_SECONDS, context=self.tls) as answer:
-            answer.read()
+            return answer.read()
 
     async def visitor(self):
         """In and out, as pages that are reloaded."""

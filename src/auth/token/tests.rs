@@ -107,7 +107,7 @@ fn what_a_token_says_reaches_the_identity() {
         (identity.token_id.as_deref(), identity.issued_at.seconds()),
         (Some("t1"), Some(1))
     );
-    assert!(identity.allows("lobby", Verb::Join) && !identity.allows("lobby", Verb::Chat));
+    assert!(identity.is_granted("lobby", Verb::Join, false) && !identity.is_granted("lobby", Verb::Chat, true));
     assert_eq!(
         (verified.expires_at(), verified.ends_at()),
         (Some(NOW + 60), Some(NOW + 65))

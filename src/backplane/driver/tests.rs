@@ -173,6 +173,7 @@ impl World {
             since: since.as_ref().map(|(epoch, seq)| Position { epoch, seq: *seq }),
             reference: None,
             again: false,
+            sees: crate::hub::room::Sees::ALL,
             now_ms: now_ms(),
         };
         let (room, joined) = node.hub.join(ROOM, &joining).expect("no limit");

@@ -34,6 +34,8 @@ use self::ring::Kept;
 use self::room::{Room, Rules};
 use super::contract::{Control, Draft, Failed, Opened, Outcome, Revocation, RoomKey, Sink};
 use crate::config::Config;
+use crate::config::classes::Classes;
+use crate::protocol;
 
 /// Maps over which rooms are spread by partition, so that threads seldom meet.
 const MAPS: usize = 64;
@@ -63,7 +65,7 @@ type Rooms = HashMap<Arc<str>, Box<Room>>;
 
 /// The engine. Each node of the process has a handle to it: [`Memory::node`].
 pub struct Memory {
-    rules: Rules,
+    classes: Classes,
     maps: Box<[Mutex<Rooms>]>,
     lives: Mutex<Lives>,
     register: Mutex<Register>,
@@ -89,14 +91,7 @@ impl Memory {
 
     fn with_clock(config: &Config, clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Self {
-            rules: Rules {
-                kept: Kept {
-                    messages: config.history.messages,
-                    bytes: config.history.bytes,
-                    age: config.history.age,
-                },
-                key_window: config.room.key_window,
-            },
+            classes: Classes::new(config),
             maps: (0..MAPS).map(|_| Mutex::default()).collect(),
             lives: Mutex::new(Lives::new(random_word())),
             register: Mutex::default(),
@@ -126,37 +121,46 @@ impl Memory {
             .or_insert_with(|| Box::new(Room::new(random_word(), self.next_version())))
     }
 
+    fn rules_of(&self, room: &RoomKey) -> Rules {
+        self.rules_of_name(&room.name)
+    }
+
+    fn rules_of_name(&self, name: &str) -> Rules {
+        Rules::of(self.classes.of(protocol::room::called(name)))
+    }
+
     fn next_version(&self) -> u64 {
         self.version.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     // The log
 
-    fn publish(&self, room: &RoomKey, drafts: &[Draft]) -> Vec<Outcome> {
+    fn publish(&self, key: &RoomKey, drafts: &[Draft]) -> Vec<Outcome> {
         let now_ms = self.clock.unix_ms();
         let mut told = Vec::with_capacity(drafts.len());
         let (outcomes, ears) = {
-            let mut rooms = self.map(room).lock();
-            let room = self.open(&mut rooms, &room.name);
-            let outcomes = room.publish(drafts, now_ms, &self.rules, &mut told);
-            self.report(room, now_ms);
+            let mut rooms = self.map(key).lock();
+            let room = self.open(&mut rooms, &key.name);
+            let rules = self.rules_of(key);
+            let outcomes = room.publish(drafts, now_ms, &rules, &mut told);
+            self.report(room, now_ms, &rules);
             (outcomes, Arc::clone(&room.ears))
         };
         for entry in told {
             for ear in &*ears {
-                ear.tell(|sink| sink.message(&room.name, entry.clone()));
+                ear.tell(|sink| sink.message(&key.name, entry.clone()));
             }
         }
         outcomes
     }
 
-    fn attach(&self, room: &RoomKey, ear: &Arc<Ear>) -> Opened {
-        let mut rooms = self.map(room).lock();
-        let room = self.open(&mut rooms, &room.name);
+    fn attach(&self, key: &RoomKey, ear: &Arc<Ear>) -> Opened {
+        let mut rooms = self.map(key).lock();
+        let room = self.open(&mut rooms, &key.name);
         if !room.ears.iter().any(|known| Arc::ptr_eq(known, ear)) {
             room.ears = room.ears.iter().chain([ear]).cloned().collect();
         }
-        room.ring.trim(self.clock.unix_ms(), &self.rules.kept);
+        room.ring.trim(self.clock.unix_ms(), &self.rules_of(key).kept);
         room.opened()
     }
 
@@ -172,10 +176,10 @@ impl Memory {
     }
 
     /// Reads a room as it is by now; `None` if there is no such room.
-    fn read<T>(&self, room: &RoomKey, read: impl FnOnce(&Room) -> T) -> Option<T> {
-        let mut rooms = self.map(room).lock();
-        let room = rooms.get_mut(&room.name)?;
-        room.ring.trim(self.clock.unix_ms(), &self.rules.kept);
+    fn read<T>(&self, key: &RoomKey, read: impl FnOnce(&Room) -> T) -> Option<T> {
+        let mut rooms = self.map(key).lock();
+        let room = rooms.get_mut(&key.name)?;
+        room.ring.trim(self.clock.unix_ms(), &self.rules_of(key).kept);
         Some(read(room))
     }
 
@@ -183,11 +187,11 @@ impl Memory {
 
     /// Learns what this room keeps, if that has changed by much. An engine that keeps too much lets the room in which
     /// something is said keep a quarter of what it otherwise might.
-    fn report(&self, room: &mut Room, now_ms: u64) {
+    fn report(&self, room: &mut Room, now_ms: u64, rules: &Rules) {
         if self.bytes_over() > 0 {
             let quarter = Kept {
-                bytes: self.rules.kept.bytes / 4,
-                ..self.rules.kept
+                bytes: rules.kept.bytes / 4,
+                ..rules.kept
             };
             room.ring.trim(now_ms, &quarter);
         }
@@ -215,8 +219,9 @@ impl Memory {
         let mut deserted = Vec::new();
         for map in &self.maps {
             map.lock().retain(|name, room| {
-                let is_over = room.sweep(now_ms, &self.rules);
-                self.report(room, now_ms);
+                let rules = self.rules_of_name(name);
+                let is_over = room.sweep(now_ms, &rules);
+                self.report(room, now_ms, &rules);
                 if room.is_deserted() && self.bytes_over() > 0 {
                     deserted.push((room.ring.said_ms(), RoomKey::new(Arc::clone(name))));
                 }
@@ -235,16 +240,17 @@ impl Memory {
     }
 
     /// Forgets what was said in a deserted room; who comes back is told that it was trimmed.
-    fn silence(&self, room: &RoomKey, now_ms: u64) {
-        if let Some(room) = self.map(room).lock().get_mut(&room.name)
+    fn silence(&self, key: &RoomKey, now_ms: u64) {
+        if let Some(room) = self.map(key).lock().get_mut(&key.name)
             && room.is_deserted()
         {
+            let rules = self.rules_of(key);
             let nothing = Kept {
                 messages: 0,
-                ..self.rules.kept
+                ..rules.kept
             };
             room.ring.trim(now_ms, &nothing);
-            self.report(room, now_ms);
+            self.report(room, now_ms, &rules);
         }
     }
 

@@ -12,6 +12,7 @@ use crate::backplane::contract::{
     Draft, Entry, Found, Head, Incarnation, Opened, Outcome, PAGE_ENTRIES_MAX, Page, Position, Range, Refusal, Users,
 };
 use crate::backplane::lineage::{Lineage, Verdict};
+use crate::config::classes::Class;
 
 /// A user in a room.
 #[derive(Debug, Clone)]
@@ -41,6 +42,19 @@ pub struct Room {
 pub struct Rules {
     pub kept: Kept,
     pub key_window: Duration,
+}
+
+impl Rules {
+    pub fn of(class: &Class) -> Self {
+        Self {
+            kept: Kept {
+                messages: class.history_messages,
+                bytes: class.history_bytes,
+                age: class.history_age,
+            },
+            key_window: class.key_window,
+        }
+    }
 }
 
 impl Room {

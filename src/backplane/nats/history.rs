@@ -4,6 +4,8 @@
 //! messages. What shows it: the message at the position itself is still kept (the oldest go first), or the first one kept
 //! is its neighbour in the whole stream, or a record of the room vouches that nothing was dropped since.
 
+use std::time::Duration;
+
 use crate::backplane::contract::{Entry, Found, PAGE_ENTRIES_MAX, Page, Position, Range, RoomKey};
 use crate::backplane::lineage::{Lineage, Verdict};
 
@@ -23,6 +25,10 @@ struct Reader<'a> {
     nats: &'a Nats,
     link: &'a Link,
     room: &'a RoomKey,
+    /// Messages that can be read.
+    messages_max: usize,
+    /// Of at most this age.
+    age: Duration,
     stream: String,
     subject: String,
     head: u64,
@@ -78,11 +84,20 @@ impl<'a> Reader<'a> {
             Some((seq, _)) => Some(seq),
             None => nats.known(link, room).await?.map(|known| known.head()),
         };
-        let names = &nats.settings.names;
+        let settings = &nats.settings;
+        let class = settings.classes.of(room.called());
+        let (messages_max, age) = if room.is_post() {
+            (settings.stream_messages, settings.stream_age)
+        } else {
+            (class.history_messages, class.history_age)
+        };
+        let names = &settings.names;
         Ok(head.map(|head| Self {
             nats,
             link,
             room,
+            messages_max,
+            age,
             stream: names.rooms_stream(stream_of(room.partition)),
             subject: names.messages(room),
             head,
@@ -99,10 +114,20 @@ impl<'a> Reader<'a> {
             .collect();
         // Asked after reading: what is dropped meanwhile is older than what shows that nothing is missing.
         let young = entries.first().is_none_or(|first| !self.is_old(first.stored_ms));
-        if !young || !self.is_whole(seq, entries.first()).await? {
+        if !young || !self.is_whole(seq, entries.first()).await? || self.are_too_many(entries.first()).await? {
             return Ok(Found::Trimmed(self.oldest().await?));
         }
         Ok(Found::Entries(self.chain(entries, seq)))
+    }
+
+    /// Whether more follow from this one on than can be read, though the stream still keeps them for other classes.
+    async fn are_too_many(&self, first: Option<&Stored>) -> Result<bool, Problem> {
+        let Some(first) = first.filter(|_| self.messages_max < self.nats.settings.stream_messages) else {
+            return Ok(false);
+        };
+        let kept = self.kept().await?;
+        let readable = kept.get(self.readable(&kept));
+        Ok(readable.is_none_or(|(oldest, _)| first.seq < *oldest))
     }
 
     /// Whether nothing between `seq` and the first message after it was dropped.
@@ -112,7 +137,7 @@ impl<'a> Reader<'a> {
         }
         // Nothing is dropped for its number until there is one more than can be read.
         let kept = self.kept().await?;
-        if kept.len() > self.nats.settings.history_messages {
+        if kept.len() > self.nats.settings.stream_messages {
             return Ok(false);
         }
         if first.is_some_and(|first| first.seq == seq + 1 && kept.first().is_some_and(|(kept, _)| *kept == first.seq)) {
@@ -172,15 +197,15 @@ impl<'a> Reader<'a> {
     /// Index of the first of these that is to be read: neither too old nor too many.
     fn readable(&self, kept: &[Kept]) -> usize {
         let young = kept.partition_point(|(_, stored_ms)| self.is_old(*stored_ms));
-        young.max(kept.len().saturating_sub(self.nats.settings.history_messages))
+        young.max(kept.len().saturating_sub(self.messages_max))
     }
 
     fn is_old(&self, stored_ms: u64) -> bool {
-        self.nats.clock.now_ms().saturating_sub(stored_ms) > millis(self.nats.settings.history_age)
+        self.nats.clock.now_ms().saturating_sub(stored_ms) > millis(self.age)
     }
 
     async fn kept(&self) -> Result<Vec<Kept>, Problem> {
-        let all = self.scan(1, self.nats.settings.history_messages + 1, true).await?;
+        let all = self.scan(1, self.nats.settings.stream_messages + 1, true).await?;
         Ok(all.into_iter().map(|stored| (stored.seq, stored.stored_ms)).collect())
     }
 

@@ -155,7 +155,7 @@ fn rooms_config(settings: &Settings, stream: usize) -> Value {
         "name": names.rooms_stream(stream), "subjects": [format!("{subject}.{stream}.*")],
         "retention": "limits", "storage": "file", "discard": "old",
         // One more than can be read: if it is still there, nothing is missing after it.
-        "max_msgs_per_subject": settings.history_messages + 1,
+        "max_msgs_per_subject": settings.stream_messages + 1,
         "max_age": nanos(settings.stream_age.as_secs()),
         "duplicate_window": nanos(settings.key_window.as_secs().max(1)),
         "allow_rollup_hdrs": true,

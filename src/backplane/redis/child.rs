@@ -14,6 +14,8 @@ use super::super::contract::{Backplane as _, Control, Entry, PresenceEvent, Room
 use super::Redis;
 use super::payload::Payload;
 use super::settings::{Host, Kept, Places, Settings};
+use crate::config::classes::Classes;
+use crate::config::default_config;
 use crate::runtime::Tasks;
 
 /// A server with nothing in it, killed when dropped.
@@ -118,10 +120,7 @@ impl Server {
             kept: Kept::Async,
             connect_timeout: Duration::from_secs(20),
             call_timeout: Duration::from_secs(20),
-            history_messages: 100,
-            history_bytes: 1 << 20,
-            history_age: Duration::from_secs(3_600),
-            key_window: Duration::from_secs(120),
+            classes: Classes::new(&default_config()),
         };
         let (engine, tasks, heard) = (Redis::with_settings(settings), Tasks::default(), Heard::new());
         Arc::clone(&engine)

@@ -110,7 +110,7 @@ impl Redis {
             decimal(limits.messages),
             decimal(limits.bytes),
             millis(limits.age),
-            millis(self.settings.key_window),
+            millis(self.settings.classes.of(room.called()).key_window),
             decimal(not_after),
             millis(self.room_life(room)),
         ];
@@ -212,7 +212,7 @@ impl Redis {
         let args = [
             decimal(seq),
             decimal(limit.clamp(1, PAGE_ENTRIES_MAX)),
-            millis(self.settings.history_age),
+            millis(self.settings.classes.of(room.called()).history_age),
             decimal(PAGE_BYTES_MAX),
         ];
         self.call(
@@ -227,8 +227,8 @@ impl Redis {
     /// [`super::Backplane::heads`]
     pub(super) async fn read_heads(&self, rooms: &[RoomKey]) -> Result<Vec<Option<Head>>, Failed> {
         let mut order: Vec<usize> = (0..rooms.len()).collect();
-        let kind = |at: usize| (rooms[at].partition, rooms[at].is_shadow());
-        order.sort_by_key(|at| kind(*at));
+        let kind = |at: usize| (rooms[at].partition, self.room_life(&rooms[at]));
+        order.sort_by_cached_key(|at| kind(*at));
         let pieces: Vec<&[usize]> = order
             .chunk_by(|a, b| kind(*a) == kind(*b))
             .flat_map(|partition| partition.chunks(HEADS_MAX))
@@ -255,11 +255,11 @@ impl Redis {
     }
 
     fn limits_of(&self, room: &RoomKey) -> Limits {
-        let settings = &self.settings;
+        let class = self.settings.classes.of(room.called());
         let limits = Limits {
-            messages: settings.history_messages,
-            bytes: settings.history_bytes,
-            age: settings.history_age,
+            messages: class.history_messages,
+            bytes: class.history_bytes,
+            age: class.history_age,
         };
         if room.is_post() {
             Limits {
@@ -282,7 +282,7 @@ impl Redis {
         if room.is_shadow() {
             EMPTY_ROOM_LIFE
         } else {
-            ROOM_LIFE.max(self.settings.history_age)
+            ROOM_LIFE.max(self.settings.classes.of(room.called()).history_age)
         }
     }
 }

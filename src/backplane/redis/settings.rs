@@ -7,6 +7,7 @@ use secrecy::SecretString;
 
 use super::super::url::Form;
 use super::kept::Wait;
+use crate::config::classes::Classes;
 use crate::config::{self, Config};
 
 /// A server's address, as it was given or told.
@@ -74,12 +75,8 @@ pub(super) struct Settings {
     pub(super) kept: Kept,
     pub(super) connect_timeout: Duration,
     pub(super) call_timeout: Duration,
-    /// Messages, bytes and age that a room's log keeps.
-    pub(super) history_messages: usize,
-    pub(super) history_bytes: usize,
-    pub(super) history_age: Duration,
-    /// How long a `key` is remembered.
-    pub(super) key_window: Duration,
+    /// What each room's log keeps, and how long a `key` is remembered.
+    pub(super) classes: Classes,
 }
 
 impl Settings {
@@ -118,10 +115,7 @@ impl Settings {
             },
             connect_timeout: backplane.connect_timeout,
             call_timeout: backplane.call_timeout,
-            history_messages: config.history.messages,
-            history_bytes: config.history.bytes,
-            history_age: config.history.age,
-            key_window: config.room.key_window,
+            classes: Classes::new(config),
         }
     }
 }

@@ -20,7 +20,25 @@ pub struct Joining<'a> {
     pub reference: Option<Ref<'a>>,
     /// It is in the room already: only the list and the replay are wanted.
     pub again: bool,
+    pub sees: Sees,
     pub now_ms: u64,
+}
+
+/// What a room tells a member of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sees {
+    /// Who else is there.
+    pub users: bool,
+    /// What was said before: without, nothing is replayed.
+    pub past: bool,
+}
+
+impl Sees {
+    /// Where nothing is hidden.
+    pub const ALL: Self = Self {
+        users: true,
+        past: true,
+    };
 }
 
 /// What became of a join.

@@ -72,7 +72,7 @@ impl Room {
         {
             return None;
         }
-        let as_of_ms = (self.rules.errands.as_ref()).map_or(now_ms, |errands| errands.as_of_ms(now_ms));
+        let as_of_ms = (self.rules.node.errands.as_ref()).map_or(now_ms, |errands| errands.as_of_ms(now_ms));
         Some(People::page(state.presence.iter(), after, limit, as_of_ms))
     }
 

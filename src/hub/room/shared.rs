@@ -12,7 +12,7 @@ mod saying;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::{Asker, Log, Pending, Room, State, Swept};
+use super::{Asker, Log, Pending, Room, Sees, State, Swept};
 use crate::backplane::contract::{Draft, Position as Place, RoomKey};
 use crate::hub::errands::Errands;
 use crate::hub::{MemberId, User};
@@ -93,6 +93,7 @@ enum Wanted {
         user: User,
         since: Option<Place>,
         again: bool,
+        sees: Sees,
     },
     Page {
         page: Page,
@@ -207,7 +208,7 @@ impl Shared {
 
 impl Room {
     fn errands(&self) -> &Errands {
-        let errands = self.rules.errands.as_deref();
+        let errands = self.rules.node.errands.as_deref();
         errands.expect("a shared room was made with errands")
     }
 

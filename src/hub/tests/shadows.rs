@@ -47,6 +47,7 @@ impl World {
             since: None,
             reference: None,
             again: false,
+            sees: crate::hub::room::Sees::ALL,
             now_ms: 1_000,
         };
         self.hub.join(name, &joining).unwrap().0

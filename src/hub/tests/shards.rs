@@ -130,7 +130,7 @@ impl Shards {
 
     fn obey(&mut self, shard: usize, command: Command) {
         match command {
-            Command::Chat { room, frame } => {
+            Command::Chat { room, frame, .. } => {
                 let members = self.shards[shard].rooms.get(&room).map(|members| members.live.clone());
                 for slot in members.unwrap_or_default() {
                     self.hand(shard, slot, frame.clone(), false);

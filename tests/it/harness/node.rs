@@ -83,6 +83,13 @@ impl Builder {
         self
     }
 
+    /// One more `[[rooms]]`: its pattern, and the other lines of its table.
+    pub fn class(mut self, pattern: &str, lines: &str) -> Self {
+        let table = format!("pattern = \"{pattern}\"\n{lines}");
+        self.entries.push(("rooms".to_owned(), table));
+        self
+    }
+
     /// This `[[auth.keys]]` instead of all others.
     pub fn only_key(mut self, table: &str) -> Self {
         self.keys = vec![table.to_owned()];

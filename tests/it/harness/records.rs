@@ -41,6 +41,8 @@ pub struct Records {
     theirs: Direction,
     /// Application data of the server that nobody has looked at.
     pub plain: Vec<u8>,
+    /// Records with application data that the server has sent.
+    pub with_data: usize,
     /// KeyUpdates that the server has sent.
     pub key_updates: usize,
 }
@@ -60,6 +62,7 @@ impl Records {
             ours: Direction::new(secret("CLIENT_TRAFFIC_SECRET_0")),
             theirs: Direction::new(secret("SERVER_TRAFFIC_SECRET_0")),
             plain: Vec::new(),
+            with_data: 0,
             key_updates: 0,
         }
     }
@@ -140,7 +143,10 @@ impl Records {
     fn open(&mut self, record: Vec<u8>) {
         let (kind, payload) = self.theirs.open(record);
         match kind {
-            APPLICATION_DATA => self.plain.extend(payload),
+            APPLICATION_DATA => {
+                self.with_data += 1;
+                self.plain.extend(payload);
+            }
             HANDSHAKE if payload[0] == KEY_UPDATE[0] => {
                 self.key_updates += 1;
                 self.theirs.update();

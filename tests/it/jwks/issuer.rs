@@ -143,6 +143,12 @@ impl Issuer {
         node.metric_reaches("conclave_jwks_fetches_total", &labels, least).await;
     }
 
+    /// How many readings have come to `result`.
+    pub async fn count(&self, node: &Node, result: &str) -> f64 {
+        let labels = [("issuer", self.name.as_str()), ("result", result)];
+        node.metrics().await.sum("conclave_jwks_fetches_total", &labels)
+    }
+
     /// One of its gauges on the node.
     pub async fn shown(&self, node: &Node, gauge: &str) -> f64 {
         node.metrics().await.sum(gauge, &[("issuer", &self.name)])

@@ -13,15 +13,15 @@ const MODULES = fileURLToPath(new URL("../node_modules", import.meta.url));
 const SHELL = "/bin/bash";
 
 /** The code between two marks. */
-async function blocks(mark) {
-  const [, section] = (await readFile(README, "utf8")).split(new RegExp(`<!-- /?${mark} -->\\n`));
+async function blocks(mark, readme) {
+  const [, section] = (await readFile(readme, "utf8")).split(new RegExp(`<!-- /?${mark} -->\\n`));
   return [...section.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, text]) => text);
 }
 
 /** A machine to follow it on: ports that are free here, and what installs or starts software replaced. */
 export class Reader {
-  /** `ports`: others that the section names; `modules`: what `npm` would have installed. */
-  static async start(redis, { mark = "cluster", ports = [], modules = MODULES } = {}) {
+  /** `ports`: others that the section names; `modules`: what `npm` would have installed; `readme`: another one. */
+  static async start(redis, { mark = "cluster", ports = [], modules = MODULES, readme = README } = {}) {
     const reader = new Reader();
     reader.folder = await mkdtemp(join(tmpdir(), "conclave-readme-"));
     reader.ports = new Map([["6379", redis.port]]);
@@ -40,7 +40,7 @@ export class Reader {
     await stand("redis-cli", `PATH='${process.env.PATH}' exec redis-cli -p ${redis.port} "$@"`);
     reader.env = { PATH: `${bin}:${process.env.PATH}` };
     reader.cwd = reader.folder;
-    reader.blocks = (await blocks(mark)).map((text) => reader.withPorts(text));
+    reader.blocks = (await blocks(mark, readme)).map((text) => reader.withPorts(text));
     return reader;
   }
 

@@ -21,7 +21,7 @@ impl Room {
     /// Whether every shard can be told more.
     pub fn can_hand_on(&self) -> bool {
         let state = self.state.lock();
-        !self.with_members(&state).any(|(_, inbox, _)| inbox.is_full())
+        !self.is_choked(&state)
     }
 
     pub fn on_attached(self: &Arc<Self>, opened: Opened, now_ms: u64) -> bool {
@@ -127,7 +127,7 @@ impl Room {
     }
 
     fn take_older(&self, state: &mut State, entry: &Entry) -> bool {
-        let kept = if self.rules.node_bytes_over() > 0 {
+        let kept = if self.rules.node.bytes_over() > 0 {
             self.rules.kept.pressed()
         } else {
             self.rules.kept
@@ -246,6 +246,12 @@ impl Room {
 
     /// The room stands elsewhere now, and says so to everybody who followed it.
     pub(super) fn reset(&self, state: &mut State, to: Place, reason: ResetReason) {
+        if self.is_post() {
+            tracing::warn!(
+                reason = reason.as_str(),
+                "messages to users were lost before this node could read them"
+            );
+        }
         let frame = self.reset_frame(&to, reason);
         let log = shared(&mut state.log);
         match reason {
@@ -266,11 +272,12 @@ impl Room {
         log.at = Some(to);
         // Everybody is told, also whom it was acknowledged to.
         log.acked.clear();
-        self.rules.taps.to_room(&self.name, &frame);
+        self.rules.node.taps.to_room(&self.name, &frame);
         for (_, inbox, _) in self.with_members(state) {
             inbox.push(Command::Chat {
                 room: self.id,
                 frame: frame.clone(),
+                window_ms: 0,
             });
         }
     }
@@ -288,9 +295,9 @@ impl Room {
     /// A user is here now or is not, in the eyes of all nodes. True if a `count` became due.
     pub(super) fn present(&self, state: &mut State, user: &User, here: bool, time_ms: u64) -> bool {
         let changed = if here {
-            state.presence.place(user, self.rules.users_shown)
+            state.presence.place(user, self.rules.class.users_shown)
         } else {
-            state.presence.leave(&user.id, self.rules.users_shown).is_some()
+            state.presence.leave(&user.id, self.rules.class.users_shown).is_some()
         };
         changed && self.announce(state, here, user, Some(&user.id), time_ms)
     }

@@ -19,6 +19,7 @@ impl Room {
         let attached = shared.at.is_some();
         let recovered = match joining.since {
             None if attached => Some(None),
+            Some(_) if attached && !joining.sees.past => Some(Some(false)),
             Some(since) if attached => {
                 let verdict = state.lineage.judge(since.epoch, since.seq, head);
                 (verdict == Verdict::Good && state.history.covers(since.seq)).then_some(Some(true))
@@ -42,6 +43,7 @@ impl Room {
                 seq: since.seq,
             }),
             again: joining.again,
+            sees: joining.sees,
         };
         wait(shared, Asker::member(joining.member, joining.reference), what);
         if attached {
@@ -243,9 +245,15 @@ impl Room {
                 let frame = self.history_frame(state, *page, *limit, reference, now_ms);
                 self.settle(member, frame, Settled::Paged);
             }
-            Wanted::In { user, since, again } => {
+            Wanted::In {
+                user,
+                since,
+                again,
+                sees,
+            } => {
                 let recovered = match since {
                     None => None,
+                    Some(_) if !sees.past => Some(false),
                     Some(since) => match state.lineage.judge(&since.epoch, since.seq, head) {
                         Verdict::Good if state.history.covers(since.seq) => Some(true),
                         Verdict::Good if !log.complete => {
@@ -268,6 +276,7 @@ impl Room {
                     }),
                     reference,
                     again: *again,
+                    sees: *sees,
                     now_ms,
                 };
                 self.enter_shared(state, &joining, recovered);

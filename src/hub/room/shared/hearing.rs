@@ -32,7 +32,7 @@ impl Room {
         let heard = cursor::hear(&at, entry);
         match heard {
             Heard::Old => {}
-            Heard::Next if !self.with_members(state).any(|(_, inbox, _)| inbox.is_full()) => {
+            Heard::Next if !self.is_choked(state) => {
                 self.deliver(state, entry);
             }
             Heard::Next | Heard::Ahead | Heard::Foreign => self.fall_behind(state),
