@@ -200,7 +200,7 @@ pub fn check_rate(node: &Node, room: &str, bytes: usize) -> Result<(), Problem> 
             StatusCode::TOO_MANY_REQUESTS,
             "rate_limited",
             "more is said in this room than its limit allows",
-            "come again after Retry-After, or raise limits.room_messages_per_second",
+            "come again after Retry-After, or raise limits.room_messages_per_second, or what [[rooms]] says instead",
         )
         .retry_after(Duration::from_nanos(wait_ns))
     })

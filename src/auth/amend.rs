@@ -12,13 +12,46 @@ use super::{Admitted, Identity, UnixSeconds, Verified};
 /// Changes that hold for as long as the connection, also when its token is replaced.
 #[derive(Debug)]
 pub struct Amendment {
-    /// In place of the token's; `None` in it: none.
-    name: Option<Option<String>>,
-    info: Option<Option<Value>>,
+    name: Change<String>,
+    info: Change<Value>,
     /// What is allowed must be allowed by these, too.
     rooms: Option<Grants>,
     /// The connection ends then at the latest.
     ends_at: Option<UnixSeconds>,
+}
+
+/// What becomes of something that the token says.
+#[derive(Debug)]
+enum Change<T> {
+    /// Nothing.
+    Kept,
+    /// It is taken away.
+    Gone,
+    /// This stands in its place.
+    Now(T),
+}
+
+impl<T: Clone + Into<Value>> Change<T> {
+    /// `null` takes away, a missing field changes nothing.
+    fn read(said: Option<Value>, read: impl Fn(Value) -> Result<T, &'static str>) -> Result<Self, &'static str> {
+        match said {
+            None => Ok(Self::Kept),
+            Some(Value::Null) => Ok(Self::Gone),
+            Some(value) => read(value).map(Self::Now),
+        }
+    }
+
+    fn of(&self, old: Option<Value>) -> Option<Value> {
+        match self {
+            Self::Kept => old,
+            Self::Gone => None,
+            Self::Now(new) => Some(new.clone().into()),
+        }
+    }
+
+    fn is_none(&self) -> bool {
+        matches!(self, Self::Kept)
+    }
 }
 
 impl Amendment {
@@ -38,29 +71,15 @@ impl Amendment {
         }
         let mut user = user.unwrap_or_default();
         Ok(Some(Self {
-            name: user
-                .remove("name")
-                .map(|name| unless_null(name, claims::name))
-                .transpose()?,
-            info: user
-                .remove("info")
-                .map(|info| unless_null(info, claims::info))
-                .transpose()?,
+            name: Change::read(user.remove("name"), claims::name)?,
+            info: Change::read(user.remove("info"), claims::info)?,
             rooms: rooms.map(Grants::from_claim).transpose()?,
             ends_at: expires_in_s.map(|seconds| now.saturating_add(seconds)),
         }))
     }
 
-    /// None: the application said nothing of rooms.
-    pub(super) fn allows(&self, room: &str, verb: Verb) -> Option<bool> {
-        self.rooms.as_ref().map(|rooms| rooms.allows(room, verb))
-    }
-}
-
-fn unless_null<T>(value: Value, read: impl Fn(Value) -> Result<T, &'static str>) -> Result<Option<T>, &'static str> {
-    match value {
-        Value::Null => Ok(None),
-        value => read(value).map(Some),
+    pub(super) fn allows(&self, room: &str, verb: Verb) -> bool {
+        self.rooms.as_ref().is_none_or(|rooms| rooms.allows(room, verb))
     }
 }
 
@@ -108,14 +127,8 @@ fn user_json(json: &Arc<str>, amendment: &Amendment) -> Arc<str> {
     let mut old: Map<String, Value> = serde_json::from_str(json).unwrap_or_default();
     let id = old.remove("id").unwrap_or_default();
     let mut new = format!("{{\"id\":{id}");
-    let name = match &amendment.name {
-        Some(name) => name.as_deref().map(Value::from),
-        None => old.remove("name"),
-    };
-    let info = match &amendment.info {
-        Some(info) => info.clone(),
-        None => old.remove("info"),
-    };
+    let name = amendment.name.of(old.remove("name"));
+    let info = amendment.info.of(old.remove("info"));
     for (field, value) in [("name", name), ("info", info)] {
         if let Some(value) = value {
             new.push_str(&format!(",\"{field}\":{value}"));

@@ -1,10 +1,11 @@
 //! Why a token is bad, for the person who made it. Shows what the token says, never its signature.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::jwks::Issuer;
 use super::keys::Key;
 use super::token::Unverified;
 use super::{Policy, UnixSeconds, json};
@@ -34,6 +35,9 @@ fn describe(token: &Unverified<'_>, policy: &Policy, now: UnixSeconds, lines: &m
         let tried = candidates.iter().any(|candidate| std::ptr::eq(*candidate, key));
         lines.push(format!("{}: {}", key.describe(), finding(token, key, tried, policy)));
     }
+    for issuer in policy.keys.issuers() {
+        describe_issuer(token, issuer, policy, lines);
+    }
     let claims = &token.claims;
     lines.push(format!("sub: {:?}", claims.sub));
     for (name, time) in [("iat", claims.iat), ("nbf", claims.nbf), ("exp", claims.exp)] {
@@ -48,6 +52,23 @@ fn describe(token: &Unverified<'_>, policy: &Policy, now: UnixSeconds, lines: &m
     ));
     if claims.probe {
         lines.push("probe: noticed by nobody in a room, counted in no metric of clients".into());
+    }
+}
+
+fn describe_issuer(token: &Unverified<'_>, issuer: &Issuer, policy: &Policy, lines: &mut Vec<String>) {
+    let (set, now) = (issuer.set(), Instant::now());
+    if token.claims.iss.as_deref() != Some(issuer.name()) {
+        lines.push(format!("keys of {:?} by URL: not tried, another iss", issuer.name()));
+    } else if !set.vouches(now) {
+        lines.push(format!("keys of {:?} by URL: not read", issuer.name()));
+    }
+    let candidates: Vec<&Key> = set.candidates(&token.header, now).collect();
+    for key in set
+        .vouching(now)
+        .filter(|_| token.claims.iss.as_deref() == Some(issuer.name()))
+    {
+        let tried = candidates.iter().any(|candidate| std::ptr::eq(*candidate, key));
+        lines.push(format!("{}: {}", key.describe(), finding(token, key, tried, policy)));
     }
 }
 

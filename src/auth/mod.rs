@@ -151,15 +151,15 @@ impl Identity {
         }
     }
 
-    /// Whether the token's `rooms` claim names `verb` for `room`, and so does what the application said when it was asked;
-    /// `without` is the answer where neither says anything of rooms.
+    /// Whether the token's `rooms` claim names `verb` for `room`, and the application's answer about the connection does not
+    /// take it away; `without` stands for a token that has no such claim.
     pub fn is_granted(&self, room: &str, verb: Verb, without: bool) -> bool {
-        let by_token = self.grants.as_ref().map(|grants| grants.allows(room, verb));
-        let by_application = (self.amendment.as_ref()).and_then(|amendment| amendment.allows(room, verb));
-        match (by_token, by_application) {
-            (None, None) => without,
-            (one, other) => one.unwrap_or(true) && other.unwrap_or(true),
-        }
+        let by_token = (self.grants.as_ref()).map_or(without, |grants| grants.allows(room, verb));
+        by_token
+            && self
+                .amendment
+                .as_ref()
+                .is_none_or(|amendment| amendment.allows(room, verb))
     }
 
     /// Whether it is one of our own guests, where there can be any.

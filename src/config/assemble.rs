@@ -65,25 +65,8 @@ pub fn assemble(settings: &mut Settings, problems: &mut Vec<Problem>) -> Config 
         origin: Origin {
             allow: read.list("origin.allow"),
         },
-        auth: Auth {
-            keys,
-            cookie: read.text("auth.cookie"),
-            leeway: read.duration("auth.leeway"),
-            require_expiry: read.flag("auth.require_expiry"),
-            refusals_per_second: read.number("auth.refusals_per_second"),
-            refusals_burst: read.number("auth.refusals_burst"),
-            jwks_waiting: read.number("auth.jwks_waiting"),
-            jwks_kids_per_address: read.number("auth.jwks_kids_per_address"),
-            query_token: read.flag("auth.query_token"),
-            forward: forward(&read),
-        },
-        tickets: Tickets {
-            enabled: read.flag("tickets.enabled"),
-            lifetime: read.duration("tickets.lifetime"),
-            per_minute: read.number("tickets.per_minute"),
-            address_per_minute: read.number("tickets.address_per_minute"),
-            outstanding: read.number("tickets.outstanding"),
-        },
+        auth: auth(&read, keys),
+        tickets: tickets(&read),
         session: Session {
             enabled: read.flag("session.enabled"),
             secret: secret.and_then(|key| read.secret(&key, problems)),
@@ -166,6 +149,31 @@ fn outbound(read: &Read, problems: &mut Vec<Problem>) -> Outbound {
     }
     Outbound {
         networks: networks.networks,
+    }
+}
+
+fn auth(read: &Read, keys: Vec<super::Key>) -> Auth {
+    Auth {
+        keys,
+        cookie: read.text("auth.cookie"),
+        leeway: read.duration("auth.leeway"),
+        require_expiry: read.flag("auth.require_expiry"),
+        refusals_per_second: read.number("auth.refusals_per_second"),
+        refusals_burst: read.number("auth.refusals_burst"),
+        jwks_waiting: read.number("auth.jwks_waiting"),
+        jwks_kids_per_address: read.number("auth.jwks_kids_per_address"),
+        query_token: read.flag("auth.query_token"),
+        forward: forward(read),
+    }
+}
+
+fn tickets(read: &Read) -> Tickets {
+    Tickets {
+        enabled: read.flag("tickets.enabled"),
+        lifetime: read.duration("tickets.lifetime"),
+        per_minute: read.number("tickets.per_minute"),
+        address_per_minute: read.number("tickets.address_per_minute"),
+        outstanding: read.number("tickets.outstanding"),
     }
 }
 

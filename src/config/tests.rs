@@ -312,6 +312,8 @@ fn a_server_can_be_configured_by_variables_alone() {
         ("CONCLAVE_AUTH__KEYS__0__SECRET", SECRET),
         ("CONCLAVE_AUTH__KEYS__1__JWKS_FILE", &path("jwt")),
         ("CONCLAVE_AUTH__KEYS__1__AUDIENCE", "a,b"),
+        ("CONCLAVE_AUTH__FORWARD__URL", "http://127.0.0.1:3000/whoami"),
+        ("CONCLAVE_AUTH__FORWARD__IN_FLIGHT", "7"),
         ("CONCLAVE_SESSION__ENABLED", "true"),
         ("CONCLAVE_SESSION__SECRET_FILE", &path("jwt")),
     ]);
@@ -322,9 +324,39 @@ fn a_server_can_be_configured_by_variables_alone() {
     .unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.config.auth.keys.len(), 2);
     assert_eq!(loaded.config.auth.keys[1].audience, ["a", "b"]);
+    let forward = &loaded.config.auth.forward;
+    assert_eq!(
+        (forward.url.as_deref(), forward.in_flight),
+        (Some("http://127.0.0.1:3000/whoami"), 7)
+    );
     let secret = loaded.config.session.secret.as_ref().expect("secret");
     assert_eq!(secret.expose_secret(), SECRET, "one trailing newline is removed");
     assert_eq!(loaded.config.auth.keys[0].set_in, "CONCLAVE_AUTH__KEYS__0__ALGORITHM");
+}
+
+#[test]
+fn a_table_in_a_table_has_keys_of_its_own() {
+    let place = Place::new();
+    let load = |toml: &str| place.load(toml);
+    for toml in [
+        "[auth.forward]\nurl = \"http://127.0.0.1:1/\"\n",
+        "[auth]\nforward.url = \"http://127.0.0.1:1/\"\n",
+        "[auth]\nforward = { url = \"http://127.0.0.1:1/\" }\n",
+    ] {
+        let loaded = load(toml).unwrap_or_else(|problems| panic!("{toml}: {problems}"));
+        assert_eq!(
+            loaded.config.auth.forward.url.as_deref(),
+            Some("http://127.0.0.1:1/"),
+            "{toml}"
+        );
+    }
+    for (toml, part) in [
+        ("[auth.forward]\nulr = \"x\"\n", "auth.forward.ulr: unknown key"),
+        ("[auth]\nforward = 5\n", "auth.forward: unknown key"),
+    ] {
+        let told = told(load(toml));
+        assert!(told.iter().any(|line| line.contains(part)), "{told:#?}");
+    }
 }
 
 #[test]

@@ -29,9 +29,12 @@ use crate::websocket::encoded::Frame;
 pub(super) struct Asks {
     question: Option<(Held, BoxFuture<'static, Outcome>)>,
     calls: FuturesUnordered<BoxFuture<'static, Called>>,
-    /// A new token whose key is not known yet, with the raw JSON of its `ref`.
-    verdict: Option<(Option<Box<str>>, BoxFuture<'static, Result<Verified, NotVerified>>)>,
+    /// A new token whose key is not known yet.
+    verdict: Option<Renewing>,
 }
+
+/// With the raw JSON of its `ref`.
+type Renewing = (Option<Box<str>>, BoxFuture<'static, Result<Verified, NotVerified>>);
 
 /// A message that is done once the application has allowed it.
 enum Held {

@@ -296,8 +296,11 @@ impl Life {
     ) -> Result<Done, Failed> {
         let again = self.rooms.iter().any(|room| room.called() == name);
         let user = self.user();
-        let node = Arc::clone(&self.node);
-        let class = node.hub.class_of(name);
+        let class = self.node.hub.class_of(name);
+        let sees = Sees {
+            users: self.identity.sees(name, Verb::List, class),
+            past: self.identity.sees(name, Verb::History, class),
+        };
         let joining = Joining {
             member: self.member(),
             user: &user,
@@ -307,10 +310,7 @@ impl Life {
             }),
             reference,
             again,
-            sees: Sees {
-                users: self.identity.sees(name, Verb::List, class),
-                past: self.identity.sees(name, Verb::History, class),
-            },
+            sees,
             now_ms: runtime::now_ms(),
         };
         // A probe goes beside the room, where nobody notices it.

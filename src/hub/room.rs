@@ -627,7 +627,7 @@ impl Room {
             count: state.presence.count(),
         };
         let frame = Frame::text(|out| count.write(out));
-        self.show_presence(&state, &frame, None);
+        self.hand_presence(&state, &frame, None);
         false
     }
 
@@ -743,12 +743,12 @@ impl Room {
             time_ms: now_ms,
         };
         let frame = Frame::text(|out| line.write(out));
-        self.show_presence(state, &frame, except);
+        self.hand_presence(state, &frame, except);
         false
     }
 
     /// Hands `join`, `left` or `count` to the members who may see who is here.
-    fn show_presence(&self, state: &State, frame: &Frame, except: Option<&Arc<str>>) {
+    fn hand_presence(&self, state: &State, frame: &Frame, except: Option<&Arc<str>>) {
         self.rules.node.taps.to_room(&self.name, frame);
         let granted = match self.rules.class.list {
             Who::All => None,

@@ -329,7 +329,7 @@ async fn whatever_is_no_answer_turns_away_with_1013_and_says_why_to_the_operator
         }),
         ("too_large", || says_text(" ".repeat(64 * 1024 + 1))),
         ("too_large", || {
-            let mut endless = endless(64 * 1024, Duration::ZERO);
+            let mut endless = endless(Duration::ZERO);
             endless
                 .headers_mut()
                 .insert("content-type", "application/json".parse().unwrap());
@@ -494,7 +494,7 @@ async fn one_that_is_slow_is_not_waited_for() {
         assert_eq!(came, Err((OVERLOADED.0, OVERLOADED.1.to_owned())));
     }
     // A body that trickles is no better.
-    backend.answers(|_| async { endless(1024, Duration::from_millis(50)) });
+    backend.answers(|_| async { endless(Duration::from_millis(50)) });
     is_turned_away(&page(&node, "ann"), OVERLOADED).await;
     assert_eq!(count(&node, "timeout").await, 11.0);
 }

@@ -116,15 +116,20 @@ impl Jwks {
         drop(timeout(self.first_max, all).await);
     }
 
-    /// Reads each once, for a command that ends afterwards.
-    pub async fn read_once(&self) {
-        join_all(self.issuers.iter().map(|(issuer, client)| async {
-            let mut last = Last::default();
-            if let Err(failed) = issuer.turn(client, &mut last).await {
-                issuer.complain(failed, 1, false);
-            }
-        }))
-        .await;
+    /// Reads each once, for a command that ends afterwards; a sentence for each that could not be read.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what was read stays read.
+    pub async fn read_once(&self) -> Vec<String> {
+        let readings = self.issuers.iter().map(|(issuer, client)| async {
+            let failed = issuer.turn(client, &mut Last::default()).await.err()?;
+            let target = &issuer.source.target;
+            Some(format!(
+                "keys of {:?} cannot be read from {target}: {failed}",
+                issuer.name
+            ))
+        });
+        join_all(readings).await.into_iter().flatten().collect()
     }
 }
 

@@ -156,6 +156,9 @@ impl<'a> Record<'a> {
                 if let Some(key) = key {
                     let _ = write!(out, r#","key":{}"#, quote(key));
                 }
+                if let Some(trace) = envelope.trace {
+                    let _ = write!(out, r#","trace":{}"#, quote(trace));
+                }
             }
             (
                 What::Presence {

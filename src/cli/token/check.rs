@@ -5,10 +5,12 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 
+use crate::auth::jwks::Jwks;
 use crate::auth::{self, Policy, keys::Keys};
 use crate::cli::args::Loudness;
 use crate::cli::{EXIT_FAILURE, Failure};
 use crate::config::Config;
+use crate::outbound::Outbound;
 
 /// More than any token may have (8 KiB), so that a wrong file is not read whole.
 const INPUT_BYTES_MAX: u64 = 64 * 1_024;
@@ -21,11 +23,15 @@ pub fn run(token: &str, config: &Config, loudness: Loudness) -> Result<(), Failu
         token.trim().to_owned()
     };
     let policy = policy(config)?;
+    let unread = read_keys(config, &policy)?;
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .context("the clock is before 1970")?
         .as_secs();
     if !loudness.quiet {
+        for line in unread {
+            println!("{line}");
+        }
         for line in auth::diagnose(&token, &policy, now) {
             println!("{line}");
         }
@@ -35,6 +41,13 @@ pub fn run(token: &str, config: &Config, loudness: Loudness) -> Result<(), Failu
     } else {
         Err(Failure::Said(EXIT_FAILURE))
     }
+}
+
+/// Reads keys by URL as the server does; a sentence for each issuer whose cannot be read.
+fn read_keys(config: &Config, policy: &Policy) -> anyhow::Result<Vec<String>> {
+    let jwks = Jwks::new(policy, &Outbound::new(&config.outbound))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(jwks.read_once()))
 }
 
 fn from_stdin() -> anyhow::Result<String> {

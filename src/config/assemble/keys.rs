@@ -86,7 +86,7 @@ fn jwks_url(read: &Read, key: &str, dotted: impl Fn(&str) -> String, problems: &
 }
 
 fn only_by_url(read: &Read, dotted: impl Fn(&str) -> String) -> Vec<Problem> {
-    let is_set = |key: &String| read.0.value(key).is_some() && !read.text(key).is_empty() || !read.list(key).is_empty();
+    let is_set = |key: &String| read.0.value(key).is_some();
     (ONLY_BY_URL.iter().map(|name| dotted(name)))
         .filter(is_set)
         .map(|key| {

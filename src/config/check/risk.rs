@@ -30,6 +30,9 @@ const GRACE_PERIOD_DEFAULT: Duration = Duration::from_secs(30);
 /// After the last client: the backplane is told, spans leave.
 const AFTER_DRAIN: Duration = Duration::from_secs(4);
 
+/// A sign-in waits 14 s for a key that is not known yet, the reading itself included.
+const JWKS_REFRESH_LONG: Duration = Duration::from_secs(13);
+
 /// Descriptors besides sockets, as `serve` reserves them.
 const DESCRIPTORS_RESERVED: u64 = 128;
 /// With fewer possible connections the limit on open files was probably forgotten.
@@ -114,12 +117,26 @@ fn tokens(config: &Config) -> Vec<Problem> {
         let remedy = "put an \"aud\" into the tokens for this server, such as \"conclave\", and name it here";
         problems.push(Problem::warning(format!("auth.keys[{index}].audience"), what, remedy));
     }
+    problems.extend(rare_reading(config));
     if !config.auth.require_expiry {
         let what = "a token without \"exp\" is good for ever: one that leaks can only be revoked by name";
         let remedy = "let tokens end within hours, and leave this out; clients renew theirs while connected";
         problems.push(Problem::warning("auth.require_expiry", what, remedy));
     }
     problems
+}
+
+/// Longer than a sign-in waits for a key.
+fn rare_reading(config: &Config) -> Option<Problem> {
+    let by_url = config.auth.keys.iter().find_map(|key| match &key.source {
+        KeySource::JwksUrl(url) => Some(url),
+        _ => None,
+    })?;
+    (by_url.refresh > JWKS_REFRESH_LONG).then(|| {
+        let what = "longer than a sign-in waits: after a change of keys that the issuer did not announce so long before, good \
+                    tokens are refused";
+        Problem::warning("auth.jwks_refresh", what, "leave it at 10s; an unchanged set costs a 304")
+    })
 }
 
 fn open_files(config: &Config, most: u64) -> Option<Problem> {

@@ -1,6 +1,7 @@
 //! Classes of rooms: patterns that rooms can have, each once, and numbers that fit those of the rest.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::config::problem::Problem;
 use crate::config::schema::ROOMS;
@@ -27,6 +28,7 @@ pub fn check(config: &Config) -> Vec<Problem> {
         problems.extend(history(config, class, &key));
         problems.extend(windows(config, class, &key));
         problems.extend(rates(config, class, &key));
+        problems.extend(shared_window(config, class, &key));
     }
     problems
 }
@@ -103,6 +105,17 @@ fn windows(config: &Config, class: &RoomClass, key: impl Fn(&str) -> String) -> 
             backplane.publish_timeout
         );
         Problem::error(key("key_window"), what, "raise it, or lower backplane.publish_timeout")
+    })
+}
+
+/// The streams of NATS know every id for the same time.
+fn shared_window(config: &Config, class: &RoomClass, key: impl Fn(&str) -> String) -> Option<Problem> {
+    let own = class.key_window?;
+    let windows = config.rooms.iter().filter_map(|class| class.key_window);
+    let longest = windows.fold(config.room.key_window, Duration::max);
+    (config.backplane.kind == BackplaneKind::Nats && own < longest).then(|| {
+        let what = format!("NATS remembers keys of all rooms alike, for the longest window of all, {longest:?}");
+        Problem::warning(key("key_window"), what, "leave it out, or use Redis")
     })
 }
 

@@ -54,6 +54,16 @@ fn one_mistake_is_told_once_with_line_and_remedy() {
         ("[[auth.keys]]\nalgorithm = \"HS256\"\nsecret_file = \"DIR/short\"\n", 11, "auth.keys[1].secret_file", "a secret of 7 bytes is too short, at least 32", "openssl rand"),
         ("[[auth.keys]]\nalgorithm = \"HS512\"\nsecret_file = \"DIR/jwt\"\n", 11, "auth.keys[1].secret_file", "too short, at least 64", "openssl rand"),
         ("[[auth.keys]]\nalgorithm = \"HS256\"\nsecret = \"hunter2\"\n", 11, "auth.keys[1].secret", "too short", "openssl rand"),
+        // Keys by URL.
+        ("[[auth.keys]]\njwks_url = \"https://a.example/keys\"\n", 9, "auth.keys[1].issuer", "not set", "\"iss\" of this issuer's tokens"),
+        ("[[auth.keys]]\nissuer = \"a\"\nuser_prefix = \"a:\"\njwks_url = \"https://u:p@a.example/\"\n", 12, "auth.keys[1].jwks_url", "a user name or a password", "as the issuer gives it"),
+        ("[[auth.keys]]\nissuer = \"a\"\nuser_prefix = \"a:\"\njwks_url = \"https://169.254.169.254/\"\n", 12, "auth.keys[1].jwks_url", "link-local", "the issuer's own URL"),
+        ("[[auth.keys]]\nissuer = \"a\"\nuser_prefix = \"a:\"\nkid = \"k\"\njwks_url = \"https://a.example/\"\n", 12, "auth.keys[1].kid", "have their own", "leave it out"),
+        ("[[auth.keys]]\nissuer = \"a\"\nuser_prefix = \"a:\"\nalgorithm = \"ES256\"\njwks_url = \"https://a.example/\"\n", 12, "auth.keys[1].algorithm", "for a single key", "algorithms = [\"ES256\"]"),
+        ("[[auth.keys]]\nissuer = \"a\"\nuser_prefix = \"a:\"\njwks_ca_file = \"DIR/none\"\njwks_url = \"https://a.example/\"\n", 12, "auth.keys[1].jwks_ca_file", "file not found", "correct the path"),
+        ("algorithms = [\"HS256\"]\n", 9, "auth.keys[0].algorithms", "of a jwks_url only", "leave it out"),
+        ("[[auth.keys]]\nissuer = \"a\"\nuser_prefix = \"a:\"\njwks_url = \"https://a.example/\"\n[auth]\njwks_maximum_age = \"20s\"\n", 14, "auth.jwks_maximum_age", "shorter than two readings", "hours are usual"),
+        ("[outbound]\nnetworks = [\"unix\"]\n", 10, "outbound.networks", "not a network that can be called", "leave it out"),
         // Rules.
         ("[origin]\nallow = [\"app.example.com\"]\n", 10, "origin.allow", "no scheme", "https://app.example.com"),
         ("[session]\nenabled = true\nsecret_file = \"DIR/jwt\"\n[origin]\nallow = [\"*\"]\n", 13, "origin.allow", "session.enabled", "list the origins"),

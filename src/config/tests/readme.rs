@@ -51,9 +51,12 @@ fn what_readme_links_to_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let links = readme.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
     for (link, _) in links.filter(|(link, _)| !link.starts_with("http")) {
-        match link.strip_prefix('#') {
-            Some(anchor) => assert!(headings(&readme).any(|heading| heading == anchor), "{link}"),
-            None => assert!(root.join(link).exists(), "{link}"),
+        let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+        assert!(root.join(file).exists(), "{link}");
+        if !anchor.is_empty() {
+            let page = if file.is_empty() { "README.md" } else { file };
+            let text = std::fs::read_to_string(root.join(page)).expect("a page");
+            assert!(headings(&text).any(|heading| heading == anchor), "{link}");
         }
     }
 }

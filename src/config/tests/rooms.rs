@@ -90,6 +90,21 @@ fn a_beginning_may_be_what_no_name_is() {
 }
 
 #[test]
+fn what_nats_cannot_do_by_class_is_a_warning() {
+    let place = Place::new();
+    let classes = "[[rooms]]\npattern = \"a\"\nkey_window = \"10s\"\n[[rooms]]\npattern = \"b\"\nkey_window = \"1h\"\n";
+    for (kind, expected) in [("redis", 0), ("nats", 1)] {
+        let told = told(place.load(&format!("[backplane]\nkind = \"{kind}\"\n{classes}")));
+        let mut about = told.iter().filter(|line| line.contains("rooms["));
+        assert_eq!(about.clone().count(), expected, "{told:?}");
+        assert!(
+            about.all(|line| line.starts_with("warning rooms[0].key_window: NATS remembers")),
+            "{told:?}"
+        );
+    }
+}
+
+#[test]
 fn all_mistakes_in_classes_are_told_at_once() {
     let place = Place::new();
     let told = told(place.load(

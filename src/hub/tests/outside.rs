@@ -83,6 +83,7 @@ fn members_hear_it_in_order_with_their_own() {
         since: None,
         reference: None,
         again: false,
+        sees: crate::hub::room::Sees::ALL,
         now_ms: NOW_MS,
     };
     hub.join("lobby", &joining).expect("no limit");

@@ -6,6 +6,7 @@ mod names;
 
 use serde_json::{Value, json};
 
+use crate::harness::request::{Stream, read_body};
 use crate::harness::{self, Builder, Node, token};
 
 /// A node that tokens with a scope may call, as often as they like.
@@ -52,6 +53,38 @@ async fn ask_as(node: &Node, scopes: &str, method: &str, path: &str, body: Optio
 
 pub async fn ask(node: &Node, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
     ask_as(node, "conclave:*", method, path, body).await
+}
+
+/// A backend that keeps its connection.
+pub struct Backend<'a> {
+    node: &'a Node,
+    token: String,
+    stream: Option<Box<dyn Stream>>,
+}
+
+impl<'a> Backend<'a> {
+    pub fn new(node: &'a Node) -> Self {
+        Self {
+            node,
+            token: backend(node, "conclave:*"),
+            stream: None,
+        }
+    }
+
+    pub async fn post(&mut self, path: &str, body: &Value) -> (u16, Value) {
+        let ask = (self.node)
+            .ask("POST", &format!("/api/v1{path}"))
+            .bearer(&self.token)
+            .header("Content-Type", "application/json")
+            .body(body.to_string());
+        let (mut answer, mut stream, mut early) = match self.stream.take() {
+            Some(stream) => ask.send_on(stream).await,
+            None => ask.send().await,
+        };
+        read_body(&mut answer, &mut stream, &mut early).await;
+        self.stream = Some(stream);
+        (answer.status, serde_json::from_str(&answer.body).expect("JSON"))
+    }
 }
 
 pub async fn get(node: &Node, path: &str) -> Value {

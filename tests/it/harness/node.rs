@@ -27,7 +27,6 @@ pub fn node() -> Builder {
         settings: BTreeMap::new(),
         keys: vec!["algorithm = \"HS256\"\nsecret_file = \"secret\"".to_owned()],
         entries: Vec::new(),
-        classes: Vec::new(),
         environment: Vec::new(),
         files: vec![("secret".to_owned(), token::SECRET.to_vec())],
         certificate: Certificate::new(),
@@ -50,7 +49,6 @@ pub struct Builder {
     keys: Vec<String>,
     /// Arrays of tables, by section.
     entries: Vec<(String, String)>,
-    classes: Vec<String>,
     environment: Vec<(String, String)>,
     files: Vec<(String, Vec<u8>)>,
     certificate: Certificate,
@@ -87,7 +85,8 @@ impl Builder {
 
     /// One more `[[rooms]]`: its pattern, and the other lines of its table.
     pub fn class(mut self, pattern: &str, lines: &str) -> Self {
-        self.classes.push(format!("pattern = \"{pattern}\"\n{lines}"));
+        let table = format!("pattern = \"{pattern}\"\n{lines}");
+        self.entries.push(("rooms".to_owned(), table));
         self
     }
 
@@ -211,9 +210,6 @@ impl Builder {
         }
         for (section, table) in &self.entries {
             text.push_str(&format!("[[{section}]]\n{table}\n"));
-        }
-        for class in &self.classes {
-            text.push_str(&format!("[[rooms]]\n{class}\n"));
         }
         text
     }

@@ -24,7 +24,7 @@ async fn an_answer_that_is_no_set_changes_nothing() {
     let canary = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     canary.set_nonblocking(true).unwrap();
     let away = format!("http://{}/", canary.local_addr().unwrap());
-    let node = issuer.node().set("auth.jwks_timeout", "500ms").start().await;
+    let node = issuer.node().set("auth.jwks_timeout", "2s").start().await;
     let token = key.sign(&issuer.claims("ann"));
     type Lie = Box<dyn Fn() -> Response<Body> + Send + Sync>;
     let lies: Vec<(&str, Lie)> = vec![
@@ -46,7 +46,7 @@ async fn an_answer_that_is_no_set_changes_nothing() {
         ),
         (
             "timeout",
-            Box::new(|| page("application/json", endless(Duration::from_millis(50)))),
+            Box::new(|| page("application/json", endless(Duration::from_secs(1)))),
         ),
         ("status", Box::new(|| status(404))),
         ("status", Box::new(|| status(204))),
@@ -78,7 +78,7 @@ async fn an_answer_that_is_no_set_changes_nothing() {
 fn endless(pause: Duration) -> Body {
     let chunks = stream::unfold((), move |()| async move {
         tokio::time::sleep(pause).await;
-        Some((Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 1024])), ()))
+        Some((Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 64 * 1024])), ()))
     });
     Body::from_stream(chunks)
 }

@@ -33,7 +33,8 @@ async fn nothing_is_lost_while_the_backend_is_down_and_redis_restarts() {
 async fn what_waits_for_a_backend_outlives_every_node() {
     let (app, store) = (App::start().await, Redis::start().await);
     app.is_now(Manner::Refuses(503));
-    let node = on(app.node(super::EVERYTHING, ""), &store, "a").start().await;
+    let first = app.node(super::EVERYTHING, "").set("drain.time", "20s");
+    let node = on(first, &store, "a").start().await;
     let mut ann = node.client("ann").await;
     ann.join("lobby").await;
     for number in 1..=10 {

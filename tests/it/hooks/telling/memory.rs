@@ -19,7 +19,11 @@ async fn what_happens_is_told_in_order() {
     let session = ann.welcome["session"].clone();
     ann.close(1000).await;
 
-    let events = app.told("a close", |events| count(events, "close") == 1).await;
+    let events = app
+        .told("the ends", |events| {
+            count(events, "close") == 1 && count(events, "left") == 1
+        })
+        .await;
     assert_eq!(
         of_room(&events, "lobby"),
         ["join ann", "chat {\"text\":\"hi\"}", "chat 2", "left ann"]
@@ -118,7 +122,7 @@ async fn what_finds_the_queue_full_is_counted() {
 #[tokio::test]
 async fn a_node_that_ends_tells_the_last_of_it() {
     let app = App::start().await;
-    let node = app.node(EVERYTHING, "").start().await;
+    let node = app.node(EVERYTHING, "").set("drain.time", "20s").start().await;
     let mut ann = node.client("ann").await;
     ann.join("lobby").await;
     ann.chat("lobby", 1).await;
