@@ -1,5 +1,6 @@
 """Backends that lie: a web server that answers in every wrong way, a name server that says what a test wants, certificates that fit or do not."""
 
+import contextlib
 import datetime
 import gzip
 import ipaddress
@@ -56,10 +57,8 @@ class Liar:
             raw.close()
 
     def close(self):
-        try:
+        with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         self._listener.close()
 
 
@@ -288,6 +287,9 @@ class Names:
         return question[:2] + struct.pack(">HHHHH", flags, 1, len(fitting), 0, 0) + asked + records
 
     def close(self):
+        # Closing alone does not wake whoever waits there.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
 
