@@ -86,9 +86,10 @@ impl Door {
     pub(super) async fn admit(&self, node: &Node, parts: &Parts, operation: ApiOperation) -> Result<Caller, Problem> {
         let address = address(parts);
         let presented = bearer(parts)?;
-        let found = match presented.starts_with(keys::PREFIX) {
-            true => self.by_key(presented, address),
-            false => self.by_token(node, presented, address).await,
+        let found = if presented.starts_with(keys::PREFIX) {
+            self.by_key(presented, address)
+        } else {
+            self.by_token(node, presented, address).await
         };
         found.map_err(|refused| self.count_wrong(node, address, operation, refused))
     }

@@ -278,3 +278,72 @@ fn expires(key: &str, text: &str, problems: &mut Vec<Problem>) -> Option<u64> {
         .ok()
         .map(|since| since.as_secs())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: &str = "sha256:9a1b03fea521b36a091cdc51f0b668949329787e9beedb5b7a200a9fd9f970ad";
+
+    fn problems(entries: &str) -> Vec<(String, Severity)> {
+        let mut settings = Settings::defaults();
+        let layer = document::read(Path::new("conclave.toml"), entries).unwrap();
+        let mut problems = settings.lay(layer);
+        let config = api(&settings, &mut problems);
+        assert!(problems.iter().all(|problem| !problem.remedy.is_empty()));
+        assert!(
+            problems.iter().all(|problem| !problem.what.contains("ck_secret")),
+            "{problems:?}"
+        );
+        assert!(config.is_on() || problems.iter().any(|problem| problem.severity == Severity::Error));
+        problems
+            .into_iter()
+            .map(|problem| (problem.key, problem.severity))
+            .collect()
+    }
+
+    fn entry(name: &str, hash: &str, rest: &str) -> String {
+        format!("[[api.keys]]\nname = \"{name}\"\nhash = \"{hash}\"\n{rest}\n")
+    }
+
+    #[test]
+    fn every_mistake_in_an_entry_is_named() {
+        let good = entry("a", HASH, "scopes = [\"read\"]");
+        let error = |key: &str| vec![(key.to_owned(), Severity::Error)];
+        let warning = |key: &str| vec![(key.to_owned(), Severity::Warning)];
+        assert_eq!(problems(&good), []);
+        assert_eq!(
+            problems(&entry("", HASH, "scopes = [\"read\"]")),
+            error("api.keys[0].name")
+        );
+        assert_eq!(
+            problems(&entry("a", "", "scopes = [\"read\"]")),
+            error("api.keys[0].hash")
+        );
+        assert_eq!(
+            problems(&entry("a", "ck_secret", "scopes = [\"read\"]")),
+            error("api.keys[0].hash")
+        );
+        assert_eq!(problems(&entry("a", HASH, "")), error("api.keys[0].scopes"));
+        assert_eq!(
+            problems(&entry("a", HASH, "scopes = [\"fly\"]")),
+            error("api.keys[0].scopes")
+        );
+        assert_eq!(
+            problems(&entry("a", HASH, "scopes = [\"*\"]")),
+            warning("api.keys[0].scopes")
+        );
+        let rooms = |pattern: &str| entry("a", HASH, &format!("scopes = [\"read\"]\nrooms = [\"{pattern}\"]"));
+        assert_eq!(problems(&rooms("team/*")), []);
+        assert_eq!(problems(&rooms("a*b")), error("api.keys[0].rooms"));
+        let ends = |at: &str| entry("a", HASH, &format!("scopes = [\"read\"]\nexpires = \"{at}\""));
+        assert_eq!(problems(&ends("9999-01-31")), []);
+        assert_eq!(problems(&ends("soon")), error("api.keys[0].expires"));
+        assert_eq!(problems(&ends("2020-01-31T10:00:00Z")), warning("api.keys[0].expires"));
+        let other = HASH.replace('9', "8");
+        let twice = [good.clone(), entry("a", &other, "scopes = [\"read\"]")].concat();
+        assert_eq!(problems(&twice), error("api.keys[1].name"));
+        let twice = [good, entry("b", HASH, "scopes = [\"read\"]")].concat();
+        assert_eq!(problems(&twice), error("api.keys[1].hash"));
+    }
+}

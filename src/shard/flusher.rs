@@ -82,22 +82,21 @@ pub fn round(shard: &Shard, commands: &mut Vec<Command>) -> bool {
 
 impl Shard {
     fn obey(&self, local: &mut Local, command: Command, now_ms: u64) {
+        if let Some(room) = command.must_find_said() {
+            self.release(local, room, now_ms);
+        }
         match command {
             Command::Chat {
                 room,
                 frame,
                 window_ms: 0,
-            } => {
-                self.release(local, room, now_ms);
-                self.chat(local, room, &frame, now_ms);
-            }
+            } => self.chat(local, room, &frame, now_ms),
             Command::Chat { room, frame, window_ms } => {
                 if local.holding.hold(room, frame, window_ms, now_ms) {
                     self.release(local, room, now_ms);
                 }
             }
             Command::Reset { room, member, frame } => {
-                self.release(local, room, now_ms);
                 if let Some(conn) = local.same(member).cloned()
                     && local
                         .room(room)
@@ -124,45 +123,18 @@ impl Shard {
                 list,
                 from,
                 again,
-            } => {
-                self.release(local, room.id, now_ms);
-                self.enter(local, room, slot, list, from, again, now_ms);
-            }
-            Command::CaughtUp { room, slot, generation } => {
-                // The replay has read what still waits.
-                self.release(local, room, now_ms);
-                if let Some(members) = local.room(room)
-                    && members
-                        .replaying
-                        .get(&slot)
-                        .is_some_and(|(_, running)| *running == generation)
-                    && let Some((conn, _)) = members.replaying.swap_remove(&slot)
-                {
-                    conn.settle_replay(room, generation);
-                    members.live.insert(slot, conn);
-                }
-            }
+            } => self.enter(local, room, slot, list, from, again, now_ms),
+            Command::CaughtUp { room, slot, generation } => caught_up(local, room, slot, generation),
             Command::List {
                 room,
                 slot,
                 frame,
                 asked,
             } => {
-                // The list names a place behind it.
-                self.release(local, room, now_ms);
                 let Some(conn) = local.conn(slot).cloned() else { return };
                 self.answer_list(local, &conn, room, frame, *asked, now_ms);
             }
-            Command::Leave { room, slot } => {
-                self.release(local, room, now_ms);
-                if let Some(conn) = local.conn(slot).cloned() {
-                    for asked in conn.end_replay(room) {
-                        self.queue(local, &conn, left_too_soon(&asked), now_ms);
-                        self.metrics.error_sent(ErrorCode::NotJoined.as_str());
-                    }
-                }
-                local.leave(room, slot);
-            }
+            Command::Leave { room, slot } => self.leave(local, room, slot, now_ms),
             Command::Reply { member, frame } => {
                 if let Some(conn) = local.same(member).cloned() {
                     self.queue(local, &conn, frame, now_ms);
@@ -175,13 +147,7 @@ impl Shard {
                 kept,
                 by_probe,
             } => {
-                let counters = self.counters.of(by_probe);
-                match kept {
-                    Some(true) => counters.publishes.inc(),
-                    Some(false) => counters.duplicate_publishes.inc(),
-                    None if by_probe => {}
-                    None => self.metrics.error_sent(ErrorCode::Unavailable.as_str()),
-                }
+                self.count_said(kept, by_probe);
                 if let Some(conn) = local.same(member).cloned() {
                     conn.end_saying();
                     if let Some(frame) = frame {
@@ -209,6 +175,27 @@ impl Shard {
             }
             Command::Gone { slot } => local.forget(slot),
         }
+    }
+
+    /// What became of a chat that went to the backplane.
+    fn count_said(&self, kept: Option<bool>, by_probe: bool) {
+        let counters = self.counters.of(by_probe);
+        match kept {
+            Some(true) => counters.publishes.inc(),
+            Some(false) => counters.duplicate_publishes.inc(),
+            None if by_probe => {}
+            None => self.metrics.error_sent(ErrorCode::Unavailable.as_str()),
+        }
+    }
+
+    fn leave(&self, local: &mut Local, room: u64, slot: u32, now_ms: u64) {
+        if let Some(conn) = local.conn(slot).cloned() {
+            for asked in conn.end_replay(room) {
+                self.queue(local, &conn, left_too_soon(&asked), now_ms);
+                self.metrics.error_sent(ErrorCode::NotJoined.as_str());
+            }
+        }
+        local.leave(room, slot);
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
@@ -389,6 +376,20 @@ impl Shard {
                 conn.terminate(Close::INTERNAL);
             }
         }
+    }
+}
+
+/// A member whose replay has reached the head is live from now on.
+fn caught_up(local: &mut Local, room: u64, slot: u32, generation: u32) {
+    if let Some(members) = local.room(room)
+        && members
+            .replaying
+            .get(&slot)
+            .is_some_and(|(_, running)| *running == generation)
+        && let Some((conn, _)) = members.replaying.swap_remove(&slot)
+    {
+        conn.settle_replay(room, generation);
+        members.live.insert(slot, conn);
     }
 }
 

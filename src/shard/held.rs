@@ -155,12 +155,15 @@ mod tests {
     fn a_full_record_or_a_small_outbox_ends_the_wait() {
         let mut full = holding(|_| {});
         let piece = "p".repeat(1_000);
-        let held = (1..).find(|_| full.hold(1, chat(&piece), 20, 0));
+        let held = (1..=FRAMES_MAX).find(|_| full.hold(1, chat(&piece), 20, 0));
         assert_eq!(held, Some(RECORD_BYTES.div_ceil(1_004)));
         let mut many = holding(|_| {});
-        assert_eq!((1..).find(|_| many.hold(1, chat("x"), 20, 0)), Some(FRAMES_MAX));
+        assert_eq!(
+            (1..=2 * FRAMES_MAX).find(|_| many.hold(1, chat("x"), 20, 0)),
+            Some(FRAMES_MAX)
+        );
         let mut small = holding(|limits| limits.outbox_frames = 16);
-        assert_eq!((1..).find(|_| small.hold(1, chat("x"), 20, 0)), Some(4));
+        assert_eq!((1..=FRAMES_MAX).find(|_| small.hold(1, chat("x"), 20, 0)), Some(4));
     }
 
     #[test]

@@ -102,6 +102,23 @@ pub enum ToUser {
     },
 }
 
+impl Command {
+    /// The room whose chats must have been handed on before this is done: those that still wait in a flush window. A list
+    /// names a place behind them, a replay has read them, and who leaves was there when they were said.
+    #[must_use]
+    pub fn must_find_said(&self) -> Option<u64> {
+        match self {
+            Self::Chat { room, window_ms: 0, .. }
+            | Self::Reset { room, .. }
+            | Self::CaughtUp { room, .. }
+            | Self::List { room, .. }
+            | Self::Leave { room, .. } => Some(*room),
+            Self::Enter { room, .. } => Some(room.id),
+            _ => None,
+        }
+    }
+}
+
 /// How a request that waited came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {

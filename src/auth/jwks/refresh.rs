@@ -145,7 +145,7 @@ impl Issuer {
             let begun_at = Instant::now();
             self.progress.send_modify(|progress| progress.begun += 1);
             let turn = self.turn(client, &mut last).await;
-            count(turn.map_or_else(Failed::label, |result| result));
+            count(turn.unwrap_or_else(Failed::label));
             let pause = match turn {
                 Ok(_) => {
                     if failures > 0 {

@@ -14,10 +14,6 @@ use crate::runtime::now_ms;
 /// Between two tries of a room whose chats were refused for the moment.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long what is said waits for those who have just entered, if hooks are told of both: presence that is slow must not
-/// keep anybody from speaking.
-const JOIN_PATIENCE: Duration = Duration::from_millis(500);
-
 /// Runs until the task is dropped.
 pub(super) async fn run(driver: Arc<Driver>) {
     let mut running = FuturesUnordered::new();
@@ -36,7 +32,9 @@ async fn publish(driver: &Driver, room: Arc<Room>) {
     let key = room.key();
     loop {
         if driver.errands.do_joins_go_first() {
-            drop(timeout(JOIN_PATIENCE, driver.errands.presented_by(room.entered())).await);
+            // Presence that is slow must not keep anybody from speaking.
+            let patience = driver.errands.bounds.publish_timeout / 2;
+            drop(timeout(patience, driver.errands.presented_by(room.entered())).await);
         }
         let batch = room.next_batch(now_ms());
         if batch.is_empty() {

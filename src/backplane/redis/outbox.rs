@@ -431,7 +431,8 @@ fn backlogs(said: &str, outboxes: &Outboxes) -> Vec<Backlog> {
     hooks.map(|hook| of(&hook.name).unwrap_or_default()).collect()
 }
 
-/// Hooks for which as much waits as may.
+/// Hooks for which more waits, in all partitions together, than may. An eighth more than that, so that one partition which
+/// alone is full is bounded by its script, exactly and at once, and never by this, which is known later.
 fn full(reports: &[OutboxReport], outboxes: &Outboxes) -> u32 {
     let is_full = |at: usize| {
         let of = reports.iter().filter_map(|(_, backlogs)| backlogs.get(at));
@@ -441,8 +442,9 @@ fn full(reports: &[OutboxReport], outboxes: &Outboxes) -> u32 {
                 bytes.saturating_add(backlog.bytes),
             )
         });
-        let hook = &outboxes.hooks[at];
-        events >= hook.events_max as u64 || bytes >= hook.bytes_max as u64
+        let [events_max, bytes_max] =
+            [outboxes.hooks[at].events_max, outboxes.hooks[at].bytes_max].map(|max| max as u64 + max as u64 / 8);
+        events > events_max || bytes > bytes_max
     };
     (0..outboxes.hooks.len())
         .filter(|at| is_full(*at))

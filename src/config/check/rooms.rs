@@ -24,11 +24,11 @@ pub fn check(config: &Config) -> Vec<Problem> {
                 "keep one of the two entries",
             ));
         }
-        problems.extend(verbs(class, &key));
-        problems.extend(history(config, class, &key));
-        problems.extend(windows(config, class, &key));
-        problems.extend(rates(config, class, &key));
-        problems.extend(shared_window(config, class, &key));
+        problems.extend(verbs(class, key));
+        problems.extend(history(config, class, key));
+        problems.extend(windows(config, class, key));
+        problems.extend(rates(config, class, key));
+        problems.extend(shared_window(config, class, key));
     }
     problems
 }
@@ -51,9 +51,12 @@ fn pattern(pattern: &str) -> Result<(), (String, String)> {
         ));
     }
     // A beginning may be what a name may not be, such as end with a space, if only something can follow.
-    let verdict = room::check(literal).or_else(|why| match is_prefix {
-        true => room::check(&format!("{literal}a")),
-        false => Err(why),
+    let verdict = room::check(literal).or_else(|why| {
+        if is_prefix {
+            room::check(&format!("{literal}a"))
+        } else {
+            Err(why)
+        }
     });
     verdict.map_err(|why| {
         (

@@ -84,7 +84,7 @@ fn one_mistake_is_told_once_with_line_and_remedy() {
         ("[limits]\nroom_bytes_per_second = 1000\n", 10, "limits.room_bytes_per_second", "could never pass", "raise it"),
         ("[history]\nbytes = \"16KiB\"\n", 10, "history.bytes", "promises that it is kept", "history.messages = 0"),
         // Classes of rooms.
-        ("[[rooms]]\njoin = \"none\"\n", 9, "rooms[0].pattern", "not set", "such as \"team/*\""),
+        ("[[rooms]]\njoin = \"none\"\n", 9, "rooms[0].pattern", "not set", "the beginning of many"),
         ("[[rooms]]\npattern = \"a*b\"\n", 10, "rooms[0].pattern", "\"a*b\" has a \"*\" before its end", "at the end"),
         ("[[rooms]]\npattern = \"a\"\n[[rooms]]\npattern = \"**\"\n", 12, "rooms[1].pattern", "before its end", "at the end"),
         ("[[rooms]]\npattern = \" a*\"\n", 10, "rooms[0].pattern", "no room can match \" a*\"", "leading"),

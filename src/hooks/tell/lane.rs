@@ -145,11 +145,13 @@ impl Hook {
                         left -= count;
                         pages.push((ask.place, page, count));
                     }
-                    Ok(OutboxAnswer::Busy(holder)) if ask.instead_of.is_none() && overseer.is_gone(&holder) => {
-                        again.push(OutboxAsk {
-                            instead_of: Some(holder),
-                            ..ask
-                        });
+                    Ok(OutboxAnswer::Busy(holder)) if ask.instead_of.is_none() => {
+                        if overseer.is_gone(&holder).await {
+                            again.push(OutboxAsk {
+                                instead_of: Some(holder),
+                                ..ask
+                            });
+                        }
                     }
                     // The next look finds what is there.
                     Ok(OutboxAnswer::Page(_) | OutboxAnswer::Busy(_)) | Err(_) => {}

@@ -207,9 +207,11 @@ impl Overseer {
         self.share.lock().partitions.binary_search(&partition).is_ok()
     }
 
-    /// Whether somebody who has an outbox in hand is no longer there.
-    pub(super) fn is_gone(&self, holder: &Incarnation) -> bool {
-        !self.share.lock().tellers.contains(holder)
+    /// Whether somebody who has an outbox in hand is no longer there. Whom this node does not know may have come a moment
+    /// ago, so it looks again.
+    pub(super) async fn is_gone(&self, holder: &Incarnation) -> bool {
+        let is_known = || self.share.lock().tellers.contains(holder);
+        !is_known() && self.report().await && !is_known()
     }
 
     /// What waits for a hook in what is this node's.

@@ -211,7 +211,7 @@ mod tests {
     }
 
     fn json(records: &[Box<str>]) -> Vec<String> {
-        let one = |record: &Box<str>| {
+        let one = |record: &str| {
             let mut out = String::new();
             let record = Record::parse(record.as_bytes()).expect("a record");
             record.write_json(&mut out).expect("JSON");
@@ -221,7 +221,7 @@ mod tests {
                 None => format!("lost {} {}-{}", event["count"], event["since"], event["until"]),
             }
         };
-        records.iter().map(one).collect()
+        records.iter().map(|record| one(record)).collect()
     }
 
     #[test]

@@ -97,10 +97,11 @@ impl Backend {
                 let (shared, tls) = (Arc::clone(&served), tls.clone());
                 tokio::spawn(async move {
                     match tls {
-                        Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => connection(stream, shared).await,
-                            Err(_) => {}
-                        },
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                connection(stream, shared).await;
+                            }
+                        }
                         None => connection(stream, shared).await,
                     }
                 });

