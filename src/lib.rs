@@ -9,7 +9,8 @@
 //!     ─ connection outbox                  ─ net         encrypt, one send()
 //! ```
 //!
-//! Beside the way: `outbound` (whom we call), `config` (what the operator decided), `limits` (what nobody decides), `telemetry`, `runtime` (threads,
+//! Beside the way: `api` (what an application may ask and say), `hooks` (what we ask and tell it) over `outbound` (how we
+//! call anybody), `config` (what the operator decided), `limits` (what nobody decides), `telemetry`, `runtime` (threads,
 //! tasks, stopping) and `cli`. README's "How it is built" has the invariants and the reasons.
 
 pub mod api;
