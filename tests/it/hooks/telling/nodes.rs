@@ -27,12 +27,21 @@ async fn mortal(app: &App, redis: &Redis, events: &str, lines: &str) -> [Node; 2
             .set("backplane.call_timeout", "2s")
             .set("backplane.lease", LEASE)
     });
-    [a.start().await, b.start().await]
+    shared_out([a.start().await, b.start().await]).await
+}
+
+/// Waits until each of the two knows that the other tells, too.
+async fn shared_out(nodes: [Node; 2]) -> [Node; 2] {
+    for node in &nodes {
+        node.logged("outboxes to be shared out", |line| line["tellers"] == 2)
+            .await;
+    }
+    nodes
 }
 
 async fn pair(app: &App, redis: &Redis, events: &str, lines: &str) -> [Node; 2] {
     let [a, b] = ["a", "b"].map(|name| on(app.node(events, lines), redis, name));
-    [a.start().await, b.start().await]
+    shared_out([a.start().await, b.start().await]).await
 }
 
 /// Waits until `watcher` has seen `user` leave.
