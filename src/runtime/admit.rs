@@ -60,7 +60,16 @@ impl Node {
     ) -> Result<Admitted, NotAdmitted> {
         match self.policy.shown(parts, origin)? {
             // A token is judged at once, or waits for keys, in a line and a time of its own.
-            Shown::Token(token, place) => Ok(self.policy.verify_patiently(&token, address).await?.at(place)),
+            Shown::Token(token, place) => {
+                let verified = match self.policy.verify(&token, auth::now()) {
+                    Err(denied) if self.policy.would_wait(&token, denied) => {
+                        self.require_patience(address, denied.word())?;
+                        self.policy.verify_patiently(&token, address).await?
+                    }
+                    verdict => verdict?,
+                };
+                Ok(verified.at(place))
+            }
             Shown::Ticket(ticket) => {
                 self.require_patience(address, DeniedWord::TicketUsed)?;
                 let origin = Policy::origin_of(parts);
