@@ -3,15 +3,17 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use axum::Json as Answer;
 use axum::extract::State;
+use axum::{Extension, Json as Answer};
 use http::StatusCode;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
 use super::caller::{Caller, Scope};
+use super::enter::spend;
 use super::extract::{Json, objects, whole, whole_or_none};
+use super::idempotency::Unfinished;
 use super::problem::{self, Problem};
 use super::revocations::{self, Revoke};
 use super::rooms::{self, By, Chat, HistoryPage, TopPage, UsersPage};
@@ -157,25 +159,30 @@ pub struct Outcome {
 pub async fn batch(
     State(node): State<Arc<Node>>,
     caller: Caller,
-    Json(batch): Json<Batch>,
-) -> Result<Answer<Results>, Problem> {
+    batch: Result<Json<Batch>, Problem>,
+) -> Result<(Option<Extension<Unfinished>>, Answer<Results>), Problem> {
+    // One that is refused as a whole costs what any request does.
+    let refused = |problem| spend(&node, &caller, 1).err().unwrap_or(problem);
+    let Json(batch) = batch.map_err(refused)?;
     let count = batch.operations.len();
     if !(1..=OPERATIONS_MAX).contains(&count) {
-        return Err(Problem::bad_request(
+        return Err(refused(Problem::bad_request(
             format!("a batch has 1 to {OPERATIONS_MAX} operations, not {count}"),
             "send several batches, one after the other",
-        ));
+        )));
     }
-    // The request itself is paid for.
-    caller.spend(u32::try_from(count - 1).unwrap_or(u32::MAX))?;
+    spend(&node, &caller, count)?;
     let mut results = Vec::with_capacity(count);
-    let mut operations = batch.operations.into_iter().peekable();
+    let mut operations = batch.operations.into_iter().enumerate().peekable();
     while operations.peek().is_some() {
         // What only takes a place in a queue is begun together: a hundred chats cost one way to the backplane, not a hundred.
         let mut begun = Vec::new();
-        while let Some(operation) = operations.next_if(|next| begun.is_empty() || speaks(next)) {
+        while let Some((index, mut operation)) = operations.next_if(|(_, next)| begun.is_empty() || speaks(next)) {
             let alone = !speaks(&operation);
             let (word, about) = (operation.operation, about(&operation));
+            if !alone {
+                operation.key = caller.key_of(operation.key, index);
+            }
             begun.push((word, about, begin(&node, &caller, operation)));
             if alone {
                 break;
@@ -189,7 +196,11 @@ pub async fn batch(
             results.push(outcome);
         }
     }
-    Ok(Answer(Results { results }))
+    let is_finished = results.iter().all(|outcome| !matches!(outcome.status, 429 | 500..));
+    Ok((
+        (!is_finished).then_some(Extension(Unfinished)),
+        Answer(Results { results }),
+    ))
 }
 
 fn speaks(operation: &Operation) -> bool {

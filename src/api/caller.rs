@@ -4,14 +4,15 @@ use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter};
 use http::request::Parts;
 use parking_lot::Mutex;
+use serde_json::Value;
 
+use super::idempotency::Retries;
 use super::problem::Problem;
 use crate::auth::{Identity, Verb};
 
@@ -139,6 +140,8 @@ pub struct Caller {
     budget: Budget,
     /// What the request is about, as the audit log has it.
     subject: Arc<Mutex<String>>,
+    /// Of its Idempotency-Key.
+    retries: Option<Retries>,
 }
 
 impl Caller {
@@ -151,7 +154,32 @@ impl Caller {
             reach,
             budget,
             subject: Arc::default(),
+            retries: None,
         }
+    }
+
+    /// What it may do and where, in one text: the same for two callers of one name who may do the same.
+    pub(super) fn rights(&self) -> String {
+        let reach = match &self.reach {
+            Reach::Everywhere => String::new(),
+            Reach::Patterns(patterns) => patterns.join(" "),
+            Reach::Token(identity) => {
+                let grants = identity.grants.as_ref();
+                grants.map_or_else(String::new, |grants| Value::Object(grants.to_claim()).to_string())
+            }
+        };
+        format!("{} {reach}", self.scopes.0)
+    }
+
+    /// From now on what is said without a `key` has one that is the same in a retry.
+    pub(super) fn retries_as(&mut self, retries: Retries) {
+        self.retries = Some(retries);
+    }
+
+    /// The `key` of what is said as the `index`th operation of the request: its own, or one by which it is said once, however
+    /// often the request comes under its Idempotency-Key.
+    pub(super) fn key_of(&self, own: Option<String>, index: usize) -> Option<String> {
+        own.or_else(|| self.retries.as_ref().map(|retries| retries.key(index)))
     }
 
     /// # Errors
@@ -187,27 +215,27 @@ impl Caller {
         }
     }
 
-    /// Takes `requests` more from what this caller may ask per second: a batch is as dear as its parts.
+    /// Takes `requests` more from what this caller may ask per second, all or none: a batch is as dear as its parts.
     ///
     /// # Errors
-    /// 429, with the time to wait.
+    /// 429, with the time to wait; 400 if they could never pass, however long one waits.
     pub fn spend(&self, requests: u32) -> Result<(), Problem> {
         let Some(requests) = NonZeroU32::new(requests) else {
             return Ok(());
         };
         let clock = DefaultClock::default();
         let wait = |until: governor::NotUntil<_>| until.wait_time_from(clock.now());
-        let never = Err(Duration::ZERO);
-        // More than the burst could never pass, however long one waits.
-        let spent = match &self.budget {
-            Budget::Key(limiter, burst) => limiter
-                .check_n(requests.min(*burst))
-                .map_or(never, |spent| spent.map_err(wait)),
-            Budget::User(limiter, user, burst) => limiter
-                .check_key_n(user, requests.min(*burst))
-                .map_or(never, |spent| spent.map_err(wait)),
+        let (spent, burst) = match &self.budget {
+            Budget::Key(limiter, burst) => (limiter.check_n(requests), burst),
+            Budget::User(limiter, user, burst) => (limiter.check_key_n(user, requests), burst),
         };
-        spent.map_err(Problem::rate_limited)
+        let spent = spent.map_err(|_| {
+            Problem::bad_request(
+                format!("{requests} operations are more than may come at once: {burst}, by api.requests_burst or requests_per_second"),
+                "send smaller batches, or raise api.requests_burst",
+            )
+        })?;
+        spent.map_err(wait).map_err(Problem::rate_limited)
     }
 
     /// Adds to what the audit log says that the request is about, for operations that name it in their body:
@@ -258,5 +286,26 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         // The door puts it there; a route that was added outside of it lets nobody in.
         parts.extensions.get().cloned().ok_or_else(Problem::key_missing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_paid_for_at_once_and_one_that_never_could_be_is_told_so() {
+        let (one, burst) = (NonZeroU32::MIN, NonZeroU32::new(5).unwrap());
+        let quota = governor::Quota::per_hour(one).allow_burst(burst);
+        let users = Arc::new(governor::RateLimiter::keyed(quota));
+        let key = Arc::new(governor::RateLimiter::direct(quota));
+        for budget in [Budget::Key(key, burst), Budget::User(users, "ann".into(), burst)] {
+            let (scopes, address) = (Scopes::default(), [127, 0, 0, 1].into());
+            let caller = Caller::new("ann".into(), Via::Key, address, scopes, Reach::Everywhere, budget);
+            let status = |requests| caller.spend(requests).err().map(|problem| problem.status.as_u16());
+            assert_eq!(status(6), Some(400));
+            assert_eq!(status(5), None, "the whole burst, which the one before left as it was");
+            assert_eq!(status(1), Some(429));
+        }
     }
 }

@@ -141,6 +141,15 @@ impl Door {
                 BUSY_RETRY,
             ),
         })?;
+        // Who is known to be revoked was told so; nobody else can be vouched for, as on a socket.
+        if node.warden.turns_away() {
+            return Err(Problem::unavailable(
+                "unavailable",
+                "this node does not know now which tokens are revoked",
+                "come again after Retry-After, or use a key; the runbook of BackplaneDown says more",
+                BUSY_RETRY,
+            ));
+        }
         let identity = Arc::clone(verified.identity());
         let mut scopes = Scopes::default();
         for word in auth::scope::words(presented, &tokens.scope_claim) {

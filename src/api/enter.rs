@@ -68,31 +68,50 @@ async fn perform(
     node: &Arc<Node>,
     door: &Arc<Door>,
     operation: ApiOperation,
-    caller: Caller,
+    mut caller: Caller,
     mut parts: Parts,
     body: Body,
     next: Next,
 ) -> Result<Response, Problem> {
-    caller
-        .spend(1)
-        .inspect_err(|_| node.metrics.rate_limited(RateLimit::ApiRequests))?;
+    // A batch pays for its parts, all at once, as soon as it is known how many they are.
+    if operation != ApiOperation::Batch {
+        spend(node, &caller, 1)?;
+    }
     let room = door.room(&node.metrics)?;
     let body = door.body(body, &node.metrics).await?;
     let claim = Claim::of(&parts, &body, &caller, operation)?;
+    if let Some(claim) = &claim {
+        caller.retries_as(claim.retries());
+    }
+    let replayed_to = (operation == ApiOperation::Batch).then(|| caller.clone());
     parts.extensions.insert(caller);
     let request = Request::from_parts(parts, Body::from(body));
     match claim {
         None => Ok(timely(next.run(request)).await),
-        Some(claim) => once(node, door, claim, room, request, next).await,
+        Some(claim) => once(node, door, claim, replayed_to, room, request, next).await,
     }
 }
 
+/// Takes `requests` from what the caller may ask.
+///
+/// # Errors
+/// It may not now, or never so many at once.
+pub(super) fn spend(node: &Node, caller: &Caller, requests: usize) -> Result<(), Problem> {
+    let spent = caller.spend(u32::try_from(requests).unwrap_or(u32::MAX));
+    spent.inspect_err(|problem| {
+        if problem.status == StatusCode::TOO_MANY_REQUESTS {
+            node.metrics.rate_limited(RateLimit::ApiRequests);
+        }
+    })
+}
+
 /// Does it unless it was done before. To its end, even if the caller goes away: what comes after that is a retry, which
-/// is to be told how it ended.
+/// is to be told how it ended. `replayed_to`: who has not paid yet.
 async fn once(
     node: &Arc<Node>,
     door: &Arc<Door>,
     claim: Claim,
+    replayed_to: Option<Caller>,
     room: Room,
     request: Request,
     next: Next,
@@ -100,8 +119,12 @@ async fn once(
     let backplane = node.cluster.as_ref().map(Cluster::backplane);
     let claim = match door.replays.begin(backplane, claim).await {
         Ok(Begun::Claimed(claim)) => claim,
-        Ok(Begun::Replayed(response)) => return Ok(response),
+        Ok(Begun::Replayed(response)) => {
+            replayed_to.map_or(Ok(()), |caller| spend(node, &caller, 1))?;
+            return Ok(response);
+        }
         Err(problem) => {
+            replayed_to.map_or(Ok(()), |caller| spend(node, &caller, 1))?;
             if problem.code == idempotency::FULL {
                 node.metrics.limit_hit(Limit::ApiIdempotencyBytes);
             }

@@ -1,10 +1,11 @@
 //! `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): a `POST` that is sent again under the same key is done
 //! once, and answered as it was the first time.
 //!
-//! A key belongs to its caller and operation. Whoever comes first claims it, for a little longer than an answer may take;
+//! A key belongs to its caller, with what that may do now, and to the operation: nobody is shown an answer from the time
+//! when it might see more. Whoever comes first claims it, for a little longer than an answer may take;
 //! the answer is then kept for `api.idempotency`. Both are in the backplane, so that the second try may go to another
 //! node; a single node keeps them itself. What is not known to have been done (5xx), or was refused before it began, is
-//! not kept: the next try does it.
+//! not kept: the next try does it. What is said has a `key` of its own then ([`Retries`]), so that even that says it once.
 
 mod here;
 
@@ -42,6 +43,9 @@ const RUNNING_RETRY: Duration = Duration::from_secs(1);
 /// Longest answer that is kept.
 const ANSWER_BYTES_MAX: usize = 512 * 1024;
 
+/// Bytes of a hash in the `key` of something said: no two are alike, and it stays short.
+const KEY_PRINT_BYTES: usize = 16;
+
 /// SHA-256 of what a key was used for, or of the key and whose it is.
 type Print = [u8; 32];
 
@@ -63,7 +67,24 @@ pub enum Begun {
 pub struct Claim {
     name: Print,
     used_for: Print,
+    retries: Retries,
 }
+
+/// What all tries of one request have in common, also those of a caller who may do more or less by now.
+#[derive(Debug, Clone, Copy)]
+pub struct Retries(Print);
+
+impl Retries {
+    /// The `key` of what is said as the `index`th operation, where the request gives it none.
+    pub fn key(&self, index: usize) -> String {
+        let print = print(&[&self.0, &(index as u64).to_be_bytes()]);
+        format!("retry-{}", hex(&print[..KEY_PRINT_BYTES]))
+    }
+}
+
+/// Mark of an answer of which a part may do better next time: it is not kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Unfinished;
 
 impl Replays {
     #[must_use]
@@ -113,10 +134,15 @@ impl Replays {
         let Ok(body) = to_bytes(body, usize::MAX).await else {
             return Response::from_parts(parts, Body::empty());
         };
-        let is_kept = is_to_be_kept(parts.status) && body.len() <= ANSWER_BYTES_MAX;
+        let is_finished = parts.extensions.get::<Unfinished>().is_none();
+        let is_kept = is_to_be_kept(parts.status) && is_finished && body.len() <= ANSWER_BYTES_MAX;
         let record = is_kept.then(|| encode(parts.status, &body));
         match (backplane, record) {
-            (None, Some(record)) => self.here.keep(&claim.name, record, Instant::now(), self.kept),
+            (None, Some(record)) => {
+                if !self.here.keep(&claim.name, record, Instant::now(), self.kept) {
+                    tracing::warn!("api.idempotency_bytes are full: a retry of this request will be done again");
+                }
+            }
             (None, None) => self.here.free(&claim.name),
             (Some(backplane), Some(record)) => {
                 let record = [&claim.used_for[..], &record].concat();
@@ -156,12 +182,20 @@ impl Claim {
                 "a random UUID does",
             ));
         }
-        let whose = [caller.via.as_str(), &caller.name, operation.word()];
         let path = parts.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+        let (via, name, word) = (caller.via.as_str(), &caller.name, operation.word());
+        let whose = print(&[via.as_bytes(), name.as_bytes(), word.as_bytes(), key]);
+        let used_for = print(&[path.as_bytes(), body]);
         Ok(Some(Self {
-            name: print(&[whose[0].as_bytes(), whose[1].as_bytes(), whose[2].as_bytes(), key]),
-            used_for: print(&[path.as_bytes(), body]),
+            name: print(&[&whose, caller.rights().as_bytes()]),
+            used_for,
+            retries: Retries(print(&[&whose, &used_for])),
         }))
+    }
+
+    /// What its tries have in common.
+    pub const fn retries(&self) -> Retries {
+        self.retries
     }
 }
 
@@ -183,8 +217,11 @@ async fn claim_shared(backplane: &dyn Backplane, claim: &Claim) -> Result<Found,
 }
 
 fn name(kind: &str, print: &Print) -> String {
-    let hex: String = print.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("api-{kind}-{hex}")
+    format!("api-{kind}-{}", hex(print))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn print_of(record: &[u8]) -> Option<Print> {

@@ -81,8 +81,9 @@ pub async fn chat(
     State(node): State<Arc<Node>>,
     caller: Caller,
     Path(room): Path<String>,
-    Json(chat): Json<Chat>,
+    Json(mut chat): Json<Chat>,
 ) -> Result<Answer<Said>, Problem> {
+    chat.key = caller.key_of(chat.key, 0);
     say(&node, &caller, room, &chat)?.await.map(Answer)
 }
 

@@ -59,9 +59,10 @@ pub async fn message(
     State(node): State<Arc<Node>>,
     caller: Caller,
     Path(user): Path<String>,
-    Json(message): Json<Message>,
+    Json(mut message): Json<Message>,
 ) -> Result<Answer<Accepted>, Problem> {
     caller.needs(Scope::Message)?;
+    message.key = caller.key_of(message.key, 0);
     tell(&node, &user, &message)?.await.map(Answer)
 }
 

@@ -60,7 +60,7 @@ impl Grants {
     }
 
     /// What [`Grants::from_claim`] reads as the same grants.
-    pub(super) fn to_claim(&self) -> Map<String, Value> {
+    pub fn to_claim(&self) -> Map<String, Value> {
         let claim = self.0.iter().map(|grant| {
             let star = if grant.prefix { "*" } else { "" };
             (format!("{}{star}", grant.literal), verbs_of(grant.verbs))

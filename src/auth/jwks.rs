@@ -64,7 +64,7 @@ pub(super) enum Waited {
     Again,
     /// There is no such key as far as anybody can know now.
     Unknown,
-    /// The issuer has not been heard of since.
+    /// The issuer has not been heard of since, or too many wait for it.
     Unanswered,
 }
 
@@ -151,7 +151,8 @@ impl Issuer {
         let _place = match self.line.enter(&self.name, kid, waiter, set.changes()) {
             Ok(place) => place,
             Err(NoPlace::KnownUnknown) => return Waited::Unknown,
-            Err(NoPlace::Kids | NoPlace::Full) => return hopeless,
+            // Nobody has looked: it may well be good, and may come again.
+            Err(NoPlace::Kids | NoPlace::Full) => return Waited::Unanswered,
         };
         let until = Instant::now() + WAIT_MAX;
         if seen.next_at > until {

@@ -20,7 +20,7 @@ use crate::hub::Room;
 use crate::outbound::CallFailed;
 use crate::protocol::client::{self, BadMessage, Ref, Since};
 use crate::protocol::error::ErrorCode;
-use crate::protocol::server;
+use crate::protocol::server::{self, RemovedReason};
 use crate::telemetry::metrics::Limit;
 use crate::websocket::encoded::Frame;
 
@@ -50,6 +50,15 @@ enum Held {
         reference: Option<Box<str>>,
         traceparent: Option<Box<str>>,
     },
+}
+
+impl Held {
+    fn is_about(&self, name: &str) -> bool {
+        match self {
+            Self::Join { room, .. } => **room == *name,
+            Self::Chat { room, .. } => *room.name == *name,
+        }
+    }
 }
 
 /// A call that is over, with the raw JSON of its `ref`.
@@ -239,9 +248,13 @@ impl Life {
             if let Some((_, answer)) = &mut asks.question
                 && let Poll::Ready(outcome) = answer.as_mut().poll(cx)
             {
-                let held = asks.question.take().map(|(held, _)| held);
-                self.conn.settle(false);
-                if let Some(held) = held {
+                // Somebody may have taken the user out of the room meanwhile: that holds, whatever the answer.
+                if self.shard.removes() {
+                    self.leave_removed();
+                }
+                let question = self.asks.as_mut().and_then(|asks| asks.question.take());
+                if let Some((held, _)) = question {
+                    self.conn.settle(false);
                     self.on_answer(held, outcome);
                 }
             } else if let Some((_, verdict)) = &mut asks.verdict
@@ -261,6 +274,32 @@ impl Life {
             any = true;
         }
         any
+    }
+
+    /// Gives up what waits for the application's answer and is about this room, which the user was taken out of: the removal
+    /// came later than the message, and holds.
+    pub(super) fn withdraw(&mut self, name: &str) {
+        let Some(asks) = &mut self.asks else { return };
+        let Some((held, _)) = asks.question.take_if(|(held, _)| held.is_about(name)) else {
+            return;
+        };
+        self.conn.settle(false);
+        let reason = RemovedReason::Kicked.as_str();
+        let (reference, failed) = match &held {
+            Held::Join { reference, .. } => {
+                let why = "the application has taken you out of this room";
+                let failed = Failed {
+                    reason: Some(reason),
+                    ..Failed::new(ErrorCode::Forbidden, why)
+                };
+                (reference, failed)
+            }
+            Held::Chat { reference, .. } => {
+                let why = "the application has taken you out of this room; this was not said";
+                (reference, Failed::new(ErrorCode::NotJoined, why))
+            }
+        };
+        self.refuse(reference.as_deref().and_then(Ref::from_json), &failed);
     }
 
     /// Nothing more is taken in until it is known whether the new token is good.

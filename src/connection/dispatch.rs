@@ -332,6 +332,7 @@ impl Life {
             }
             Joined::Later => {
                 self.entering = !again;
+                self.owed_of = room.id;
                 self.conn.wait_for_answer();
             }
             Joined::Full | Joined::Gone => {
@@ -388,7 +389,10 @@ impl Life {
         };
         match room.history(&paging) {
             Paged::Now(frame) => self.reply(frame),
-            Paged::Later => self.conn.wait_for_answer(),
+            Paged::Later => {
+                self.owed_of = room.id;
+                self.conn.wait_for_answer();
+            }
             Paged::Unavailable => {
                 return Err(Failed {
                     retry_after_ms: Some(UNAVAILABLE_RETRY_MS),

@@ -375,6 +375,11 @@ impl Conn {
         self.state.lock().gate += 1;
     }
 
+    /// For the task: how many answers are owed.
+    fn owed(&self) -> i8 {
+        self.state.lock().gate
+    }
+
     /// The shard has passed on that answer.
     pub fn settle(&self, refused: bool) {
         let mut state = self.state.lock();

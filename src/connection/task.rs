@@ -142,6 +142,8 @@ pub(super) struct Life {
     keeps: bool,
     /// The last room was asked for, and the backplane has yet to let us in.
     pub(super) entering: bool,
+    /// Of which room the backplane owes an answer, as long as it owes any.
+    pub(super) owed_of: u64,
     /// None while it waits for nothing from the application.
     pub(super) asks: Option<Box<Asks>>,
     /// The peer said close first, or left; with its code.
@@ -200,6 +202,7 @@ impl Task {
             is_seated: node.seats.count(&identity),
             keeps: false,
             entering: false,
+            owed_of: 0,
             asks: None,
             left_by_peer: None,
             node,
@@ -509,14 +512,22 @@ impl Life {
         }
     }
 
-    /// Leaves the rooms that the application took this connection out of. One that it still waits to be let into is left as
-    /// soon as it is in.
-    fn leave_removed(&mut self) {
-        if self.awaits_backplane() {
-            return;
-        }
-        for name in self.shard.removals(self.member().slot) {
+    /// Leaves the rooms that the application took this connection out of, whatever else is waited for. Only the one about
+    /// which the backplane owes it an answer is left as soon as that is there: it may not be in yet.
+    pub(super) fn leave_removed(&mut self) {
+        self.awaits_backplane();
+        let asked = i8::from(self.asks.as_ref().is_some_and(|asks| asks.holds_up()));
+        let pending = if self.entering {
+            self.rooms.last()
+        } else if self.conn.owed() > asked {
+            self.rooms.iter().find(|room| room.id == self.owed_of)
+        } else {
+            None
+        };
+        let pending = pending.map(|room| Arc::clone(&room.name));
+        for name in self.shard.removals(self.member().slot, pending.as_deref()) {
             self.be_removed(&name, RemovedReason::Kicked);
+            self.withdraw(&name);
         }
     }
 

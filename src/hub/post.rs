@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::limits::POST_AGE;
@@ -27,12 +27,22 @@ pub struct Letter<'a> {
     /// Whom the application speaks for, if anybody.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub from: Option<&'a RawValue>,
-    /// What every connection of the user is to be told.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    /// What every connection of the user is to be told; `null` is something, too.
+    #[serde(
+        borrow,
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub content: Option<&'a RawValue>,
     /// The room that every connection of the user is to leave.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub leave: Option<Cow<'a, str>>,
+}
+
+/// Of itself serde takes `null` for nothing.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&'a RawValue>::deserialize(from).map(Some)
 }
 
 impl<'a> Letter<'a> {
@@ -122,6 +132,17 @@ mod tests {
             frame.payload(),
             br#"{"type":"message","from":{"id":"app"},"content":{"a": 1.50},"time":7}"#
         );
+    }
+
+    #[test]
+    fn a_message_that_says_null_is_one() {
+        let sealed = Letter::message("ann", None, raw("null")).seal();
+        assert_eq!(sealed, r#"{"to":"ann","content":null}"#);
+        let read = Letter::open(&sealed).and_then(|letter| letter.read(7, 7));
+        let Some(ToUser::Message { frame, .. }) = read else {
+            panic!("{sealed}")
+        };
+        assert_eq!(frame.payload(), br#"{"type":"message","content":null,"time":7}"#);
     }
 
     #[test]

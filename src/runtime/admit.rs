@@ -60,12 +60,21 @@ impl Node {
     ) -> Result<Admitted, NotAdmitted> {
         match self.policy.shown(parts, origin)? {
             // A token is judged at once, or waits for keys, in a line and a time of its own.
-            Shown::Token(token, place) => Ok(self.policy.verify_patiently(&token, address).await?.at(place)),
+            Shown::Token(token, place) => {
+                let verified = match self.policy.verify(&token, auth::now()) {
+                    Err(denied) if self.policy.would_wait(&token, denied) => {
+                        self.require_patience(address, denied.word())?;
+                        self.policy.verify_patiently(&token, address).await?
+                    }
+                    verdict => verdict?,
+                };
+                Ok(verified.at(place))
+            }
             Shown::Ticket(ticket) => {
                 self.require_patience(address, DeniedWord::TicketUsed)?;
                 let origin = Policy::origin_of(parts);
-                self.in_line(self.tickets.redeem(&ticket, origin.as_deref(), &self.policy))
-                    .await
+                let redeemed = self.tickets.redeem(&ticket, origin.as_deref(), &self.policy);
+                self.in_line(&self.tickets_waiting, redeemed).await
             }
             Shown::Nothing(denied) => {
                 let Some(forward) = &self.forward else {
@@ -79,7 +88,7 @@ impl Node {
                     let verified = forward.ask(question, &self.policy).await?;
                     Ok(self.policy.admit_vouched(verified, auth::now())?)
                 };
-                self.in_line(vouched).await
+                self.in_line(&self.forward_waiting, vouched).await
             }
         }
     }
@@ -87,13 +96,14 @@ impl Node {
     /// Waits for somebody else's word, while there are not too many who do, and not for long.
     async fn in_line(
         &self,
+        line: &Waiting,
         verdict: impl Future<Output = Result<Admitted, NotAdmitted>>,
     ) -> Result<Admitted, NotAdmitted> {
-        let Some(_place) = self.waiting.enter() else {
+        let Some(_place) = line.enter() else {
             self.metrics.limit_hit(Limit::AdmissionsWaiting);
             return Err(NotAdmitted::Unavailable);
         };
-        timeout(self.waiting.time_max, verdict).await.unwrap_or_else(|_| {
+        timeout(line.time_max, verdict).await.unwrap_or_else(|_| {
             self.metrics.admission_refused(AdmissionRefusal::Unanswered);
             Err(NotAdmitted::Unavailable)
         })
@@ -141,7 +151,7 @@ impl Node {
     }
 }
 
-/// Those of whom it is not known yet who they are.
+/// Those of whom it is not known yet who they are, by whoever knows: who does not answer is in nobody else's way.
 #[derive(Debug)]
 pub struct Waiting {
     count: AtomicUsize,

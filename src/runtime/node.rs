@@ -46,8 +46,10 @@ pub struct Node {
     /// Who may call the server API; none: nobody may.
     pub api: Option<Arc<Door>>,
     pub refusals: Refusals,
-    /// Of whom it is not known yet who they are.
-    pub waiting: Waiting,
+    /// Whose ticket the backplane is asked about.
+    pub tickets_waiting: Waiting,
+    /// Of whom the application is asked who they are.
+    pub forward_waiting: Waiting,
     pub permits: Arc<Permits>,
     /// Who gets in while there are many who want to.
     pub admission: Arc<Admission>,

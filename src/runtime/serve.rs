@@ -262,7 +262,8 @@ pub(super) fn build_on(
     let cluster = backplane.map(|backplane| Cluster::new(&config, backplane, &hub, Arc::clone(&seats)));
     let node = Arc::new(Node {
         refusals: Refusals::new(config.auth.refusals_per_second, config.auth.refusals_burst),
-        waiting: Waiting::new(limits),
+        tickets_waiting: Waiting::new(limits),
+        forward_waiting: Waiting::new(limits),
         ceilings: Ceilings::new(limits, &Classes::new(&config)),
         hub,
         teller,

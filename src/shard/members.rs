@@ -172,8 +172,13 @@ impl Local {
         !self.removals.is_empty()
     }
 
-    pub fn take_removals(&mut self, slot: u32) -> Vec<Arc<str>> {
-        let rooms = self.removals.remove(&slot).unwrap_or_default();
+    /// The rooms that a connection is to leave, which are forgotten then; `but` this one, which stays noted.
+    pub fn take_removals(&mut self, slot: u32, but: Option<&str>) -> Vec<Arc<str>> {
+        let mut rooms = self.removals.remove(&slot).unwrap_or_default();
+        if let Some(index) = rooms.iter().position(|room| Some(&**room) == but) {
+            let later = rooms.swap_remove(index);
+            self.removals.insert(slot, vec![later]);
+        }
         if self.removals.is_empty() {
             // A rush must not leave its table behind.
             self.removals = Numbered::default();

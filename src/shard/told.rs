@@ -15,11 +15,11 @@ impl Shard {
         self.removes.load(Ordering::Relaxed)
     }
 
-    /// For the task of a connection: the rooms that it is to leave, by name, once.
+    /// For the task of a connection: the rooms that it is to leave, by name, once; `but` this one, which it cannot leave yet.
     #[must_use]
-    pub fn removals(&self, slot: u32) -> Vec<Arc<str>> {
+    pub fn removals(&self, slot: u32, but: Option<&str>) -> Vec<Arc<str>> {
         let mut local = self.local.lock();
-        let rooms = local.take_removals(slot);
+        let rooms = local.take_removals(slot, but);
         self.removes.store(local.removes(), Ordering::Relaxed);
         rooms
     }

@@ -87,14 +87,19 @@ impl Here {
         Ok(Found::Nothing)
     }
 
-    /// Keeps the answer to a key that was claimed.
-    pub fn keep(&self, name: &Print, answer: Bytes, now: Instant, time: Duration) {
+    /// Keeps the answer to a key that was claimed; false if there is no room for it, and the key is free again.
+    pub fn keep(&self, name: &Print, answer: Bytes, now: Instant, time: Duration) -> bool {
         let mut keys = self.keys.lock();
         if let Some(mut entry) = keys.remove(name) {
             entry.answer = Some(answer);
             entry.until = now + time;
+            // When it was claimed nobody knew how long the answer would be.
+            if keys.bytes + entry.bytes() > self.bytes_max {
+                return false;
+            }
             keys.insert(name, entry);
         }
+        true
     }
 
     /// Gives a claim back.
@@ -140,7 +145,7 @@ mod tests {
         let claim = |now| here.claim(&name, &used_for, now, SECOND).unwrap();
         assert_eq!(claim(now), Found::Nothing);
         assert_eq!(claim(now), Found::Running(used_for));
-        here.keep(&name, Bytes::from_static(b"ok"), now, 10 * SECOND);
+        assert!(here.keep(&name, Bytes::from_static(b"ok"), now, 10 * SECOND));
         assert_eq!(
             claim(now + 9 * SECOND),
             Found::Answer(used_for, Bytes::from_static(b"ok"))
@@ -161,6 +166,18 @@ mod tests {
             here.claim(&[1; 32], &[3; 32], now + SECOND, SECOND).unwrap(),
             Found::Nothing
         );
+    }
+
+    #[test]
+    fn an_answer_that_does_not_fit_is_not_kept() {
+        let here = Here::new(2 * ENTRY_BYTES + 10);
+        let now = Instant::now();
+        let claim = |name| here.claim(&[name; 32], &[0; 32], now, SECOND).unwrap();
+        assert_eq!((claim(1), claim(2)), (Found::Nothing, Found::Nothing));
+        assert!(!here.keep(&[1; 32], Bytes::from_static(b"eleven more"), now, SECOND));
+        assert_eq!(claim(1), Found::Nothing);
+        assert!(here.keep(&[2; 32], Bytes::from_static(b"ten bytes."), now, SECOND));
+        assert_eq!(claim(2), Found::Answer([0; 32], Bytes::from_static(b"ten bytes.")));
     }
 
     #[test]

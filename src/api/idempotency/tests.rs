@@ -6,6 +6,7 @@ fn claim(key: u8, used_for: u8) -> Claim {
     Claim {
         name: [key; 32],
         used_for: [used_for; 32],
+        retries: Retries([key; 32]),
     }
 }
 
@@ -56,6 +57,11 @@ async fn check(one: &Replays, other: &Replays, backplane: Option<&Arc<dyn Backpl
         let again = claimed(one, backplane, claim(2, 1)).await;
         one.end(backplane, again, answer(failed, "")).await;
     }
+    // A batch of which a part was refused for now.
+    let again = claimed(other, backplane, claim(2, 1)).await;
+    let mut partly = answer(200, "{}");
+    partly.extensions_mut().insert(Unfinished);
+    other.end(backplane, again, partly).await;
     let again = claimed(other, backplane, claim(2, 1)).await;
     other.end(backplane, again, answer(404, "{}")).await;
     assert_eq!(replayed(one, backplane, claim(2, 1)).await.0, 404);
@@ -73,4 +79,44 @@ async fn a_key_is_used_once_on_all_nodes() {
     let backplane: Arc<dyn Backplane> = memory.node();
     let config = default_config().api;
     check(&Replays::new(&config), &Replays::new(&config), Some(&backplane)).await;
+}
+
+fn caller(scope: &str, rooms: &[&str]) -> Caller {
+    use crate::api::caller::{Budget, Reach, Scopes, Via};
+    let mut scopes = Scopes::default();
+    assert!(scopes.add(scope));
+    let burst = std::num::NonZeroU32::MIN;
+    let limiter = governor::RateLimiter::direct(governor::Quota::per_second(burst));
+    let rooms: Vec<String> = rooms.iter().map(|&room| room.to_owned()).collect();
+    let (reach, budget) = (Reach::Patterns(rooms.into()), Budget::Key(Arc::new(limiter), burst));
+    Caller::new("shop".into(), Via::Key, [127, 0, 0, 1].into(), scopes, reach, budget)
+}
+
+fn claim_of(caller: &Caller, body: &'static str) -> Claim {
+    let request = http::Request::post("/api/v1/batch").header(HEADER, "k");
+    let (parts, ()) = request.body(()).unwrap().into_parts();
+    let claim = Claim::of(
+        &parts,
+        &Bytes::from_static(body.as_bytes()),
+        caller,
+        ApiOperation::Batch,
+    );
+    claim.ok().flatten().expect("a claim")
+}
+
+#[test]
+fn nobody_is_shown_what_it_might_see_before_and_what_was_said_is_said_once_all_the_same() {
+    let now = claim_of(&caller("read", &["a"]), "{}");
+    let same = claim_of(&caller("read", &["a"]), "{}");
+    assert_eq!((now.name, now.retries().key(0)), (same.name, same.retries().key(0)));
+    for other in [caller("publish", &["a"]), caller("read", &["a", "b"])] {
+        let other = claim_of(&other, "{}");
+        assert_ne!(now.name, other.name);
+        assert_eq!(now.retries().key(0), other.retries().key(0));
+    }
+    let another = claim_of(&caller("read", &["a"]), "{ }");
+    assert!(now.name == another.name && now.used_for != another.used_for);
+    assert_ne!(now.retries().key(0), another.retries().key(0));
+    assert_ne!(now.retries().key(0), now.retries().key(1));
+    assert!(now.retries().key(0).len() <= crate::protocol::client::KEY_BYTES_MAX);
 }

@@ -16,16 +16,23 @@ const VAIN_FOR: Duration = Duration::from_secs(30);
 /// Addresses and keys that are remembered for that; some 300 KiB.
 const VAIN_MAX: usize = 4096;
 
+/// Places that one waiter may always take, and its share of more: what comes from one address may be many people, but
+/// never takes the line from everybody else.
+const PLACES_PER_WAITER_MIN: usize = 16;
+const WAITER_SHARE: usize = 16;
+
 /// One for all issuers of a node.
 #[derive(Debug)]
 pub struct Line {
     state: Mutex<State>,
     /// `auth.jwks_waiting`
     places_max: usize,
+    /// Of those, for one waiter.
+    places_per_waiter: usize,
     /// `auth.jwks_kids_per_address`
     kids_max: usize,
     hasher: RandomState,
-    /// Refused because the line was full.
+    /// Refused because the line, or their address's share of it, was full.
     pub full: Counter,
     /// Refused because their address waits for as many keys as it may.
     pub over_kids: Counter,
@@ -59,7 +66,9 @@ impl From<IpAddr> for Waiter {
 pub(super) enum NoPlace {
     /// They have waited for this key already.
     KnownUnknown,
+    /// For as many other keys as they may.
     Kids,
+    /// The line, or their share of it.
     Full,
 }
 
@@ -78,6 +87,7 @@ impl Line {
         Self {
             state: Mutex::default(),
             places_max,
+            places_per_waiter: (places_max / WAITER_SHARE).max(PLACES_PER_WAITER_MIN),
             kids_max,
             hasher: RandomState::new(),
             full: Counter::default(),
@@ -108,7 +118,9 @@ impl Line {
             }
             state.vain.remove(&asked);
         }
-        if state.waiting >= self.places_max {
+        let held = state.waiters.get(&waiter);
+        let held = held.map_or(0, |kids| kids.iter().map(|(_, count)| count).sum());
+        if state.waiting >= self.places_max || held >= self.places_per_waiter {
             self.full.inc();
             return Err(NoPlace::Full);
         }
@@ -186,6 +198,22 @@ mod tests {
         assert_eq!(line.waiting(), 0);
         assert!(line.state.lock().waiters.is_empty());
         assert_eq!((line.full.value(), line.over_kids.value()), (1, 1));
+    }
+
+    #[test]
+    fn one_address_never_takes_the_whole_line() {
+        for (places_max, share) in [(32, 16), (2_048, 128)] {
+            let line = Line::new(places_max, 2);
+            let (here, there) = (at("192.0.2.1"), at("192.0.2.2"));
+            let enter = |kid, waiter| line.enter("a", Some(kid), waiter, 0);
+            let mut places: Vec<_> = (0..share).map(|_| enter("x", &here).unwrap()).collect();
+            assert_eq!(enter("x", &here).unwrap_err(), NoPlace::Full);
+            // Another key is no way around it, and nobody else is in the way.
+            assert_eq!(enter("y", &here).unwrap_err(), NoPlace::Full);
+            assert!(enter("x", &there).is_ok());
+            places.pop();
+            assert!(enter("y", &here).is_ok());
+        }
     }
 
     #[test]

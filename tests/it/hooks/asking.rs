@@ -340,3 +340,47 @@ async fn over_tls_it_is_asked_on_one_connection_of_http_2() {
         1.0
     );
 }
+
+#[tokio::test]
+async fn who_is_removed_while_the_application_is_asked_leaves_at_once_and_does_not_come_in() {
+    let backend = Backend::start().await;
+    let (open, opened) = tokio::sync::watch::channel(false);
+    backend.answers(move |asked| {
+        let mut opened = opened.clone();
+        let waits = asked.event["room"] == "den";
+        async move {
+            if waits {
+                opened.wait_for(|open| *open).await.unwrap();
+            }
+            backend::allow()
+        }
+    });
+    let node = asking(&backend, "events = [\"join\"]\ntimeout = \"5m\"")
+        .set("api.jwt", "true")
+        .start()
+        .await;
+    let mut ann = node.client("ann").await;
+    ann.join("lobby").await;
+    ann.send(json!({"type": "join", "room": "den", "ref": 1})).await;
+    backend.asked_times(2).await;
+    let remove = async |room: &str| {
+        let path = format!("/rooms/{room}/users/ann");
+        let (status, answer) = crate::api::ask(&node, "DELETE", &path, None).await;
+        assert!(status < 300, "{path}: {answer}");
+    };
+    // The question about one room keeps nobody in another.
+    remove("lobby").await;
+    assert_eq!(ann.until("removed").await["room"], "lobby");
+    remove("den").await;
+    let error = ann.find("the answer", |answer| answer["ref"] == 1).await;
+    assert_eq!(
+        (&error["code"], &error["reason"]),
+        (&json!("forbidden"), &json!("kicked")),
+        "{error}"
+    );
+    open.send(true).unwrap();
+    let error = ann.ask(json!({"type": "chat", "room": "den", "content": 1})).await;
+    assert_eq!(error["code"], "not_joined");
+    // Nobody is banned.
+    ann.join("den").await;
+}

@@ -73,7 +73,10 @@ async fn a_thousand_unverified_tokens_cause_no_packet() {
         .await;
     for told in verdicts {
         assert!(
-            [json!([1008, "token_signature"]), json!([1008, "token_malformed"])].contains(&told),
+            told == json!([1008, "token_signature"])
+                || told == json!([1008, "token_malformed"])
+                // The address waits for as many unknown keys as it may.
+                || told == json!([1013, "overloaded"]),
             "{told}"
         );
     }
@@ -102,18 +105,18 @@ async fn a_line_that_is_full_takes_nobody_else_and_costs_no_known_key_anything()
         .await;
     let stranger = Key::new("unknown");
     let token = stranger.sign(&issuer.claims("ann"));
-    let flood = async {
-        let mut told: Vec<Value> = futures_util::future::join_all((0..10).map(|_| verdict(&node, &token))).await;
-        told.dedup();
-        told
-    };
+    let flood = async { futures_util::future::join_all((0..10).map(|_| verdict(&node, &token))).await };
     let good = async {
         node.metric_reaches("conclave_refused_total", &[("limit", "jwks_waiting")], 1.0)
             .await;
         comes_in(&node, &key.sign(&issuer.claims("ben"))).await;
     };
     let (told, ()) = futures_util::future::join(flood, good).await;
-    assert_eq!(told, [json!([1008, "token_signature"])]);
+    // Who has waited knows; who found no place may come again.
+    let known = |verdict: &Value| *verdict == json!([1008, "token_signature"]);
+    let later = |verdict: &Value| *verdict == json!([1013, "overloaded"]);
+    assert!(told.iter().all(|verdict| known(verdict) || later(verdict)), "{told:?}");
+    assert!(told.iter().any(known) && told.iter().any(later), "{told:?}");
     assert!(
         node.metrics()
             .await
