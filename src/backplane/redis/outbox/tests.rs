@@ -196,7 +196,13 @@ async fn who_has_lost_an_outbox_moves_its_cursor_no_more() {
         ask(&a, "two", lobby, None, PIECE).await,
         OutboxAnswer::Busy("one".into())
     );
-    assert_eq!(read(&a, "one", lobby).await, first, "it may look again");
+    let again = read(&a, "one", lobby).await;
+    assert_eq!((again.first, &again.records), (1, &first.records), "it may look again");
+    assert!(
+        !done(&a, lobby, &first, 1, false).await,
+        "only who looked last knows what lies there"
+    );
+    let first = again;
     assert!(done(&a, lobby, &first, 1, false).await);
 
     let OutboxAnswer::Page(taken) = ask(&a, "two", lobby, Some("one"), PIECE).await else {
@@ -305,6 +311,19 @@ async fn a_hook_for_which_too_much_waits_everywhere_takes_no_more() {
         .expect("reported");
     say(&a, "r4", None, &["4"]).await;
     assert_eq!(names(&read(&a, "one", place("r4", 0)).await), ["lost", "chat"]);
+}
+
+#[tokio::test]
+async fn a_full_redis_can_be_emptied() {
+    let server = Server::start();
+    let a = node(&server, vec![hook("all", &Event::ALL, &[], 100)]).await;
+    let lobby = place("lobby", 0);
+    say(&a, "lobby", None, &["1", "2"]).await;
+    server.ask("CONFIG SET maxmemory 1").await;
+    let page = read(&a, "one", lobby).await;
+    assert_eq!(names(&page), ["chat", "chat"]);
+    assert!(done(&a, lobby, &page, 1, false).await);
+    assert_eq!(read(&a, "one", lobby).await.first, 2);
 }
 
 fn session(name: &str, begins: bool, outboxes: &Outboxes) -> SessionChange {
