@@ -148,8 +148,9 @@ impl Redis {
     pub(super) async fn change_sessions(
         &self,
         incarnation: &Incarnation,
+        before: &[Incarnation],
         changes: &[SessionChange],
-    ) -> Result<Presented, Failed> {
+    ) -> Result<Vec<Result<Presented, Failed>>, Failed> {
         let telling = self.told()?;
         let mut parts: BTreeMap<u16, Vec<&SessionChange>> = BTreeMap::new();
         for change in changes {
@@ -159,31 +160,36 @@ impl Redis {
         let calls: Vec<_> = parts
             .iter()
             .flat_map(|(partition, changes)| changes.chunks(SESSIONS_MAX).map(|piece| (*partition, piece)))
-            .map(|(partition, changes)| self.sessions_call(telling, incarnation, partition, changes))
+            .map(|(partition, changes)| self.sessions_call(telling, incarnation, before, partition, changes))
             .collect();
-        let mut presented = Presented::Done;
-        let mut failed = None;
-        for answer in self.call_many(&SESSIONS, &calls).await {
-            match answer.and_then(|answer| reply::text(Some(answer))) {
-                Ok(word) if word == "FENCED" => presented = Presented::Fenced,
-                Ok(_) => {}
-                Err(why) => failed = Some(why),
+        let mut presented: BTreeMap<u16, Result<Presented, Failed>> = BTreeMap::new();
+        for (call, answer) in calls.iter().zip(self.call_many(&SESSIONS, &calls).await) {
+            let word = answer.and_then(|answer| reply::text(Some(answer)));
+            let now = word.map(|word| match &*word {
+                "FENCED" => Presented::Fenced,
+                _ => Presented::Done,
+            });
+            // One piece that failed has the whole partition tried again, in order.
+            let all = presented.entry(call.partition).or_insert(Ok(Presented::Done));
+            if *all == Ok(Presented::Done) {
+                *all = now;
             }
         }
         for partition in parts.keys() {
             telling.outboxes.written.note(*partition);
         }
-        match (presented, failed) {
-            (Presented::Done, Some(_)) if calls.len() > 1 => Err(Failed::Unknown),
-            (Presented::Done, Some(failed)) => Err(failed),
-            (presented, _) => Ok(presented),
-        }
+        let of = |change: &SessionChange| presented.get(&super::super::partition::of(&change.user)).cloned();
+        Ok(changes
+            .iter()
+            .map(|change| of(change).unwrap_or(Err(Failed::Unknown)))
+            .collect())
     }
 
     fn sessions_call(
         &self,
         telling: &Telling,
         incarnation: &Incarnation,
+        before: &[Incarnation],
         partition: u16,
         changes: &[&SessionChange],
     ) -> Invocation {
@@ -218,6 +224,7 @@ impl Redis {
             ]);
         }
         keys.extend(boxes.keys);
+        keys.extend(before.iter().map(|before| self.keys.sessions(partition, before)));
         Invocation { partition, keys, args }
     }
 
