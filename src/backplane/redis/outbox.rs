@@ -286,7 +286,7 @@ impl Redis {
     pub(super) async fn waiting_outboxes(&self, partitions: &[u16]) -> Result<Vec<(Place, Backlog)>, Failed> {
         let telling = self.told()?;
         let hooks = telling.outboxes.hooks.len();
-        let filled = self.filled(telling, partitions).await?;
+        let filled = self.filled(telling, partitions).await;
         let keys_of = |partition| {
             (0..hooks)
                 .filter_map(|hook| telling.keys_of(&self.keys, Place { partition, hook }))
@@ -303,38 +303,30 @@ impl Redis {
             .collect();
         let mut waiting = Vec::new();
         for (partition, answer) in filled.iter().zip(self.call_many(&BACKLOG, &calls).await) {
-            let mut answer = reply::array(answer?)?;
-            for hook in 0..hooks {
-                let backlog = Backlog {
-                    events: reply::integer(answer.next())?,
-                    bytes: reply::integer(answer.next())?,
-                };
-                if backlog.events > 0 {
-                    let partition = *partition;
-                    waiting.push((Place { partition, hook }, backlog));
-                }
+            match answer.and_then(|answer| waiting_there(answer, *partition, hooks)) {
+                Ok(there) => waiting.extend(there),
+                Err(error) => tracing::debug!(%error, partition, "outboxes of a partition are looked at again"),
             }
         }
         Ok(waiting)
     }
 
     /// Which partitions have something in an outbox: one `EXISTS` each, in one pipeline per shard, of which Redis does more
-    /// than a million a second.
-    async fn filled(&self, telling: &Telling, partitions: &[u16]) -> Result<Vec<u16>, Failed> {
-        let map = self.map.load_full();
-        let mut filled = Vec::new();
-        for shard in map.shards() {
-            let mine: Vec<u16> = partitions
-                .iter()
-                .copied()
-                .filter(|partition| {
-                    let owner = map.shard(topology::Place::Partition(*partition));
-                    owner.is_some_and(|owner| Arc::ptr_eq(owner, shard))
-                })
-                .collect();
-            filled.extend(self.filled_there(telling, shard, &mine).await?);
-        }
-        Ok(filled)
+    /// than a million a second. A shard that does not answer holds up no other; what it has is found with a later look.
+    async fn filled(&self, telling: &Telling, partitions: &[u16]) -> Vec<u16> {
+        let map = &self.map.load_full();
+        let looks = map.shards().iter().map(|shard| async move {
+            let is_there = |partition: &u16| {
+                let owner = map.shard(topology::Place::Partition(*partition));
+                owner.is_some_and(|owner| Arc::ptr_eq(owner, shard))
+            };
+            let mine: Vec<u16> = partitions.iter().copied().filter(is_there).collect();
+            self.filled_there(telling, shard, &mine).await.unwrap_or_else(|error| {
+                tracing::debug!(%error, partitions = mine.len(), "outboxes of a shard are looked at again");
+                vec![]
+            })
+        });
+        futures_util::future::join_all(looks).await.concat()
     }
 
     async fn filled_there(&self, telling: &Telling, shard: &Shard, partitions: &[u16]) -> Result<Vec<u16>, Failed> {
@@ -416,6 +408,22 @@ impl Redis {
             .map(|answer| Ok(reply::integer(Some(answer?))? == 1))
             .collect())
     }
+}
+
+/// Reads the answer of [`BACKLOG`].
+fn waiting_there(answer: Value, partition: u16, hooks: usize) -> Result<Vec<(Place, Backlog)>, Failed> {
+    let mut answer = reply::array(answer)?;
+    let mut waiting = Vec::new();
+    for hook in 0..hooks {
+        let backlog = Backlog {
+            events: reply::integer(answer.next())?,
+            bytes: reply::integer(answer.next())?,
+        };
+        if backlog.events > 0 {
+            waiting.push((Place { partition, hook }, backlog));
+        }
+    }
+    Ok(waiting)
 }
 
 fn millis(duration: Duration) -> Vec<u8> {

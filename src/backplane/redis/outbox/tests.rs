@@ -314,6 +314,21 @@ async fn a_hook_for_which_too_much_waits_everywhere_takes_no_more() {
 }
 
 #[tokio::test]
+async fn what_others_wrote_hides_no_outbox() {
+    let server = Server::start();
+    let hooks = vec![hook("all", &Event::ALL, &[], 100), hook("other", &Event::ALL, &[], 100)];
+    let a = node(&server, hooks).await;
+    let lobby = place("lobby", 1);
+    say(&a, "lobby", None, &["1"]).await;
+    let state = a.keys.outbox_state(lobby.partition, "all");
+    let state = String::from_utf8(state).expect("text");
+    server.ask(&format!("SET {state} mine")).await;
+    let waiting = a.waiting_outboxes(&[lobby.partition]).await.expect("an answer");
+    let found: Vec<_> = waiting.iter().map(|(place, _)| *place).collect();
+    assert_eq!(found, [lobby]);
+}
+
+#[tokio::test]
 async fn a_full_redis_can_be_emptied() {
     let server = Server::start();
     let a = node(&server, vec![hook("all", &Event::ALL, &[], 100)]).await;
