@@ -76,7 +76,8 @@ impl Hook {
             self.oldest_ms[lane].store(oldest_ms, Ordering::Relaxed);
             if batch.events > 0 {
                 match self.post(&batch).await {
-                    Ok(()) => events = self.batch_events,
+                    // Larger ones are tried little by little: what was too large once mostly is again.
+                    Ok(()) => events = (events + events.div_ceil(8)).min(self.batch_events),
                     Err(HookFailed::Status { status: 413, .. }) if batch.events > 1 => {
                         // Smaller ones may be taken.
                         events = usize::try_from(batch.events / 2).unwrap_or(1).max(1);
