@@ -595,13 +595,17 @@ pub trait Backplane: Send + Sync {
 
     /// Puts sessions' beginnings and ends into the outboxes of the hooks that want them, in order, and keeps an index of
     /// those that began, so that whoever reaps this incarnation tells of their ends. A session that is in the index does not
-    /// begin again, and one that is not does not end.
+    /// begin again; the end of one that is not is told all the same. `before`: earlier incarnations of this node, whose
+    /// index may still have some of the sessions; they move from there, and do not begin again.
+    ///
+    /// What became of each change; changes of one user share their fate.
     fn outbox_sessions<'a>(
         &'a self,
         incarnation: &'a Incarnation,
+        before: &'a [Incarnation],
         changes: &'a [SessionChange],
-    ) -> Call<'a, Presented> {
-        let _ = (incarnation, changes);
+    ) -> Call<'a, Vec<Result<Presented, Failed>>> {
+        let _ = (incarnation, before, changes);
         no_outboxes()
     }
 

@@ -196,6 +196,13 @@ impl Outboxes {
         }
     }
 
+    /// Whether a hook is told of both who enters a room and what is said there.
+    #[must_use]
+    pub fn hears_joins_and_chats(&self, room: &str) -> bool {
+        let [joins, chats] = [Event::Join, Event::Chat].map(|event| self.wanting(event, room));
+        joins.iter().any(|hook| chats.contains(hook))
+    }
+
     /// Who wants to be told of this; `room` is as the backplane calls it, and counts only for what happens in one. Nobody is
     /// told of probes.
     #[must_use]

@@ -2,14 +2,16 @@
 //!
 //! Bounded by the number of rooms: a room is in each queue at most once, which the room itself sees to.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 
 use crate::backplane::contract::Change;
+use crate::backplane::outbox::Outboxes;
 use crate::config;
 use crate::hub::Room;
 use crate::telemetry::metrics::Metrics;
@@ -81,7 +83,10 @@ pub struct Errands {
     post_is_open: watch::Sender<bool>,
     /// Changes that the backplane knows of.
     presented: watch::Sender<u64>,
-    joins_go_first: AtomicBool,
+    /// Hooks that hear of joins and chats in their order, if there are any.
+    joins_go_first: OnceLock<Arc<Outboxes>>,
+    /// The last change that was waited for in vain.
+    overdue: AtomicU64,
 }
 
 impl std::fmt::Debug for Errands {
@@ -126,7 +131,8 @@ impl Errands {
             stale_since_ms: AtomicU64::new(1),
             post_is_open: watch::Sender::default(),
             presented: watch::Sender::default(),
-            joins_go_first: AtomicBool::new(false),
+            joins_go_first: OnceLock::new(),
+            overdue: AtomicU64::new(0),
         }
     }
 
@@ -209,15 +215,32 @@ impl Errands {
         let _ = presented.wait_for(|presented| *presented >= number).await;
     }
 
-    /// From now on what is said in a room goes behind those who entered it: hooks are told so in that order.
-    pub fn let_joins_go_first(&self) {
-        self.joins_go_first.store(true, Ordering::Relaxed);
+    /// From now on what is said in a room goes behind those who entered it, where a hook is told of both: in that order.
+    pub fn let_joins_go_first(&self, outboxes: Arc<Outboxes>) {
+        // Called once.
+        let _ = self.joins_go_first.set(outboxes);
     }
 
-    /// Whether it does.
+    /// Whether it does in any room.
     #[must_use]
     pub fn do_joins_go_first(&self) -> bool {
-        self.joins_go_first.load(Ordering::Relaxed)
+        self.joins_go_first.get().is_some()
+    }
+
+    /// Waits until the backplane knows who entered a room, before what is said there; `entered`: the last change of it. Not
+    /// for long, and for no change that came too late once: presence that is slow must not keep anybody from speaking.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn joined_first(&self, room: &str, entered: u64) {
+        let hears = |outboxes: &Arc<Outboxes>| outboxes.hears_joins_and_chats(room);
+        if entered <= self.overdue.load(Ordering::Relaxed) || !self.joins_go_first.get().is_some_and(hears) {
+            return;
+        }
+        let patience = self.bounds.publish_timeout / 2;
+        if timeout(patience, self.presented_by(entered)).await.is_err() {
+            self.overdue.fetch_max(entered, Ordering::Relaxed);
+        }
     }
 
     /// A user's last connection closed: it leaves unless it comes back in time.

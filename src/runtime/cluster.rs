@@ -100,6 +100,11 @@ impl Cluster {
         self.driver.tell_others();
     }
 
+    /// Nobody comes back to this node: those leave whose last connection closed a moment ago.
+    pub(super) fn let_all_leave(&self) {
+        self.driver.let_all_leave();
+    }
+
     /// Says goodbye.
     pub(super) async fn stop(&self) {
         if timeout(RESIGN, self.driver.resign()).await.is_err() {

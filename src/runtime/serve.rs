@@ -503,6 +503,10 @@ fn control(
             _ = interrupt.recv() => exit_at_once(),
         }
         if let Some(teller) = &node.teller {
+            // Only this process can tell of those whose grace still runs, unless the engine does it when the lease is given back.
+            if let Some(cluster) = node.cluster.as_ref().filter(|_| teller.queues().is_some()) {
+                cluster.let_all_leave();
+            }
             flush(teller).await;
         }
         if let Some(cluster) = &node.cluster {

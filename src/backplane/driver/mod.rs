@@ -18,9 +18,10 @@ use std::time::Duration;
 
 use crate::backplane::contract::Backplane;
 use crate::backplane::directory::Directory;
+use crate::backplane::outbox::Outboxes;
 use crate::config;
-use crate::hub::Hub;
 use crate::hub::errands::Errands;
+use crate::hub::{Hub, Room};
 use crate::runtime::Tasks;
 
 pub use control::Warden;
@@ -83,9 +84,14 @@ impl Driver {
         self.presence.living()
     }
 
-    /// From now on the backplane hears of who enters a room before it hears what they say there.
-    pub fn let_joins_go_first(&self) {
-        self.errands.let_joins_go_first();
+    /// From now on the backplane hears of who enters a room before it hears what they say there, if a hook is told of both.
+    pub fn let_joins_go_first(&self, outboxes: Arc<Outboxes>) {
+        self.errands.let_joins_go_first(outboxes);
+    }
+
+    /// Nobody comes back to this node: those leave whose last connection closed a moment ago.
+    pub fn let_all_leave(&self) {
+        self.hub.visit_all(Room::leave_all_gone);
     }
 
     /// Who the other nodes are.

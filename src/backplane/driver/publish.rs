@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::timeout;
 
 use crate::backplane::driver::Driver;
 use crate::hub::Room;
@@ -32,9 +31,7 @@ async fn publish(driver: &Driver, room: Arc<Room>) {
     let key = room.key();
     loop {
         if driver.errands.do_joins_go_first() {
-            // Presence that is slow must not keep anybody from speaking.
-            let patience = driver.errands.bounds.publish_timeout / 2;
-            drop(timeout(patience, driver.errands.presented_by(room.entered())).await);
+            driver.errands.joined_first(&key.name, room.entered()).await;
         }
         let batch = room.next_batch(now_ms());
         if batch.is_empty() {

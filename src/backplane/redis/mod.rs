@@ -404,9 +404,10 @@ impl Backplane for Redis {
     fn outbox_sessions<'a>(
         &'a self,
         incarnation: &'a Incarnation,
+        before: &'a [Incarnation],
         changes: &'a [SessionChange],
-    ) -> Call<'a, Presented> {
-        let call = self.change_sessions(incarnation, changes);
+    ) -> Call<'a, Vec<Result<Presented, Failed>>> {
+        let call = self.change_sessions(incarnation, before, changes);
         Box::pin(counted(self, CallKind::Outbox, call))
     }
 

@@ -148,8 +148,9 @@ impl Redis {
     pub(super) async fn change_sessions(
         &self,
         incarnation: &Incarnation,
+        before: &[Incarnation],
         changes: &[SessionChange],
-    ) -> Result<Presented, Failed> {
+    ) -> Result<Vec<Result<Presented, Failed>>, Failed> {
         let telling = self.told()?;
         let mut parts: BTreeMap<u16, Vec<&SessionChange>> = BTreeMap::new();
         for change in changes {
@@ -159,31 +160,36 @@ impl Redis {
         let calls: Vec<_> = parts
             .iter()
             .flat_map(|(partition, changes)| changes.chunks(SESSIONS_MAX).map(|piece| (*partition, piece)))
-            .map(|(partition, changes)| self.sessions_call(telling, incarnation, partition, changes))
+            .map(|(partition, changes)| self.sessions_call(telling, incarnation, before, partition, changes))
             .collect();
-        let mut presented = Presented::Done;
-        let mut failed = None;
-        for answer in self.call_many(&SESSIONS, &calls).await {
-            match answer.and_then(|answer| reply::text(Some(answer))) {
-                Ok(word) if word == "FENCED" => presented = Presented::Fenced,
-                Ok(_) => {}
-                Err(why) => failed = Some(why),
+        let mut presented: BTreeMap<u16, Result<Presented, Failed>> = BTreeMap::new();
+        for (call, answer) in calls.iter().zip(self.call_many(&SESSIONS, &calls).await) {
+            let word = answer.and_then(|answer| reply::text(Some(answer)));
+            let now = word.map(|word| match &*word {
+                "FENCED" => Presented::Fenced,
+                _ => Presented::Done,
+            });
+            // One piece that failed has the whole partition tried again, in order.
+            let all = presented.entry(call.partition).or_insert(Ok(Presented::Done));
+            if *all == Ok(Presented::Done) {
+                *all = now;
             }
         }
         for partition in parts.keys() {
             telling.outboxes.written.note(*partition);
         }
-        match (presented, failed) {
-            (Presented::Done, Some(_)) if calls.len() > 1 => Err(Failed::Unknown),
-            (Presented::Done, Some(failed)) => Err(failed),
-            (presented, _) => Ok(presented),
-        }
+        let of = |change: &SessionChange| presented.get(&super::super::partition::of(&change.user)).cloned();
+        Ok(changes
+            .iter()
+            .map(|change| of(change).unwrap_or(Err(Failed::Unknown)))
+            .collect())
     }
 
     fn sessions_call(
         &self,
         telling: &Telling,
         incarnation: &Incarnation,
+        before: &[Incarnation],
         partition: u16,
         changes: &[&SessionChange],
     ) -> Invocation {
@@ -218,6 +224,7 @@ impl Redis {
             ]);
         }
         keys.extend(boxes.keys);
+        keys.extend(before.iter().map(|before| self.keys.sessions(partition, before)));
         Invocation { partition, keys, args }
     }
 
@@ -279,7 +286,7 @@ impl Redis {
     pub(super) async fn waiting_outboxes(&self, partitions: &[u16]) -> Result<Vec<(Place, Backlog)>, Failed> {
         let telling = self.told()?;
         let hooks = telling.outboxes.hooks.len();
-        let filled = self.filled(telling, partitions).await?;
+        let filled = self.filled(telling, partitions).await;
         let keys_of = |partition| {
             (0..hooks)
                 .filter_map(|hook| telling.keys_of(&self.keys, Place { partition, hook }))
@@ -296,38 +303,30 @@ impl Redis {
             .collect();
         let mut waiting = Vec::new();
         for (partition, answer) in filled.iter().zip(self.call_many(&BACKLOG, &calls).await) {
-            let mut answer = reply::array(answer?)?;
-            for hook in 0..hooks {
-                let backlog = Backlog {
-                    events: reply::integer(answer.next())?,
-                    bytes: reply::integer(answer.next())?,
-                };
-                if backlog.events > 0 {
-                    let partition = *partition;
-                    waiting.push((Place { partition, hook }, backlog));
-                }
+            match answer.and_then(|answer| waiting_there(answer, *partition, hooks)) {
+                Ok(there) => waiting.extend(there),
+                Err(error) => tracing::debug!(%error, partition, "outboxes of a partition are looked at again"),
             }
         }
         Ok(waiting)
     }
 
     /// Which partitions have something in an outbox: one `EXISTS` each, in one pipeline per shard, of which Redis does more
-    /// than a million a second.
-    async fn filled(&self, telling: &Telling, partitions: &[u16]) -> Result<Vec<u16>, Failed> {
-        let map = self.map.load_full();
-        let mut filled = Vec::new();
-        for shard in map.shards() {
-            let mine: Vec<u16> = partitions
-                .iter()
-                .copied()
-                .filter(|partition| {
-                    let owner = map.shard(topology::Place::Partition(*partition));
-                    owner.is_some_and(|owner| Arc::ptr_eq(owner, shard))
-                })
-                .collect();
-            filled.extend(self.filled_there(telling, shard, &mine).await?);
-        }
-        Ok(filled)
+    /// than a million a second. A shard that does not answer holds up no other; what it has is found with a later look.
+    async fn filled(&self, telling: &Telling, partitions: &[u16]) -> Vec<u16> {
+        let map = &self.map.load_full();
+        let looks = map.shards().iter().map(|shard| async move {
+            let is_there = |partition: &u16| {
+                let owner = map.shard(topology::Place::Partition(*partition));
+                owner.is_some_and(|owner| Arc::ptr_eq(owner, shard))
+            };
+            let mine: Vec<u16> = partitions.iter().copied().filter(is_there).collect();
+            self.filled_there(telling, shard, &mine).await.unwrap_or_else(|error| {
+                tracing::debug!(%error, partitions = mine.len(), "outboxes of a shard are looked at again");
+                vec![]
+            })
+        });
+        futures_util::future::join_all(looks).await.concat()
     }
 
     async fn filled_there(&self, telling: &Telling, shard: &Shard, partitions: &[u16]) -> Result<Vec<u16>, Failed> {
@@ -409,6 +408,22 @@ impl Redis {
             .map(|answer| Ok(reply::integer(Some(answer?))? == 1))
             .collect())
     }
+}
+
+/// Reads the answer of [`BACKLOG`].
+fn waiting_there(answer: Value, partition: u16, hooks: usize) -> Result<Vec<(Place, Backlog)>, Failed> {
+    let mut answer = reply::array(answer)?;
+    let mut waiting = Vec::new();
+    for hook in 0..hooks {
+        let backlog = Backlog {
+            events: reply::integer(answer.next())?,
+            bytes: reply::integer(answer.next())?,
+        };
+        if backlog.events > 0 {
+            waiting.push((Place { partition, hook }, backlog));
+        }
+    }
+    Ok(waiting)
 }
 
 fn millis(duration: Duration) -> Vec<u8> {

@@ -52,8 +52,17 @@ pub(super) enum Source {
 enum Gathered {
     /// The oldest of the lane's queue.
     Queue(Vec<Box<str>>),
-    /// Of several outboxes, so many records of each.
-    Outboxes(Vec<(Place, OutboxPage, usize)>),
+    Outboxes(Vec<Taken>),
+}
+
+/// What was read of one outbox.
+struct Taken {
+    place: Place,
+    page: OutboxPage,
+    /// So many of its records are told.
+    count: usize,
+    /// More may lie behind the page.
+    is_full: bool,
 }
 
 impl Hook {
@@ -67,7 +76,8 @@ impl Hook {
             self.oldest_ms[lane].store(oldest_ms, Ordering::Relaxed);
             if batch.events > 0 {
                 match self.post(&batch).await {
-                    Ok(()) => events = self.batch_events,
+                    // Larger ones are tried little by little: what was too large once mostly is again.
+                    Ok(()) => events = (events + events.div_ceil(8)).min(self.batch_events),
                     Err(HookFailed::Status { status: 413, .. }) if batch.events > 1 => {
                         // Smaller ones may be taken.
                         events = usize::try_from(batch.events / 2).unwrap_or(1).max(1);
@@ -112,7 +122,7 @@ impl Hook {
     }
 
     /// Reads outboxes, and takes those from their holders who are no longer there.
-    async fn read(&self, overseer: &Overseer, places: &[Place], events: usize) -> Vec<(Place, OutboxPage, usize)> {
+    async fn read(&self, overseer: &Overseer, places: &[Place], events: usize) -> Vec<Taken> {
         let Some(me) = overseer.me() else {
             return vec![];
         };
@@ -143,7 +153,12 @@ impl Hook {
                     Ok(OutboxAnswer::Page(page)) if !page.records.is_empty() => {
                         let count = fitting(&page, left, &mut bytes, pages.is_empty());
                         left -= count;
-                        pages.push((ask.place, page, count));
+                        pages.push(Taken {
+                            is_full: is_full(&page, piece),
+                            place: ask.place,
+                            page,
+                            count,
+                        });
                     }
                     Ok(OutboxAnswer::Busy(holder)) if ask.instead_of.is_none() => {
                         if overseer.is_gone(&holder).await {
@@ -246,6 +261,12 @@ fn fitting(page: &OutboxPage, left: usize, bytes: &mut usize, is_first: bool) ->
     count
 }
 
+/// Whether an outbox may have more than this: the page ends at one of its bounds, or too near to one to know.
+fn is_full(page: &OutboxPage, piece: OutboxPiece) -> bool {
+    let bytes: usize = page.records.iter().map(|record| record.len()).sum();
+    page.records.len() >= piece.events || bytes >= piece.bytes / 2
+}
+
 /// In `0.0..1.0`.
 fn spread() -> f64 {
     let bits = uuid::Uuid::new_v4().as_u64_pair().0 >> 32;
@@ -256,7 +277,7 @@ impl Gathered {
     fn is_empty(&self) -> bool {
         match self {
             Self::Queue(records) => records.is_empty(),
-            Self::Outboxes(pages) => pages.iter().all(|(_, _, count)| *count == 0),
+            Self::Outboxes(pages) => pages.iter().all(|taken| taken.count == 0),
         }
     }
 
@@ -266,7 +287,7 @@ impl Gathered {
             Self::Outboxes(pages) => {
                 let told = pages
                     .iter()
-                    .flat_map(|(_, page, count)| page.records.iter().take(*count));
+                    .flat_map(|taken| taken.page.records.iter().take(taken.count));
                 Batch::of(told.map(|record| &**record))
             }
         }
@@ -277,8 +298,8 @@ impl Source {
     /// It is to be told again.
     fn give_back(&self, gathered: &Gathered) {
         if let (Self::Outboxes(overseer), Gathered::Outboxes(pages)) = (self, gathered) {
-            for (place, page, _) in pages {
-                overseer.add(*place, page.records.len() as u64);
+            for taken in pages {
+                overseer.add(taken.place, taken.page.records.len() as u64);
             }
         }
     }
@@ -302,26 +323,29 @@ impl Source {
 }
 
 /// Moves the cursors. Where that fails the same is told again, under the same ids.
-async fn forget(overseer: &Overseer, pages: &[(Place, OutboxPage, usize)]) {
+async fn forget(overseer: &Overseer, pages: &[Taken]) {
+    if let Some(last) = pages.iter().rfind(|taken| taken.count > 0) {
+        overseer.pass_on_after(last.place);
+    }
     let done: Vec<_> = pages
         .iter()
-        .map(|(place, page, count)| OutboxDone {
-            place: *place,
-            lease: Arc::clone(&page.lease),
-            upto: page.first + *count as u64 - 1,
-            release: !overseer.is_mine(place.partition),
+        .map(|taken| OutboxDone {
+            place: taken.place,
+            lease: Arc::clone(&taken.page.lease),
+            upto: taken.page.first + taken.count as u64 - 1,
+            release: !overseer.is_mine(taken.place.partition),
         })
         .collect();
     match overseer.backplane.outbox_done(&done).await {
         Ok(answers) => {
-            for ((place, page, count), answer) in pages.iter().zip(answers) {
-                let more = page.records.len() - count;
+            for (taken, answer) in pages.iter().zip(answers) {
+                let more = taken.page.records.len() - taken.count;
                 match answer {
-                    Ok(true) if more > 0 => overseer.add(*place, more as u64),
-                    // A full page may not have been all.
+                    // At once, not with the next look.
+                    Ok(true) if more > 0 || taken.is_full => overseer.add(taken.place, more.max(1) as u64),
                     Ok(true) => {}
                     Ok(false) => tracing::info!(
-                        partition = place.partition,
+                        partition = taken.place.partition,
                         "another node has taken an outbox over; it may tell some events again"
                     ),
                     Err(error) => tracing::debug!(%error, "some events are told again"),

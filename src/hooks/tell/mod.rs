@@ -143,7 +143,7 @@ impl Teller {
                     tasks.spawn("hook sessions", run);
                 }
                 if self.outboxes.hooks.iter().any(outbox::Hook::hears_joins_and_chats) {
-                    driver.let_joins_go_first();
+                    driver.let_joins_go_first(Arc::clone(&self.outboxes));
                 }
                 let overseer = Overseer::new(Arc::clone(backplane), Arc::clone(&self.outboxes), driver.living());
                 tasks.spawn("hook outboxes", Arc::clone(&overseer).run());

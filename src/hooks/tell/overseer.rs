@@ -3,7 +3,9 @@
 //! each outbox settles that.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -49,6 +51,8 @@ struct Share {
 #[derive(Default)]
 struct Work {
     waiting: Mutex<BTreeMap<u16, u64>>,
+    /// The partition that was told last: it is the turn of those after it.
+    last: AtomicU16,
     filled: Notify,
 }
 
@@ -169,7 +173,13 @@ impl Overseer {
         work.filled.notify_one();
     }
 
-    /// Takes partitions of a lane with so many events together, as far as is known; waits until there is one.
+    /// This is the last partition of its lane that was told something: the others come before it again.
+    pub(super) fn pass_on_after(&self, place: Place) {
+        let work = &self.work[place.hook][usize::from(place.partition) % LANES];
+        work.last.store(place.partition, Ordering::Relaxed);
+    }
+
+    /// Takes partitions of a lane with so many events together, as far as is known, in turn; waits until there is one.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -186,15 +196,15 @@ impl Overseer {
             // More may come in a moment.
             tokio::time::sleep(wait).await;
         }
-        let mut waiting = work.waiting.lock();
-        let (mut sum, mut taken) = (0, Vec::new());
-        while sum < events as u64
-            && let Some((partition, events)) = waiting.pop_first()
-        {
-            sum += events.max(1);
-            taken.push(Place { partition, hook });
-        }
-        taken
+        let partitions = in_turn(
+            &mut work.waiting.lock(),
+            work.last.load(Ordering::Relaxed),
+            events as u64,
+        );
+        partitions
+            .into_iter()
+            .map(|partition| Place { partition, hook })
+            .collect()
     }
 
     /// This node, while it has a lease.
@@ -218,6 +228,21 @@ impl Overseer {
     pub(super) fn backlog(&self, hook: usize) -> Backlog {
         self.share.lock().backlogs.get(hook).copied().unwrap_or_default()
     }
+}
+
+/// Takes partitions with so many events together, beginning after `last`.
+fn in_turn(waiting: &mut BTreeMap<u16, u64>, last: u16, events: u64) -> Vec<u16> {
+    let (mut sum, mut taken, mut last) = (0, Vec::new(), last);
+    while sum < events {
+        let next = waiting.range((Excluded(last), Unbounded)).next();
+        let Some((partition, waits)) = next.or_else(|| waiting.first_key_value()) else {
+            break;
+        };
+        (last, sum) = (*partition, sum + (*waits).max(1));
+        waiting.remove(&last);
+        taken.push(last);
+    }
+    taken
 }
 
 /// Who sees to a partition: the one with the highest hash of both, so that one node more or less moves only its own.
@@ -258,6 +283,16 @@ mod tests {
         }
         assert!(counts.iter().all(|count| (270..=420).contains(count)), "{counts:?}");
         assert_eq!(owner(7, &[]), None);
+    }
+
+    #[test]
+    fn a_busy_partition_waits_until_it_is_its_turn_again() {
+        let waiting = || BTreeMap::from([(0, 500), (16, 1), (32, 1)]);
+        assert_eq!(in_turn(&mut waiting(), 0, 100), [16, 32, 0]);
+        assert_eq!(in_turn(&mut waiting(), 16, 100), [32, 0]);
+        assert_eq!(in_turn(&mut waiting(), 40, 100), [0]);
+        assert_eq!(in_turn(&mut waiting(), 40, 9_999), [0, 16, 32]);
+        assert!(in_turn(&mut BTreeMap::new(), 7, 100).is_empty());
     }
 
     /// Nodes of different versions must agree, or each would leave an outbox to the other.

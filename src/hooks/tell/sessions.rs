@@ -21,6 +21,10 @@ use crate::runtime::now_ms;
 /// Changes in one call.
 const CALL_CHANGES_MAX: usize = 512;
 
+/// Earlier incarnations of this node whose sessions may not have moved yet. With more of them in a row some `open` and
+/// `close` are told once too often.
+const BEFORE_MAX: usize = 4;
+
 /// How long changes gather before they go.
 const GATHER: Duration = Duration::from_millis(10);
 
@@ -198,6 +202,9 @@ impl Sessions {
         backplane: Arc<dyn Backplane>,
         mut living: watch::Receiver<Option<Living>>,
     ) {
+        let mut lives = Lives::default();
+        let is_kept = !self.closes.is_empty();
+        lives.see(living.borrow_and_update().as_ref(), is_kept);
         loop {
             // Nothing is lost: changes wait in the state until they are written, and every life is told of all that is open.
             tokio::select! {
@@ -206,66 +213,154 @@ impl Sessions {
                     if changed.is_err() {
                         return;
                     }
-                    let now = living.borrow_and_update().clone();
-                    if let Some(living) = now.filter(|_| !self.closes.is_empty()) {
-                        self.assert(&backplane, &living.incarnation).await;
-                    }
+                    lives.see(living.borrow_and_update().as_ref(), is_kept);
                 }
             }
-            let incarnation = living.borrow().as_ref().map(|living| Arc::clone(&living.incarnation));
-            if let Some(incarnation) = incarnation {
-                self.write(&backplane, &incarnation).await;
+            let Some(now) = lives.now.clone() else {
+                continue;
+            };
+            if lives.is_due {
+                lives.is_due = !self.assert(&backplane, &now, &lives.before).await;
+            }
+            if !self.write(&backplane, &now, &lives.before).await || lives.is_due {
+                tokio::time::sleep(RETRY_PAUSE).await;
+                self.changed.notify_one();
             }
         }
     }
 
-    /// A new life, or another server, which may lack some: the index gets every session that is open.
-    async fn assert(&self, backplane: &Arc<dyn Backplane>, incarnation: &Incarnation) {
+    /// A new life, or another server, which may lack some: the index gets every session that is open. False if that must
+    /// be tried again: until it has them their ends are not told, or falsely, when an incarnation of this node is buried.
+    async fn assert(&self, backplane: &Arc<dyn Backplane>, now: &Incarnation, before: &[Incarnation]) -> bool {
         let open: Vec<_> = {
             let state = self.state.lock();
-            state
-                .open
-                .iter()
-                .map(|(session, open)| (Arc::clone(session), open.clone()))
+            let open = state.open.iter();
+            open.map(|(session, open)| (Arc::clone(session), open.clone()))
                 .collect()
         };
         for piece in open.chunks(CALL_CHANGES_MAX) {
             // Who has ended meanwhile has an end that waits, and goes after this.
             let begins: Vec<_> = piece.iter().map(|(session, open)| self.begins(session, open)).collect();
-            if let Err(error) = backplane.outbox_sessions(incarnation, &begins).await {
-                tracing::debug!(%error, "sessions are not in the index: their ends are not told if this node dies");
+            match backplane.outbox_sessions(now, before, &begins).await {
+                Ok(outcomes) if outcomes.iter().all(|outcome| *outcome == Ok(Presented::Done)) => {}
+                outcomes => {
+                    tracing::debug!(?outcomes, "sessions are not in the index yet");
+                    return false;
+                }
             }
         }
+        true
     }
 
-    /// Everything that waits, as far as it can be written.
-    async fn write(&self, backplane: &Arc<dyn Backplane>, incarnation: &Incarnation) {
+    /// Everything that waits; false if some of it must be tried again.
+    async fn write(&self, backplane: &Arc<dyn Backplane>, now: &Incarnation, before: &[Incarnation]) -> bool {
         loop {
             let piece: Vec<_> = {
                 let state = self.state.lock();
                 state.waiting.iter().take(CALL_CHANGES_MAX).cloned().collect()
             };
             if piece.is_empty() {
-                return;
+                return true;
             }
-            match backplane.outbox_sessions(incarnation, &piece).await {
-                Ok(Presented::Done) => self.wrote(piece.len()),
-                Ok(Presented::Fenced) | Err(Failed::Unknown | Failed::Refused(_)) => {
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                    self.changed.notify_one();
-                    return;
-                }
+            let outcomes = backplane.outbox_sessions(now, before, &piece).await;
+            if !outcomes.is_ok_and(|outcomes| self.wrote(&outcomes)) {
+                return false;
             }
         }
     }
 
-    fn wrote(&self, count: usize) {
+    /// What became of the oldest that wait; those that were not done wait on. True if all were.
+    fn wrote(&self, outcomes: &[Result<Presented, Failed>]) -> bool {
         let mut state = self.state.lock();
-        let count = count.min(state.waiting.len());
-        state.waiting.drain(..count);
+        let count = outcomes.len().min(state.waiting.len());
+        let tried: Vec<_> = state.waiting.drain(..count).collect();
+        let mut all = true;
+        for (change, outcome) in tried.into_iter().zip(outcomes).rev() {
+            if *outcome != Ok(Presented::Done) {
+                state.waiting.push_front(change);
+                all = false;
+            }
+        }
         if state.waiting.is_empty() {
             state.waiting = VecDeque::new();
         }
         self.pending.send_replace(state.waiting.len());
+        all
+    }
+}
+
+/// Under which incarnations this node has kept sessions.
+#[derive(Debug, Default)]
+struct Lives {
+    /// None without a lease.
+    now: Option<Incarnation>,
+    /// The last one that had a lease.
+    last: Option<Incarnation>,
+    /// Earlier ones, oldest first.
+    before: Vec<Incarnation>,
+    /// Every session that is open must get into the index.
+    is_due: bool,
+}
+
+impl Lives {
+    fn see(&mut self, living: Option<&Living>, is_kept: bool) {
+        self.now = living.map(|living| Arc::clone(&living.incarnation));
+        let Some(now) = self.now.clone() else {
+            return;
+        };
+        self.is_due = is_kept;
+        if let Some(last) = self.last.replace(Arc::clone(&now))
+            && last != now
+        {
+            if self.before.len() >= BEFORE_MAX {
+                self.before.remove(0);
+            }
+            self.before.push(last);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backplane::outbox::Hook;
+
+    fn living(incarnation: &str) -> Living {
+        Living {
+            incarnation: incarnation.into(),
+            server: "a server".into(),
+        }
+    }
+
+    #[test]
+    fn earlier_lives_are_known_for_a_while() {
+        let mut lives = Lives::default();
+        for name in ["1", "1", "2", "3", "4", "5", "6"] {
+            lives.see(Some(&living(name)), true);
+            assert!(lives.is_due);
+            lives.see(None, true);
+            assert_eq!(lives.now, None);
+        }
+        assert_eq!(lives.last.as_deref(), Some("6"));
+        let before: Vec<_> = lives.before.iter().map(|life| &**life).collect();
+        assert_eq!(before, ["2", "3", "4", "5"]);
+    }
+
+    #[test]
+    fn what_was_not_written_waits_on_in_its_order() {
+        let hook = Hook::new("all", &Event::ALL, &[], 100, 10_000);
+        let sessions = Sessions::new(&Arc::new(Outboxes::new("a", vec![hook]))).expect("wanted");
+        for name in ["s-1", "s-2", "s-3", "s-4"] {
+            sessions.opened(name, &"u".into(), &r#"{"id":"u"}"#.into());
+        }
+        let done = Ok(Presented::Done);
+        assert!(!sessions.wrote(&[Err(Failed::Unknown), done, Ok(Presented::Fenced)]));
+        let left: Vec<_> = {
+            let state = sessions.state.lock();
+            state.waiting.iter().map(|change| change.session.to_string()).collect()
+        };
+        assert_eq!(left, ["s-1", "s-3", "s-4"]);
+        assert!(sessions.wrote(&[done; 3]));
+        assert_eq!(*sessions.pending.borrow(), 0);
     }
 }

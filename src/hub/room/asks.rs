@@ -279,4 +279,6 @@ pub struct Pending {
     pub whom: Asker<Outcome>,
     /// Tried until then.
     pub until_ms: u64,
+    /// A try of it has no known end: it may have been kept, and nobody told.
+    pub is_doubtful: bool,
 }

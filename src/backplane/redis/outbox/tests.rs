@@ -196,7 +196,13 @@ async fn who_has_lost_an_outbox_moves_its_cursor_no_more() {
         ask(&a, "two", lobby, None, PIECE).await,
         OutboxAnswer::Busy("one".into())
     );
-    assert_eq!(read(&a, "one", lobby).await, first, "it may look again");
+    let again = read(&a, "one", lobby).await;
+    assert_eq!((again.first, &again.records), (1, &first.records), "it may look again");
+    assert!(
+        !done(&a, lobby, &first, 1, false).await,
+        "only who looked last knows what lies there"
+    );
+    let first = again;
     assert!(done(&a, lobby, &first, 1, false).await);
 
     let OutboxAnswer::Page(taken) = ask(&a, "two", lobby, Some("one"), PIECE).await else {
@@ -307,6 +313,34 @@ async fn a_hook_for_which_too_much_waits_everywhere_takes_no_more() {
     assert_eq!(names(&read(&a, "one", place("r4", 0)).await), ["lost", "chat"]);
 }
 
+#[tokio::test]
+async fn what_others_wrote_hides_no_outbox() {
+    let server = Server::start();
+    let hooks = vec![hook("all", &Event::ALL, &[], 100), hook("other", &Event::ALL, &[], 100)];
+    let a = node(&server, hooks).await;
+    let lobby = place("lobby", 1);
+    say(&a, "lobby", None, &["1"]).await;
+    let state = a.keys.outbox_state(lobby.partition, "all");
+    let state = String::from_utf8(state).expect("text");
+    server.ask(&format!("SET {state} mine")).await;
+    let waiting = a.waiting_outboxes(&[lobby.partition]).await.expect("an answer");
+    let found: Vec<_> = waiting.iter().map(|(place, _)| *place).collect();
+    assert_eq!(found, [lobby]);
+}
+
+#[tokio::test]
+async fn a_full_redis_can_be_emptied() {
+    let server = Server::start();
+    let a = node(&server, vec![hook("all", &Event::ALL, &[], 100)]).await;
+    let lobby = place("lobby", 0);
+    say(&a, "lobby", None, &["1", "2"]).await;
+    server.ask("CONFIG SET maxmemory 1").await;
+    let page = read(&a, "one", lobby).await;
+    assert_eq!(names(&page), ["chat", "chat"]);
+    assert!(done(&a, lobby, &page, 1, false).await);
+    assert_eq!(read(&a, "one", lobby).await.first, 2);
+}
+
 fn session(name: &str, begins: bool, outboxes: &Outboxes) -> SessionChange {
     let event = if begins { Event::Open } else { Event::Close };
     SessionChange {
@@ -325,6 +359,13 @@ fn session(name: &str, begins: bool, outboxes: &Outboxes) -> SessionChange {
     }
 }
 
+async fn changed(node: &Node, now: &Incarnation, before: &[Incarnation], changes: &[SessionChange]) -> Presented {
+    let outcomes = node.change_sessions(now, before, changes).await.expect("answers");
+    assert_eq!(outcomes.len(), changes.len());
+    assert!(outcomes.iter().all(|outcome| *outcome == outcomes[0]), "{outcomes:?}");
+    outcomes[0].expect("an answer")
+}
+
 #[tokio::test]
 async fn ends_of_sessions_are_told_also_when_their_node_dies() {
     let server = Server::start();
@@ -336,14 +377,18 @@ async fn ends_of_sessions_are_told_also_when_their_node_dies() {
         hook: 0,
     };
     let begun = [session("s-1", true, &outboxes), session("s-2", true, &outboxes)];
-    assert_eq!(a.change_sessions(&one, &begun).await, Ok(Presented::Done));
-    assert_eq!(a.change_sessions(&one, &begun).await, Ok(Presented::Done), "again");
+    assert_eq!(changed(&a, &one, &[], &begun).await, Presented::Done);
+    assert_eq!(changed(&a, &one, &[], &begun).await, Presented::Done);
     let ended = [session("s-1", false, &outboxes)];
-    assert_eq!(a.change_sessions(&one, &ended).await, Ok(Presented::Done));
-    assert_eq!(a.change_sessions(&one, &ended).await, Ok(Presented::Done), "again");
+    assert_eq!(changed(&a, &one, &[], &ended).await, Presented::Done);
+    assert_eq!(changed(&a, &one, &[], &ended).await, Presented::Done);
     let page = read(&a, "two", at).await;
-    assert_eq!(names(&page), ["open", "open", "close"]);
-    assert!(done(&a, at, &page, 3, false).await);
+    assert_eq!(
+        names(&page),
+        ["open", "open", "close", "close"],
+        "an end that no index has is told all the same"
+    );
+    assert!(done(&a, at, &page, 4, false).await);
 
     a.move_users(&one, &[change("lobby", "bob", true)]).await.expect("in");
     assert_eq!(a.lapse(true, std::slice::from_ref(&one)).await, Ok(vec![false]));
@@ -354,12 +399,59 @@ async fn ends_of_sessions_are_told_also_when_their_node_dies() {
         [json!({"event": "close", "session": "s-2", "code": 1006})]
     );
     assert_eq!(names(&read(&a, "two", place("lobby", 0)).await), ["join", "left"]);
-    assert_eq!(a.change_sessions(&one, &ended).await, Ok(Presented::Fenced));
-    assert_eq!(a.change_sessions(&two, &begun[1..]).await, Ok(Presented::Done));
+    assert_eq!(changed(&a, &one, &[], &ended).await, Presented::Fenced);
+    assert_eq!(changed(&a, &two, &[], &begun[1..]).await, Presented::Done);
     a.give_back(&two).await.expect("resigned");
     assert_eq!(names(&read(&a, "two", at).await), ["close", "open", "close"]);
     let left = server.ask("KEYS conclave:1:0:{*}[ns]:*").await;
     assert_eq!(left, Value::Array(vec![]), "nothing is left of either");
+}
+
+#[tokio::test]
+async fn sessions_move_to_the_next_life_of_their_node() {
+    let server = Server::start();
+    let a = node(&server, vec![hook("all", &Event::ALL, &[], 100)]).await;
+    let (one, two) = (begin(&a, "one").await, begin(&a, "two").await);
+    let outboxes = Outboxes::new("a", vec![hook("all", &Event::ALL, &[], 100)]);
+    let at = Place {
+        partition: super::super::super::partition::of("ann"),
+        hook: 0,
+    };
+    let begun = ["s-1", "s-2", "s-3"].map(|name| session(name, true, &outboxes));
+    let before = std::slice::from_ref(&one);
+    assert_eq!(changed(&a, &one, &[], &begun[..2]).await, Presented::Done);
+    assert_eq!(changed(&a, &two, before, &begun[1..]).await, Presented::Done);
+    let ended = [session("s-1", false, &outboxes)];
+    assert_eq!(changed(&a, &two, before, &ended).await, Presented::Done);
+    assert_eq!(a.lapse(true, std::slice::from_ref(&one)).await, Ok(vec![false]));
+    assert_eq!(a.bury(&one).await, Ok(true));
+    let page = read(&a, "two", at).await;
+    assert_eq!(
+        names(&page),
+        ["open", "open", "open", "close"],
+        "nobody begins twice, and none has died"
+    );
+    let left = server.ask("KEYS conclave:1:0:{*}[ns]:one").await;
+    assert_eq!(left, Value::Array(vec![]), "nothing is left of the first");
+}
+
+#[tokio::test]
+async fn a_full_redis_takes_no_session_and_says_so() {
+    let server = Server::start();
+    let opens = || vec![hook("opens", &[Event::Open], &[], 100)];
+    let a = node(&server, opens()).await;
+    let one = begin(&a, "one").await;
+    let begun = [session("s-1", true, &Outboxes::new("a", opens()))];
+    server.ask("CONFIG SET maxmemory 1").await;
+    let outcomes = a.change_sessions(&one, &[], &begun).await.expect("an answer");
+    assert!(outcomes[0].is_err(), "{outcomes:?}");
+    server.ask("CONFIG SET maxmemory 0").await;
+    assert_eq!(changed(&a, &one, &[], &begun).await, Presented::Done);
+    let at = Place {
+        partition: super::super::super::partition::of("ann"),
+        hook: 0,
+    };
+    assert_eq!(names(&read(&a, "two", at).await), ["open"]);
 }
 
 /// What Redis did since it started, by command.

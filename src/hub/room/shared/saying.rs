@@ -42,6 +42,7 @@ impl Room {
         let pending = Pending {
             whom,
             until_ms: words.now_ms.saturating_add(timeout_ms),
+            is_doubtful: false,
         };
         let draft = Draft {
             user: Arc::clone(&words.user.id),
@@ -114,7 +115,7 @@ impl Room {
             let shared = shared(&mut state.log);
             let pendings = std::mem::take(&mut shared.in_flight);
             let mut again = Vec::new();
-            for ((pending, draft), outcome) in pendings
+            for ((mut pending, draft), outcome) in pendings
                 .into_iter()
                 .zip(batch)
                 .zip(outcomes.iter().chain(std::iter::repeat(&Outcome::Unknown)))
@@ -135,8 +136,12 @@ impl Room {
                 {
                     shared.acked.push((member, place.clone()));
                 }
-                if let Outcome::New(place) = outcome {
-                    self.tell_placed(&draft, place, now_ms);
+                match outcome {
+                    Outcome::New(place) => self.tell_placed(&draft, place, now_ms),
+                    // Kept by the try before: rather told twice than not at all.
+                    Outcome::Again(place) if pending.is_doubtful => self.tell_placed(&draft, place, now_ms),
+                    Outcome::Unknown => pending.is_doubtful = true,
+                    Outcome::Again(_) | Outcome::Refused(_) => {}
                 }
                 if may_pass && pending.until_ms > now_ms {
                     again.push((pending, draft));
