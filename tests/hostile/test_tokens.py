@@ -312,7 +312,8 @@ class HostileToUrls(Hostile):
 
     @classmethod
     def rules(cls):
-        return {**super().rules(), "jwks_refresh": f"{cls.REFRESH_SECONDS}s"}
+        # All come from one address, and each is to be judged, not put off.
+        return {**super().rules(), "jwks_refresh": f"{cls.REFRESH_SECONDS}s", "jwks_kids_per_address": AT_ONCE}
 
     def places(self, token):
         """The others lead to the same door."""
