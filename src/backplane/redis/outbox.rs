@@ -178,7 +178,7 @@ impl Redis {
         for partition in parts.keys() {
             telling.outboxes.written.note(*partition);
         }
-        let of = |change: &SessionChange| presented.get(&super::super::partition::of(&change.user)).cloned();
+        let of = |change: &SessionChange| presented.get(&super::super::partition::of(&change.user)).copied();
         Ok(changes
             .iter()
             .map(|change| of(change).unwrap_or(Err(Failed::Unknown)))

@@ -263,7 +263,7 @@ fn fitting(page: &OutboxPage, left: usize, bytes: &mut usize, is_first: bool) ->
 
 /// Whether an outbox may have more than this: the page ends at one of its bounds, or too near to one to know.
 fn is_full(page: &OutboxPage, piece: OutboxPiece) -> bool {
-    let bytes: usize = page.records.iter().map(|record| record.len()).sum();
+    let bytes: usize = page.records.iter().map(bytes::Bytes::len).sum();
     page.records.len() >= piece.events || bytes >= piece.bytes / 2
 }
 
