@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Asks a Prometheus every query of every panel in dashboards/, as Grafana would with all jobs and instances chosen, and
-says which brought no data.  filled.py [URL]
+says which brought no data.  filled.py [URL] [--without application]
 
 Ends with 0 when all did, with 1 when some did not, with 2 when a query was refused."""
 
+import argparse
 import json
 import sys
 import time
@@ -28,9 +29,11 @@ def ask(url, expr, is_instant):
     return [value for _, value in points if value not in ("NaN", "+Inf", "-Inf")]
 
 
-def main(url):
+def main(url, without):
     filled, empty = 0, []
     for path in sorted(DASHBOARDS.glob("*.json")):
+        if path.stem in without:
+            continue
         dashboard = json.loads(path.read_text())
         for panel in dashboard["panels"]:
             for target in panel.get("targets", []):
@@ -52,7 +55,11 @@ def main(url):
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("url", nargs="?", default="http://127.0.0.1:9090")
+    parser.add_argument("--without", action="append", default=[], metavar="DASHBOARD", help="leave this one out")
+    given = parser.parse_args()
     try:
-        sys.exit(main(sys.argv[1].rstrip("/") if len(sys.argv) > 1 else "http://127.0.0.1:9090"))
+        sys.exit(main(given.url.rstrip("/"), given.without))
     except OSError as error:
         sys.exit(f"no Prometheus there: {error}")
