@@ -1,11 +1,9 @@
 //! The backplane: the URL fits the kind, `kept` is what the kind can do, times and bounds fit each other.
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-
+use super::acme::authorities;
 use crate::backplane::url::{Engine, Form};
 use crate::config::problem::Problem;
-use crate::config::{Backplane, BackplaneKind, Config, Kept, files};
+use crate::config::{Backplane, BackplaneKind, Config, Kept};
 use crate::limits::ENVELOPE_BYTES_MAX;
 
 /// Longest prefix: it is in every key that is stored.
@@ -128,23 +126,15 @@ fn times(config: &Config) -> Vec<Problem> {
 fn ca_file(backplane: &Backplane) -> Option<Problem> {
     const KEY: &str = "backplane.ca_file";
     let path = backplane.ca_file.as_ref()?;
-    let pem = match files::read(path) {
-        Ok(pem) => pem,
-        Err(what) => return Some(Problem::error(KEY, what, "put the file there, or correct the path")),
-    };
-    let count = CertificateDer::pem_slice_iter(&pem).try_fold(0, |count, certificate| certificate.map(|_| count + 1));
-    match count {
-        Ok(0) | Err(_) => {
-            let what = format!("no PEM certificates: {}", path.display());
-            Some(Problem::error(KEY, what, "give it the certificate of the authority"))
-        }
-        Ok(_) if !backplane.url.tls => Some(Problem::warning(
-            KEY,
-            "backplane.url is one without TLS: the file is not looked at",
-            "write the URL as rediss:// or tls://, or leave this out",
-        )),
-        Ok(_) => None,
-    }
+    authorities(KEY, path).or_else(|| {
+        (!backplane.url.tls).then(|| {
+            Problem::warning(
+                KEY,
+                "backplane.url is one without TLS: the file is not looked at",
+                "write the URL as rediss:// or tls://, or leave this out",
+            )
+        })
+    })
 }
 
 fn queues(config: &Config) -> Vec<Problem> {

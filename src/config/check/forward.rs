@@ -2,12 +2,10 @@
 
 use std::path::Path;
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-
+use super::acme::authorities;
 use super::is_token;
 use crate::config::problem::Problem;
-use crate::config::{Config, Forward, Outbound, files};
+use crate::config::{Config, Forward, Key, Outbound};
 use crate::outbound::{Rule, Target};
 
 /// Every cookie but our own.
@@ -69,7 +67,23 @@ pub fn check(config: &Config) -> Vec<Problem> {
             "a word and a colon do, such as \"shop:\"",
         ));
     }
+    problems.extend(prefix(config));
     problems
+}
+
+/// An issuer whose user ids mix with those that the application names: its `admin` would be the application's.
+fn prefix(config: &Config) -> Option<Problem> {
+    let forward = &config.auth.forward;
+    // A key without an issuer is the application's own: its tokens name the same users.
+    let is_same = |key: &Key| key.issuer.is_some() && key.user_prefix == forward.user_prefix;
+    let index = config.auth.keys.iter().position(is_same)?;
+    Some(Problem::warning(
+        "auth.forward.user_prefix",
+        format!(
+            "auth.keys[{index}] has an issuer and the same user_prefix: its user ids are not told from the application's"
+        ),
+        "give one of them a prefix of its own, such as \"shop:\", unless both name the same users",
+    ))
 }
 
 /// The URL is not quoted: it may hold a password.
@@ -96,23 +110,15 @@ fn place(url: &str, outbound: &Outbound) -> Option<Problem> {
 
 fn ca_file(path: &Path, url: &str) -> Option<Problem> {
     const KEY: &str = "auth.forward.ca_file";
-    let pem = match files::read(path) {
-        Ok(pem) => pem,
-        Err(what) => return Some(Problem::error(KEY, what, "put the file there, or correct the path")),
-    };
-    let count = CertificateDer::pem_slice_iter(&pem).try_fold(0, |count, certificate| certificate.map(|_| count + 1));
-    match count {
-        Ok(0) | Err(_) => {
-            let what = format!("no PEM certificates: {}", path.display());
-            Some(Problem::error(KEY, what, "give it the certificate of the authority"))
-        }
-        Ok(_) if url.starts_with("http://") => Some(Problem::warning(
-            KEY,
-            "auth.forward.url is one without TLS: the file is not looked at",
-            "write the URL as https://, or leave this out",
-        )),
-        Ok(_) => None,
-    }
+    authorities(KEY, path).or_else(|| {
+        url.starts_with("http://").then(|| {
+            Problem::warning(
+                KEY,
+                "auth.forward.url is one without TLS: the file is not looked at",
+                "write the URL as https://, or leave this out",
+            )
+        })
+    })
 }
 
 fn cookies(forward: &Forward, ours: &str) -> Vec<Problem> {
@@ -179,7 +185,7 @@ fn headers(forward: &Forward) -> Vec<Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::default_config;
+    use crate::config::{KeySource, default_config};
 
     fn said(change: impl FnOnce(&mut Config)) -> Vec<String> {
         let mut config = default_config();
@@ -211,6 +217,29 @@ mod tests {
             [""; 0]
         );
         assert_eq!(said(|config| config.auth.forward.url = None), [""; 0]);
+    }
+
+    #[test]
+    fn an_issuer_without_a_prefix_of_its_own_is_told() {
+        let with = |issuer: Option<&str>, prefix: &str| {
+            said(|config| {
+                config.auth.keys.push(Key {
+                    algorithm: "ES256".into(),
+                    source: KeySource::PublicKeyFile("key.pem".into()),
+                    kid: None,
+                    issuer: issuer.map(Into::into),
+                    audience: Vec::new(),
+                    user_prefix: prefix.into(),
+                    set_in: String::new(),
+                });
+            })
+            .into_iter()
+            .filter(|told| told.contains("user_prefix"))
+            .count()
+        };
+        assert_eq!(with(Some("https://login.example.com"), ""), 1);
+        assert_eq!(with(Some("https://login.example.com"), "login:"), 0);
+        assert_eq!(with(None, ""), 0, "the application's own key names the same users");
     }
 
     #[test]
